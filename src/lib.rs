@@ -1,0 +1,55 @@
+//! Range locks for file systems, databases and virtual machines: byte ranges taken to **add**, to **block** or **exclusively**, granted
+//! first come, first served, by a lock-free interval tree whose shape follows contention.
+//!
+//! ```
+//! use spanlock::{Mode, RangeLock};
+//!
+//! let file = RangeLock::new();
+//!
+//! // A page fault puts a page into the cache: it adds, together with other adders.
+//! let fault = file.add(0..4096);
+//!
+//! // A direct write elsewhere blocks adding while it changes the bytes underneath, together with other blockers.
+//! let write = file.block(1 << 20..2 << 20);
+//!
+//! // Truncate wants everything behind the new end for itself; it would wait for `write`, if that were another thread's.
+//! let truncate = file.request(1 << 30.., Mode::Exclusive).try_now();
+//! assert!(truncate.is_some());
+//! # drop((fault, write));
+//! ```
+//!
+//! # The contract
+//! A request is a range, a [`Mode`] and an owner (the thread of a blocking call; a future has its own). Two requests *conflict*
+//! when they share a byte, their modes do not go together, and their owners differ.
+//!
+//! - **Exclusion.** Two conflicting requests are never granted at the same time.
+//! - **First come, first served.** A request that has begun to wait, or was granted, before a conflicting one began is granted first. Nobody
+//!   barges, `try_` included.
+//! - **Concurrent entering.** A request that conflicts with no earlier live one is granted without waiting for anybody.
+//! - **Nothing else blocks.** Disjoint ranges never wait for one another, not even for a thread that was descheduled in the middle of
+//!   an acquire or a release.
+//! - **Cancel.** A request can be given up at any moment (deadline passed, future dropped); whoever waited for it goes on.
+//!
+//! Start at [`RangeLock`]; [`WholeFileLock`] is the same without ranges.
+
+mod error;
+mod grant;
+mod guard;
+mod lock;
+mod mode;
+mod owner;
+mod range;
+mod reclaim;
+mod request;
+mod sync;
+mod tree;
+mod wait;
+mod whole;
+
+pub use error::TimedOut;
+pub use guard::{ArcRangeGuard, ByTask, ByThread, Guard, RangeGuard, SendRangeGuard};
+pub use lock::RangeLock;
+pub use mode::Mode;
+pub use range::ByteRange;
+pub use request::{Acquire, LockRef, Request, TimedRequest};
+pub use whole::WholeFileLock;

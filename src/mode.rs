@@ -1,0 +1,70 @@
+//! The three modes, and the one table of what goes together.
+
+/// What a request wants to do with its range.
+///
+/// | held \ asked | `Add` | `Block` | `Exclusive` |
+/// |---|---|---|---|
+/// | `Add` | together | wait | wait |
+/// | `Block` | wait | together | wait |
+/// | `Exclusive` | wait | wait | wait |
+///
+/// In a page cache, whoever puts pages into the cache *adds* and whoever changes the bytes underneath *blocks* adding.
+/// A reader-writer lock is `Add` (or `Block`) for readers and `Exclusive` for writers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Goes with other adders: buffered I/O, page faults; the shared mode of database users.
+    Add,
+    /// Goes with other blockers: direct writes.
+    Block,
+    /// Goes with nothing: truncate, collapse, insert; the exclusive mode of database users.
+    Exclusive,
+}
+
+impl Mode {
+    /// All three, in the order of the table.
+    pub const ALL: [Mode; 3] = [Mode::Add, Mode::Block, Mode::Exclusive];
+
+    /// Whether two owners may hold one byte in these modes at the same time.
+    ///
+    /// ```
+    /// # use spanlock::Mode;
+    /// assert!(Mode::Block.goes_with(Mode::Block));
+    /// assert!(!Mode::Block.goes_with(Mode::Add));
+    /// ```
+    pub const fn goes_with(self, other: Mode) -> bool {
+        self.against() & other.bit() == 0
+    }
+
+    /// One bit per mode, so that many slots can be compared by OR-ing their words.
+    pub(crate) const fn bit(self) -> u64 {
+        match self {
+            Mode::Add => 0b001,
+            Mode::Block => 0b010,
+            Mode::Exclusive => 0b100,
+        }
+    }
+
+    /// The bits of the modes that this one does not go with.
+    pub(crate) const fn against(self) -> u64 {
+        match self {
+            Mode::Add => 0b110,
+            Mode::Block => 0b101,
+            Mode::Exclusive => 0b111,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Mode::{self, Add, Block};
+
+    #[test]
+    fn the_table_is_symmetric_and_says_what_the_docs_say() {
+        for a in Mode::ALL {
+            for b in Mode::ALL {
+                let together = matches!((a, b), (Add, Add) | (Block, Block));
+                assert_eq!(a.goes_with(b), together, "{a:?} {b:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Byte ranges over the whole of `u64`, the last byte included.
+
+use std::fmt;
+use std::ops::{Bound, RangeBounds};
+
+/// A range of bytes. It may be empty, and it may contain the byte `u64::MAX`, which `Range<u64>` cannot.
+///
+/// Inside, the bounds are inclusive (`start..=last`), so that no sum ever overflows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ByteRange {
+    /// Never above `last`, but for the one empty range, `1..=0`.
+    start: u64,
+    last: u64,
+}
+
+impl ByteRange {
+    /// Every byte that a `u64` can name.
+    pub const WHOLE: ByteRange = ByteRange { start: 0, last: u64::MAX };
+
+    /// No byte.
+    pub const EMPTY: ByteRange = ByteRange { start: 1, last: 0 };
+
+    /// The bytes that `bounds` names; an empty range of any position is [`ByteRange::EMPTY`].
+    ///
+    /// # Panics
+    /// If the range is inverted (it ends before it starts), as slicing does.
+    ///
+    /// ```
+    /// # use spanlock::ByteRange;
+    /// assert_eq!(ByteRange::new(..), ByteRange::WHOLE);
+    /// assert_eq!(ByteRange::new(4096..8192).last(), Some(8191));
+    /// assert!(ByteRange::new(5..5).is_empty());
+    /// assert!(ByteRange::new(u64::MAX..=u64::MAX).contains(u64::MAX));
+    /// ```
+    #[track_caller]
+    #[inline]
+    pub fn new(bounds: impl RangeBounds<u64>) -> ByteRange {
+        // In 128 bits the exclusive end of a range that holds the last byte is a number like any other.
+        let start = match bounds.start_bound() {
+            Bound::Included(&start) => u128::from(start),
+            Bound::Excluded(&before) => u128::from(before) + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match bounds.end_bound() {
+            Bound::Included(&last) => u128::from(last) + 1,
+            Bound::Excluded(&end) => u128::from(end),
+            Bound::Unbounded => 1 << 64,
+        };
+        if start >= end {
+            if start > end {
+                inverted(start, end);
+            }
+            return ByteRange::EMPTY;
+        }
+        ByteRange { start: start as u64, last: (end - 1) as u64 }
+    }
+
+    /// Whether it contains no byte.
+    #[inline]
+    pub const fn is_empty(&self) -> bool {
+        self.start > self.last
+    }
+
+    /// The first byte, or `None` if the range is empty.
+    pub const fn start(self) -> Option<u64> {
+        if self.is_empty() { None } else { Some(self.start) }
+    }
+
+    /// The last byte (inclusive), or `None` if the range is empty.
+    pub const fn last(self) -> Option<u64> {
+        if self.is_empty() { None } else { Some(self.last) }
+    }
+
+    /// The number of bytes, from 0 to 2^64.
+    pub const fn len(&self) -> u128 {
+        if self.is_empty() { 0 } else { (self.last - self.start) as u128 + 1 }
+    }
+
+    /// Whether `byte` lies in the range.
+    pub const fn contains(&self, byte: u64) -> bool {
+        self.start <= byte && byte <= self.last
+    }
+
+    /// Whether the two ranges share a byte.
+    #[inline]
+    pub const fn overlaps(self, other: ByteRange) -> bool {
+        // Empty ranges (`1..=0`) need their own test: they lie "inside" any range around 0 and 1.
+        self.start <= other.last && other.start <= self.last && !self.is_empty() && !other.is_empty()
+    }
+
+    /// The bytes that both ranges contain.
+    pub fn intersect(self, other: ByteRange) -> ByteRange {
+        if !self.overlaps(other) {
+            return ByteRange::EMPTY;
+        }
+        ByteRange { start: self.start.max(other.start), last: self.last.min(other.last) }
+    }
+
+    /// Widened to whole pages of `page` bytes; an empty range stays empty.
+    ///
+    /// # Panics
+    /// If `page` is not a power of two.
+    ///
+    /// ```
+    /// # use spanlock::ByteRange;
+    /// assert_eq!(ByteRange::new(4095..4097).to_pages(4096), ByteRange::new(0..8192));
+    /// ```
+    pub fn to_pages(self, page: u64) -> ByteRange {
+        assert!(page.is_power_of_two(), "a page must be a power of two of bytes, not {page}");
+        if self.is_empty() {
+            return self;
+        }
+        ByteRange { start: self.start & !(page - 1), last: self.last | (page - 1) }
+    }
+
+    /// The inclusive bounds that the tree works with. Only for a range that is not empty.
+    #[inline]
+    pub(crate) fn bounds(self) -> (u64, u64) {
+        debug_assert!(!self.is_empty());
+        (self.start, self.last)
+    }
+}
+
+#[cold]
+#[track_caller]
+fn inverted(start: u128, end: u128) -> ! {
+    panic!("range starts at {start} but ends at {end}: the start of a byte range must not lie after its end")
+}
+
+/// So that a `ByteRange` can be passed wherever the lock takes a range.
+impl RangeBounds<u64> for ByteRange {
+    fn start_bound(&self) -> Bound<&u64> {
+        Bound::Included(&self.start)
+    }
+
+    fn end_bound(&self) -> Bound<&u64> {
+        Bound::Included(&self.last)
+    }
+}
+
+/// Half-open where that can be written (`0..4096`), `start..` up to the last byte, `empty` for no byte.
+impl fmt::Debug for ByteRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.is_empty(), self.last.checked_add(1)) {
+            (true, _) => f.write_str("empty"),
+            (false, Some(end)) => write!(f, "{}..{end}", self.start),
+            (false, None) => write!(f, "{}..", self.start),
+        }
+    }
+}
+
+impl fmt::Display for ByteRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}

@@ -1,0 +1,82 @@
+//! Giving memory back while others may still read it: crossbeam-epoch, or a stand-in for the models.
+//!
+//! A thread that follows pointers into the tree holds a [`Pin`]. What was unlinked is [retired](Pin::retire), and freed
+//! when every thread that was pinned at that moment has unpinned. A pin held for long stops reclamation for the whole
+//! process, so nobody waits while pinned.
+//!
+//! Under loom the default is a stand-in that pins nothing and frees nothing: it adds no order of its own, so it can't
+//! hide a missing one. `--cfg spanlock_epoch` puts the real epoch into the model; there a freed node is *written*, so that loom
+//! reports whoever still reads it.
+
+use std::cell::OnceCell;
+
+/// A pin taken when it is first needed: a request that stays in the root never needs one.
+#[derive(Debug, Default)]
+pub(crate) struct LazyPin(OnceCell<Pin>);
+
+impl LazyPin {
+    pub(crate) const fn new() -> LazyPin {
+        LazyPin(OnceCell::new())
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> &Pin {
+        self.0.get_or_init(Pin::new)
+    }
+}
+
+#[cfg(any(not(loom), spanlock_epoch))]
+mod imp {
+    /// While it lives, nothing that was reachable when it was taken is freed.
+    #[derive(Debug)]
+    pub(crate) struct Pin(crossbeam_epoch::Guard);
+
+    impl Pin {
+        pub(crate) fn new() -> Pin {
+            Pin(crossbeam_epoch::pin())
+        }
+
+        /// Frees `object` once nobody can still be reading it.
+        ///
+        /// # Safety
+        /// `object` came from `Box::into_raw`, is retired once, and nobody who pins from now on can reach it.
+        pub(crate) unsafe fn retire<T: 'static>(&self, object: *mut T) {
+            let free = move || {
+                // SAFETY: from `Box::into_raw`, and this is its only release, by this function's own contract.
+                drop(unsafe { Box::from_raw(object) });
+            };
+            // SAFETY: the closure may run on another thread at a later time: it captures a raw pointer to a `'static`
+            // type and nothing else, and by this function's contract nobody reaches the object then. The nodes that are
+            // retired consist of atomics, integers and wait lists, all of them Send.
+            unsafe { self.0.defer_unchecked(free) };
+        }
+
+        /// Pushes what this thread has retired towards reclamation.
+        pub(crate) fn flush(&self) {
+            self.0.flush();
+        }
+    }
+}
+
+#[cfg(all(loom, not(spanlock_epoch)))]
+mod imp {
+    /// Stands for an epoch that never ends within a model.
+    #[derive(Debug)]
+    pub(crate) struct Pin(());
+
+    impl Pin {
+        pub(crate) fn new() -> Pin {
+            Pin(())
+        }
+
+        /// Keeps `object` for good: a model is short.
+        ///
+        /// # Safety
+        /// As for the real one.
+        pub(crate) unsafe fn retire<T: 'static>(&self, _object: *mut T) {}
+
+        pub(crate) fn flush(&self) {}
+    }
+}
+
+pub(crate) use imp::Pin;

@@ -1,0 +1,61 @@
+//! The one place that chooses `std` or `loom`.
+//!
+//! Everything that carries an order between threads comes from here, so that the models run the very code that ships.
+//! Two conventions keep those models honest:
+//!
+//! - loom treats `SeqCst` *accesses* as `AcqRel`, so full order is always [`fence`]`(SeqCst)`, and the protocol's one full
+//!   fence is in [`publish`].
+//! - [`hint`] atomics stay `std`'s even under loom: they steer growth and pruning, are read and written `Relaxed`, and no
+//!   argument about exclusion, order or memory rests on them.
+
+#[cfg(not(loom))]
+pub(crate) use std::{
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence},
+    thread_local,
+};
+
+#[cfg(loom)]
+pub(crate) use loom::{
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence},
+    thread_local,
+};
+
+/// Atomics that only advise: see the header.
+pub(crate) mod hint {
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+}
+
+/// Stores `value` and puts a full fence behind it: whoever publishes this way and then looks, sees every such publication
+/// whose fence came before its own.
+///
+/// ORDERING: the store is Release and pairs with the Acquire load of whoever finds `value`. The fence pairs with itself on
+/// the other thread: of two threads that publish and then look, the one whose fence is second sees the other's store.
+/// Without it both can miss (store buffering), on x86 too.
+#[inline(always)]
+pub(crate) fn publish(word: &AtomicU64, value: u64) {
+    word.store(value, Ordering::Release);
+    fence(Ordering::SeqCst);
+}
+
+/// Declares a `const fn`, which loom's atomics force to be an ordinary one in a model.
+macro_rules! const_fn {
+    ($(#[$meta:meta])* $vis:vis const fn $($rest:tt)*) => {
+        #[cfg(not(loom))]
+        $(#[$meta])* $vis const fn $($rest)*
+        #[cfg(loom)]
+        $(#[$meta])* $vis fn $($rest)*
+    };
+}
+
+/// An array of atomics, built in a constant where the atomics allow it.
+macro_rules! atomics {
+    ($make:expr; $len:expr) => {{
+        #[cfg(not(loom))]
+        let array = [const { $make }; $len];
+        #[cfg(loom)]
+        let array: [_; $len] = std::array::from_fn(|_| $make);
+        array
+    }};
+}
+
+pub(crate) use {atomics, const_fn};

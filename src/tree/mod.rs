@@ -1,0 +1,116 @@
+//! A lock-free interval tree of requests, whose shape follows contention.
+//!
+//! # Promise
+//! [`Tree::place`] publishes a request; [`Tree::scan`] visits every live request that meets a range. Of two requests that both
+//! place themselves and then scan, at least one sees the other. No step waits for another thread.
+//!
+//! # Shape
+//! A radix tree over `u64` of fixed fan-out. A node covers an aligned power-of-two span, cut into equal cells, with a few slots for
+//! requests and one child per cell; a child may cover less than its cell. A request in a node's slot lies within that node's span,
+//! and that is all: it need not be in the deepest possible node. So nothing ever moves, there is no balance and no augmentation
+//! to maintain, and a scan visits exactly the nodes whose spans meet its range.
+//!
+//! The tree is one node, its root, until threads meet there (or it is full). Then children grow where the requests are
+//! (`place`), and empty ones are removed again (`prune`). The root is part of the lock: a quiet lock owns no heap and needs no pin.
+//!
+//! # Orderings
+//! The slots' are in `slot` (S1 to S6).
+//!
+//! | pair | writer | reader | carries |
+//! |---|---|---|---|
+//! | T1 | link, splice, unlink: CAS of a link, Release | place, scan, prune: load, Acquire | the node; or all that was done in the removed one |
+//! | T2 | freeze: `frozen`, `fence(SeqCst)`, then look at the slots | claim: publish, `fence(SeqCst)`, then look at `frozen` | one of them backs off |
+//!
+//! **Why a scan misses nobody.** X and Y both publish, fence, then scan. Say Y's scan does not see X's slot. If Y reached X's node, it
+//! read the state before X's publication, so Y's fence came before X's (S6), and X's scan sees Y. If Y did not reach it, Y read some
+//! link before X's node was linked there; X had loaded that link, changed, before it published, so again Y's fence came before
+//! X's. A node is unlinked only when it is frozen and vacant, and X, in a frozen node, withdraws (T2).
+//!
+//! # Cost
+//! A quiet acquire and release in the root: three atomic read-modify-writes. Otherwise one node per level on the path, and
+//! the subtrees inside the range. A tree has at most 32 levels.
+//!
+//! # Source
+//! Our own; the problem and the rivals' answers are listed in `docs/internals.md`.
+
+mod node;
+mod place;
+mod prune;
+mod scan;
+mod slot;
+
+pub(crate) use node::SLOTS;
+pub(crate) use scan::{Query, Seen};
+pub(crate) use slot::{Entry, Grant, Placed, Word};
+
+use crate::reclaim::{LazyPin, Pin};
+use crate::sync::{const_fn, hint};
+use node::{Node, Target};
+use std::sync::atomic::Ordering;
+
+/// What the waiting side keeps for one node: made when somebody waits there for the first time, dropped with the node.
+pub(crate) trait Room: Default + Send + Sync + 'static {
+    /// Slot `index` went free, or moved from the holders to the queue: wake whoever waits for it.
+    fn slot_changed(&self, index: usize);
+}
+
+pub(crate) struct Tree<R> {
+    root: Node<R>,
+    /// The byte that the pruner's hand has reached.
+    hand: hint::AtomicU64,
+}
+
+// SAFETY: a tree owns its nodes and reaches them through atomic links; what is stored in them is atomics, integers and
+// rooms, and rooms are used by several threads at once: hence `R: Send + Sync`.
+unsafe impl<R: Send + Sync> Send for Tree<R> {}
+// SAFETY: as above; every method takes `&self` and is made of atomic operations.
+unsafe impl<R: Send + Sync> Sync for Tree<R> {}
+
+impl<R: Room> Tree<R> {
+    const_fn! {
+        pub(crate) const fn new() -> Tree<R> {
+            Tree { root: Node::root(), hand: hint::AtomicU64::new(0) }
+        }
+    }
+
+    /// Nodes on the heap: all but the root.
+    pub(crate) fn heap_nodes(&self, pin: &Pin) -> usize {
+        fn below<R: Room>(node: &Node<R>, pin: &Pin) -> usize {
+            let children = node.children().iter().filter_map(|child| child.load().node(pin));
+            node.chain(pin).count() + children.map(|child| 1 + below(child, pin)).sum::<usize>()
+        }
+        below(&self.root, pin)
+    }
+
+    /// Removes every node that is not in use.
+    pub(crate) fn trim(&self, pin: &LazyPin) {
+        if self.root.is_alone() {
+            return;
+        }
+        let pin = pin.get();
+        self.trim_below(&self.root, pin);
+        self.hand.store(0, Ordering::Relaxed);
+        pin.flush();
+    }
+}
+
+impl<R> Drop for Tree<R> {
+    fn drop(&mut self) {
+        /// Recursion goes down levels, at most 32; chains, which can be long, are walked in the loop.
+        fn free_below<R>(node: &Node<R>) {
+            for child in node.children() {
+                free(child.load());
+            }
+        }
+        fn free<R>(mut target: Target<R>) {
+            while target.leads_somewhere() {
+                // SAFETY: the tree is being dropped: nobody else reaches its nodes, and each is linked in one place.
+                let node = unsafe { target.into_box() };
+                free_below(&node);
+                target = node.overflow().load();
+            }
+        }
+        free_below(&self.root);
+        free(self.root.overflow().load());
+    }
+}

@@ -1,0 +1,449 @@
+//! A node: an aligned span of the address space with a few slots for requests in it, and a child per cell.
+//!
+//! ```text
+//! line 0     header, read-mostly: span, flags, 4 children, overflow chain, room (the waiting side's part)
+//! line 1     states[8]: one word per slot
+//! lines 2-5  records[8]: { start, last, owner, ticket }
+//! ```
+//!
+//! A quiet acquire and release touch lines 0 and 1 and one record. Nodes are aligned to 128 bytes, not 64: with
+//! 64 the adjacent-line prefetcher makes two threads on separate nodes share lines after all.
+//!
+//! # Invariants
+//! - INV-N1: a live request in a node's slot lies within the node's span. It need not be in the deepest possible node, so nothing ever moves.
+//! - INV-N2: a child's span lies within the parent's cell that points to it; a chained node has the span of the node that it is chained to.
+//! - INV-N3: spans are powers of [`CELLS`], like the root's. So two disjoint spans in one cell always have a common one, in that
+//!   cell, that puts them into different cells: a node can be spliced in above any child.
+//! - INV-N4: a link that carries [`FROZEN`] is changed by nobody but the pruner that froze it.
+
+use super::Room;
+use super::slot::{Entry, Record, Slot, Word};
+use crate::reclaim::Pin;
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, atomics, const_fn, hint};
+use std::ptr::{self, NonNull};
+
+/// Slots of a node. Small in a model, so that growth and overflow are reached.
+pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 8 };
+
+/// Cells of a node, as a power of two.
+pub(super) const CELL_BITS: u32 = if cfg!(loom) { 1 } else { 2 };
+pub(super) const CELLS: usize = 1 << CELL_BITS;
+
+#[repr(C, align(128))]
+pub(crate) struct Node<R> {
+    header: Header<R>,
+    states: [AtomicU64; SLOTS],
+    records: [Record; SLOTS],
+}
+
+#[repr(C, align(64))]
+struct Header<R> {
+    /// The first byte of the span.
+    base: u64,
+    /// log2 of the bytes in a cell.
+    cell_shift: u8,
+    /// Set while somebody tries to remove the node, and for good once that has succeeded.
+    frozen: AtomicBool,
+    /// Somebody passes through here on the way to a deeper node while another thread stays here: who stays had better go down too.
+    told: hint::AtomicBool,
+    /// Used since the pruner's hand came by last.
+    used: hint::AtomicBool,
+    /// Whose sampled acquire ended here last: see [`Mark`].
+    mark: hint::AtomicU32,
+    children: [Link<R>; CELLS],
+    /// More nodes of the same span, for ranges that cannot go down.
+    overflow: Link<R>,
+    /// What the waiting side keeps for this node; null until somebody waits.
+    room: AtomicPtr<R>,
+}
+
+#[cfg(not(loom))]
+const _: () = {
+    assert!(size_of::<Header<()>>() == 64, "the header is one line");
+    assert!(size_of::<Node<()>>() == 384, "a node is six lines");
+};
+
+/// The trace of a sampled acquire: a thread, and whether it had found another thread's mark.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Mark(u32);
+
+impl Mark {
+    const NONE: Mark = Mark(0);
+    const TURN: u32 = 1 << 31;
+
+    fn of(thread: u32, turn: bool) -> Mark {
+        Mark(thread | if turn { Mark::TURN } else { 0 })
+    }
+
+    fn thread(self) -> u32 {
+        self.0 & !Mark::TURN
+    }
+
+    fn is_turn(self) -> bool {
+        self.0 & Mark::TURN != 0
+    }
+}
+
+/// Where a node's claim of a slot ended.
+pub(super) enum Occupied {
+    /// In this slot.
+    Slot(usize),
+    /// Every slot is taken.
+    Full,
+    /// The node is being removed.
+    Frozen,
+}
+
+impl<R> Node<R> {
+    const_fn! {
+        pub(super) const fn root() -> Node<R> {
+            Node::new(0, 64 - CELL_BITS)
+        }
+    }
+
+    const_fn! {
+        /// A node whose span begins at `base`, with cells of `1 << cell_shift` bytes.
+        pub(super) const fn new(base: u64, cell_shift: u32) -> Node<R> {
+            Node {
+                header: Header {
+                    base,
+                    cell_shift: cell_shift as u8,
+                    frozen: AtomicBool::new(false),
+                    told: hint::AtomicBool::new(false),
+                    used: hint::AtomicBool::new(true),
+                    mark: hint::AtomicU32::new(0),
+                    children: atomics!(Link::null(); CELLS),
+                    overflow: Link::null(),
+                    room: AtomicPtr::new(ptr::null_mut()),
+                },
+                states: atomics!(AtomicU64::new(0); SLOTS),
+                records: atomics!(Record::new(); SLOTS),
+            }
+        }
+    }
+
+    pub(super) fn base(&self) -> u64 {
+        self.header.base
+    }
+
+    pub(super) fn cell_shift(&self) -> u32 {
+        u32::from(self.header.cell_shift)
+    }
+
+    /// log2 of the bytes in the span.
+    pub(super) fn span_shift(&self) -> u32 {
+        self.cell_shift() + CELL_BITS
+    }
+
+    /// The last byte of the span.
+    pub(super) fn last(&self) -> u64 {
+        self.header.base | u64::MAX >> (64 - self.span_shift())
+    }
+
+    /// Whether `start..=last` lies within the span.
+    #[inline]
+    pub(super) fn covers(&self, start: u64, last: u64) -> bool {
+        let outside = (start ^ self.header.base) | (last ^ self.header.base);
+        // In 128 bits, because the root's span is 2^64.
+        u128::from(outside) >> self.span_shift() == 0
+    }
+
+    /// The cell that `byte`, a byte of the span, lies in.
+    #[inline]
+    pub(super) fn cell_of(&self, byte: u64) -> usize {
+        (byte >> self.header.cell_shift) as usize % CELLS
+    }
+
+    /// The one cell that holds `start..=last`, a part of the span; `None` if it crosses a border.
+    #[inline]
+    pub(super) fn cell_around(&self, start: u64, last: u64) -> Option<usize> {
+        ((start ^ last) >> self.header.cell_shift == 0).then(|| self.cell_of(start))
+    }
+
+    /// Whether its cells are large enough to be cut up again.
+    pub(super) fn can_have_children(&self) -> bool {
+        self.cell_shift() >= CELL_BITS
+    }
+
+    #[inline]
+    pub(super) fn child(&self, cell: usize) -> &Link<R> {
+        &self.header.children[cell]
+    }
+
+    pub(super) fn children(&self) -> &[Link<R>; CELLS] {
+        &self.header.children
+    }
+
+    #[inline]
+    pub(super) fn overflow(&self) -> &Link<R> {
+        &self.header.overflow
+    }
+
+    /// Whether it has neither children nor a chain.
+    #[inline]
+    pub(super) fn is_alone(&self) -> bool {
+        self.header.overflow.is_null() && self.header.children.iter().all(Link::is_null)
+    }
+
+    /// The nodes chained to this one.
+    pub(super) fn chain<'a>(&'a self, pin: &'a Pin) -> impl Iterator<Item = &'a Node<R>> {
+        std::iter::successors(self.overflow().load().node(pin), |node| node.overflow().load().node(pin))
+    }
+
+    #[inline]
+    pub(super) fn slot(&self, index: usize) -> Slot<'_> {
+        Slot { state: &self.states[index], record: &self.records[index] }
+    }
+
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
+        self.states.iter().zip(&self.records).map(|(state, record)| Slot { state, record })
+    }
+
+    /// The words of all slots but `own`, OR-ed: one look at one line tells most scans that nothing here concerns them.
+    #[inline]
+    pub(super) fn any_word(&self, own: Option<usize>) -> Word {
+        let own = own.unwrap_or(SLOTS);
+        let mut any = 0;
+        for (index, state) in self.states.iter().enumerate() {
+            // ORDERING (S2): Acquire: a slot that is seen free is passed over without another look.
+            let word = state.load(Ordering::Acquire);
+            any |= if index == own { 0 } else { word };
+        }
+        Word::from_bits(any)
+    }
+
+    /// Whether no slot is in use. Acquire (S2): whoever removes the node goes on behind everything done under its slots.
+    pub(super) fn is_vacant(&self) -> bool {
+        self.states.iter().all(|state| Word::from_bits(state.load(Ordering::Acquire)).is_free())
+    }
+
+    /// Whether every slot is in use. A hint.
+    pub(super) fn is_full(&self) -> bool {
+        self.states.iter().all(|state| !Word::from_bits(state.load(Ordering::Relaxed)).is_free())
+    }
+
+    /// Takes a free slot for `entry` and publishes it there, trying `home` first.
+    #[inline]
+    pub(super) fn occupy(&self, entry: &Entry, home: usize) -> Option<usize> {
+        (0..SLOTS).map(|step| (home + step) % SLOTS).find(|&index| self.slot(index).occupy(entry))
+    }
+
+    /// Sets `frozen`; `false` if somebody else has.
+    pub(super) fn freeze(&self) -> bool {
+        // ORDERING: AcqRel against the thaw of another pruner; T2 is about the fence that the caller puts behind this.
+        self.header.frozen.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    pub(super) fn thaw(&self) {
+        self.header.frozen.store(false, Ordering::Release);
+    }
+
+    /// Whether it was used since this was asked last.
+    pub(super) fn take_used(&self) -> bool {
+        self.header.used.swap(false, Ordering::Relaxed)
+    }
+
+    /// Leaves the mark of a thread whose sampled acquire ended here. Whether threads take turns here: `thread` came between two
+    /// visits of others, or others between two of its own. (Once is not enough: a lock that passes from one thread to the next is not contended.)
+    pub(super) fn leave_mark(&self, thread: u32) -> bool {
+        let found = Mark(self.header.mark.load(Ordering::Relaxed));
+        let foreign = found != Mark::NONE && found.thread() != thread;
+        let left = Mark::of(thread, foreign);
+        if left != found {
+            self.header.mark.store(left.0, Ordering::Relaxed);
+        }
+        foreign && found.is_turn()
+    }
+
+    /// Passes through on the way down: takes the thread's own mark away, and tells a foreign occupant to go down too.
+    pub(super) fn pass(&self, thread: u32) {
+        let found = Mark(self.header.mark.load(Ordering::Relaxed));
+        if found == Mark::NONE {
+            return;
+        }
+        if found.thread() == thread {
+            self.header.mark.store(Mark::NONE.0, Ordering::Relaxed);
+        } else if !self.header.told.load(Ordering::Relaxed) {
+            self.header.told.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether somebody who passed through has asked its occupant to go down.
+    pub(super) fn take_told(&self) -> bool {
+        self.header.told.load(Ordering::Relaxed) && self.header.told.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl<R: Room> Node<R> {
+    /// [`Node::occupy`] in a node that can be removed.
+    ///
+    /// ORDERING (T2): the publication ends with a full fence, and so does freezing. Either that fence comes first, and the pruner
+    /// finds the slot in use; or the pruner's does, and this load finds the node frozen.
+    pub(super) fn occupy_unless_frozen(&self, entry: &Entry, home: usize, _pin: &Pin) -> Occupied {
+        let Some(index) = self.occupy(entry, home) else { return Occupied::Full };
+        if self.header.frozen.load(Ordering::Acquire) {
+            if self.slot(index).free() {
+                self.tell_room(index);
+            }
+            return Occupied::Frozen;
+        }
+        if !self.header.used.load(Ordering::Relaxed) {
+            self.header.used.store(true, Ordering::Relaxed);
+        }
+        Occupied::Slot(index)
+    }
+
+    /// The waiting side's part of this node, made now if this is the first time.
+    pub(crate) fn room(&self) -> &R {
+        let room = self.header.room.load(Ordering::Acquire);
+        // SAFETY: a room is never replaced or freed before its node, and never written but through its own atomics.
+        if let Some(room) = unsafe { room.as_ref() } {
+            return room;
+        }
+        let new = Box::into_raw(Box::<R>::default());
+        // ORDERING: Release for the room's contents; Acquire to use another thread's room. Pairs with the loads here and in `tell_room`.
+        let room = match self.header.room.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => new,
+            Err(first) => {
+                // SAFETY: it came from `into_raw` a few lines above, and nobody else has seen it.
+                drop(unsafe { Box::from_raw(new) });
+                first
+            }
+        };
+        // SAFETY: as above; not null in either case.
+        unsafe { &*room }
+    }
+
+    /// Wakes whoever waits for slot `index` to change.
+    #[cold]
+    pub(super) fn tell_room(&self, index: usize) {
+        // ORDERING: Acquire, from `room`. Not null: `WAITERS` was set by someone who had made the room first (S5).
+        let room = self.header.room.load(Ordering::Acquire);
+        // SAFETY: as in `room`.
+        if let Some(room) = unsafe { room.as_ref() } {
+            room.slot_changed(index);
+        }
+    }
+}
+
+impl<R> Drop for Node<R> {
+    fn drop(&mut self) {
+        let room = self.header.room.load(Ordering::Relaxed);
+        if !room.is_null() {
+            // SAFETY: made by `Box::into_raw` in `room`, which stores it once; the node is being dropped, so nobody uses it.
+            drop(unsafe { Box::from_raw(room) });
+        }
+    }
+}
+
+/// A pointer to a node that others may change, possibly frozen.
+pub(super) struct Link<R>(AtomicPtr<Node<R>>);
+
+/// What a link holds: nothing or a node, each of them frozen or not.
+pub(super) struct Target<R>(*mut Node<R>);
+
+impl<R> Clone for Target<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<R> Copy for Target<R> {}
+
+/// The lowest bit of a link: its node is being removed.
+const FROZEN: usize = 1;
+
+impl<R> Target<R> {
+    pub(super) const NONE: Target<R> = Target(ptr::null_mut());
+
+    /// A new node, owned by the caller until it is linked.
+    pub(super) fn make(node: Node<R>) -> Target<R> {
+        Target(Box::into_raw(Box::new(node)))
+    }
+
+    pub(super) fn is_frozen(self) -> bool {
+        self.0.addr() & FROZEN != 0
+    }
+
+    pub(super) fn frozen(self) -> Target<R> {
+        Target(self.0.map_addr(|addr| addr | FROZEN))
+    }
+
+    pub(super) fn thawed(self) -> Target<R> {
+        Target(self.0.map_addr(|addr| addr & !FROZEN))
+    }
+
+    pub(super) fn leads_somewhere(self) -> bool {
+        !self.thawed().0.is_null()
+    }
+
+    /// The node, if there is one.
+    #[inline]
+    pub(super) fn node(self, _pin: &Pin) -> Option<&Node<R>> {
+        let node = NonNull::new(self.thawed().0)?;
+        // SAFETY: a target comes from a link of a node that was itself reached under this pin (or from the root), and nodes are
+        // retired only after they are unlinked: what could be reached under a pin is not freed before it ends. A node is never
+        // borrowed mutably while it is shared.
+        Some(unsafe { node.as_ref() })
+    }
+
+    /// Leaves the node to be freed when nobody can be reading it any more.
+    ///
+    /// # Safety
+    /// The target is a node from [`Target::make`] that was unlinked, and this is done once.
+    pub(super) unsafe fn retire(self, pin: &Pin)
+    where
+        R: 'static,
+    {
+        // SAFETY: by the caller's word it is from `Box::into_raw`, cannot be reached any more, and is retired once.
+        unsafe { pin.retire(self.thawed().0) };
+    }
+
+    /// Takes back a node that was never linked, or whose tree is being dropped.
+    ///
+    /// # Safety
+    /// The target is a node from [`Target::make`] that nobody else can reach.
+    pub(super) unsafe fn into_box(self) -> Box<Node<R>> {
+        // SAFETY: by the caller's word it came from `make` and is owned here.
+        unsafe { Box::from_raw(self.thawed().0) }
+    }
+}
+
+impl<R> PartialEq for Target<R> {
+    fn eq(&self, other: &Target<R>) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl<R> Link<R> {
+    const_fn! {
+        pub(super) const fn null() -> Link<R> {
+            Link(AtomicPtr::new(ptr::null_mut()))
+        }
+    }
+
+    /// ORDERING (T1): Acquire, the null ones too: it pairs with the Release of whoever linked, or unlinked. A scan that finds
+    /// a cell empty after a pruner emptied it knows all that was done under the pruned slots.
+    #[inline]
+    pub(super) fn load(&self) -> Target<R> {
+        Target(self.0.load(Ordering::Acquire))
+    }
+
+    /// Whether it leads nowhere. (Acquire, as for [`Link::load`].)
+    #[inline]
+    pub(super) fn is_null(&self) -> bool {
+        self.load().0.is_null()
+    }
+
+    /// Changes the link from `from` to `to`, unless somebody else was faster.
+    ///
+    /// ORDERING (T1): Release for the node behind `to`, or for the emptiness of the one that was removed; Acquire because a pruner that
+    /// freezes an empty link must know what the pruner before it knew.
+    pub(super) fn change(&self, from: Target<R>, to: Target<R>) -> bool {
+        self.0.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Sets the link of a node that is not shared yet, or takes a frozen mark back (INV-N4: nobody else changes it then).
+    pub(super) fn set(&self, to: Target<R>) {
+        self.0.store(to.0, Ordering::Release);
+    }
+}

@@ -1,0 +1,235 @@
+//! Where a request goes: descend, claim a slot; and grow, where the tree is full or contended.
+//!
+//! # Growth
+//! A node gets a child for a cell, so that the *next* request there goes deeper, in two cases.
+//!
+//! - *Full.* No slot is free. The child's span is the smallest that holds the range and the other live ranges in its cell.
+//! - *Contended.* Two threads use the node and could use two. This is looked at in one of 32 acquires. Failed CASes are no measure
+//!   (two threads that start at different slots rarely fail one, and still fight over the lines), and a neighbour who only
+//!   holds does not contend. So each sampled acquire leaves its thread's mark in its node; if threads take turns in leaving marks there,
+//!   it is contended. And since whoever stays in a node writes a line that every scan through it reads, who finds a foreign
+//!   mark on the way down *tells* the node; its occupant goes down at its own next sampled acquire.
+//!
+//! If a child is there but does not cover the range, a node that covers both is spliced in above it, by one CAS; the old child
+//! keeps working. A range that crosses the borders of its cells cannot go down; when the node is full it takes a slot of
+//! the node's chain. New chain nodes go in at the front, so that a frozen one at the end delays nobody.
+
+use super::node::{CELL_BITS, Link, Node, Occupied, Target};
+use super::slot::{Entry, Placed};
+use super::{Room, Tree};
+use crate::owner::Visitor;
+use crate::reclaim::{LazyPin, Pin};
+
+/// Leaves that the pruner's hand visits for each node that is made. Two let the tree grow without bound, four keep it within about
+/// twice the live nodes.
+const SWEEP_PER_GROWTH: usize = 4;
+
+/// Why a child is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Full,
+    Contended,
+}
+
+/// Where a request's descent ended.
+struct Spot<'t, R> {
+    node: &'t Node<R>,
+    /// Links between the root and `node`.
+    depth: usize,
+    /// The cell that a child for the request would be in; `None` if it cannot go down.
+    cell: Option<usize>,
+}
+
+impl<R: Room> Tree<R> {
+    /// Publishes a request (PENDING), behind a full fence. From then on every scan that follows a full fence sees it.
+    ///
+    /// # Safety
+    /// The tree is neither moved nor dropped while the `Placed` is used.
+    #[inline]
+    pub(crate) unsafe fn place(&self, entry: &Entry, visitor: Visitor, pin: &LazyPin) -> Placed<R> {
+        if visitor.samples() {
+            self.sample(entry, visitor, pin);
+        }
+        // `is_alone` rather than the one child: the scan that follows needs the same lines.
+        if self.root.is_alone() {
+            if let Some(index) = self.root.occupy(entry, visitor.home()) {
+                return Placed::new(&self.root, index);
+            }
+        }
+        self.place_below(entry, visitor, pin.get())
+    }
+
+    /// The deepest node that covers the range, at most `limit` links below the root; `passing` is shown each node on the way to it.
+    fn descend<'t>(
+        &'t self,
+        entry: &Entry,
+        limit: usize,
+        pin: &'t Pin,
+        mut passing: impl FnMut(&'t Node<R>),
+    ) -> Spot<'t, R> {
+        let mut spot = Spot { node: &self.root, depth: 0, cell: None };
+        loop {
+            spot.cell = match spot.node.cell_around(entry.start, entry.last) {
+                Some(cell) if spot.depth < limit => Some(cell),
+                _ => None,
+            };
+            let Some(cell) = spot.cell else { return spot };
+            match spot.node.child(cell).load().node(pin) {
+                Some(child) if child.covers(entry.start, entry.last) => {
+                    passing(spot.node);
+                    spot.node = child;
+                    spot.depth += 1;
+                }
+                _ => {
+                    spot.cell = spot.cell.filter(|_| spot.node.can_have_children());
+                    return spot;
+                }
+            }
+        }
+    }
+
+    fn place_below(&self, entry: &Entry, visitor: Visitor, pin: &Pin) -> Placed<R> {
+        // How deep it may go: a node that is being removed pushes the request up above itself. It only falls, and the root is never
+        // frozen; so each round but the last was made necessary by another thread's progress.
+        let mut limit = usize::MAX;
+        loop {
+            let spot = self.descend(entry, limit, pin, |_| {});
+            let node = spot.node;
+            match self.occupy(&spot, entry, visitor, pin) {
+                Occupied::Slot(index) => return Placed::new(node, index),
+                Occupied::Frozen => {
+                    limit = spot.depth - 1;
+                    continue;
+                }
+                Occupied::Full => {}
+            }
+            if let Some(cell) = spot.cell {
+                if node.child(cell).load().is_frozen() {
+                    limit = spot.depth - 1;
+                } else {
+                    self.grow(node, cell, entry, Why::Full, pin);
+                }
+                continue;
+            }
+            if let Some(placed) = self.place_in_chain(node, entry, visitor, pin) {
+                return placed;
+            }
+            if node.overflow().load().is_frozen() {
+                limit = spot.depth - 1;
+            }
+        }
+    }
+
+    fn occupy(&self, spot: &Spot<'_, R>, entry: &Entry, visitor: Visitor, pin: &Pin) -> Occupied {
+        if spot.depth > 0 {
+            return spot.node.occupy_unless_frozen(entry, visitor.home(), pin);
+        }
+        match self.root.occupy(entry, visitor.home()) {
+            Some(index) => Occupied::Slot(index),
+            None => Occupied::Full,
+        }
+    }
+
+    /// A slot in one of the nodes chained to `node`, or in a new one. `None`: somebody changed the front of the chain meanwhile.
+    fn place_in_chain(&self, node: &Node<R>, entry: &Entry, visitor: Visitor, pin: &Pin) -> Option<Placed<R>> {
+        let front = node.overflow().load();
+        if front.is_frozen() {
+            return None;
+        }
+        for chained in node.chain(pin) {
+            if let Occupied::Slot(index) = chained.occupy_unless_frozen(entry, visitor.home(), pin) {
+                return Some(Placed::new(chained, index));
+            }
+        }
+        let more = Node::new(node.base(), node.cell_shift());
+        more.overflow().set(front);
+        if self.link(node.overflow(), front, more) {
+            self.sweep(SWEEP_PER_GROWTH, pin);
+        }
+        None
+    }
+
+    /// Gives `cell` of `node` a child that covers the range of `entry`, unless somebody else changes the cell first. Whoever calls this
+    /// descends again.
+    fn grow(&self, node: &Node<R>, cell: usize, entry: &Entry, why: Why, pin: &Pin) {
+        let link = node.child(cell);
+        let seen = link.load();
+        let old = seen.node(pin);
+        if seen.is_frozen() || old.is_some_and(|old| old.covers(entry.start, entry.last)) {
+            return;
+        }
+        // The bytes that the new node is to cover, `first..=last`.
+        let (mut first, mut last, mut alone) = (entry.start, entry.last, true);
+        let mut include = |its_first: u64, its_last: u64| {
+            first = first.min(its_first);
+            last = last.max(its_last);
+            alone = false;
+        };
+        if let Some(old) = old {
+            include(old.base(), old.last());
+        }
+        for (start, end) in neighbours(node, cell, entry, why) {
+            include(start, end);
+        }
+        let span_shift = if alone { node.cell_shift() } else { span_shift_around(first, last) };
+        let base = first & (u64::MAX << span_shift);
+        let new = Node::new(base, span_shift - CELL_BITS);
+        if let Some(old) = old {
+            new.child(new.cell_of(old.base())).set(seen);
+        }
+        if self.link(link, seen, new) {
+            self.sweep(SWEEP_PER_GROWTH, pin);
+        }
+    }
+
+    /// Puts a new node where `link` leads to `seen`; drops it if the link has changed.
+    fn link(&self, link: &Link<R>, seen: Target<R>, new: Node<R>) -> bool {
+        let new = Target::make(new);
+        let linked = link.change(seen, new);
+        if !linked {
+            // SAFETY: made above, and the failed CAS showed it to nobody.
+            drop(unsafe { new.into_box() });
+        }
+        linked
+    }
+
+    /// One acquire in 32 looks for contention: see the header.
+    #[cold]
+    fn sample(&self, entry: &Entry, visitor: Visitor, pin: &LazyPin) {
+        if visitor.tidies() && !self.root.is_alone() {
+            self.sweep(1, pin.get());
+        }
+        let pin = pin.get();
+        let mine = visitor.mark();
+        let spot = self.descend(entry, usize::MAX, pin, |passed| passed.pass(mine));
+        if let Some(cell) = spot.cell {
+            let contended = spot.node.leave_mark(mine);
+            if contended | spot.node.take_told() {
+                self.grow(spot.node, cell, entry, Why::Contended, pin);
+            }
+        }
+    }
+}
+
+/// The other ranges in `cell` of `node` that a new child there should cover: the live ones when the node is full; and when it is contended
+/// those of other owners, live or just gone (a freed slot keeps its record), because where they work is where to part from them.
+///
+/// The records are read without a look at the words around them, so a range may be a mixture of two: that gives a worse
+/// shape, never a wrong one.
+fn neighbours<R>(node: &Node<R>, cell: usize, entry: &Entry, why: Why) -> impl Iterator<Item = (u64, u64)> {
+    node.slots().filter_map(move |slot| {
+        let (start, last, owner) = slot.hint();
+        let counts = match why {
+            Why::Full => slot.is_live_now(),
+            Why::Contended => owner != 0 && owner != entry.owner,
+        };
+        let inside = start <= last && node.covers(start, last) && node.cell_around(start, last) == Some(cell);
+        (counts && inside).then_some((start, last))
+    })
+}
+
+/// log2 of the smallest span of a node that holds `first..=last` (INV-N3).
+fn span_shift_around(first: u64, last: u64) -> u32 {
+    let bits = 64 - (first ^ last).leading_zeros();
+    bits.next_multiple_of(CELL_BITS).max(CELL_BITS)
+}

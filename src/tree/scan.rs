@@ -1,0 +1,132 @@
+//! Every live slot that meets a range.
+//!
+//! A scan looks at the nodes whose spans meet the range: one path from the root, then the subtrees inside the range, and the
+//! chains of all of these. At each node it ORs the state words first; as long as no mode there concerns it, no record is read.
+
+use super::node::{Node, SLOTS};
+use super::slot::{Placed, Reading, Slot, Word};
+use super::{Room, Tree};
+use crate::reclaim::LazyPin;
+use smallvec::SmallVec;
+use std::ops::ControlFlow;
+
+/// What a scan looks for: live requests of other owners, in one of the modes `against`, that meet `start..=last`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Query {
+    pub(crate) start: u64,
+    pub(crate) last: u64,
+    /// The bits of the modes looked for.
+    pub(crate) against: u64,
+    pub(crate) owner: u64,
+}
+
+/// A request that a scan found, as it was when the scan read it. It can be watched for as long as the pin lasts.
+pub(crate) struct Seen<'t, R> {
+    node: &'t Node<R>,
+    index: usize,
+    reading: Reading,
+}
+
+impl<'t, R: Room> Seen<'t, R> {
+    pub(super) fn slot(&self) -> Slot<'t> {
+        self.node.slot(self.index)
+    }
+
+    /// The state that was evaluated.
+    pub(crate) fn word(&self) -> Word {
+        self.reading.word
+    }
+
+    /// Its place in the queue, if it waits.
+    pub(crate) fn ticket(&self) -> Option<u64> {
+        self.reading.word.is_queued().then_some(self.reading.ticket)
+    }
+
+    /// The waiting side's part of its node, and which slot there is meant.
+    pub(crate) fn room(&self) -> (&'t R, usize) {
+        (self.node.room(), self.index)
+    }
+}
+
+impl<R: Room> Tree<R> {
+    /// Visits every request that `query` is about, but for the caller's `own`, until `visit` breaks off.
+    ///
+    /// A request whose publication (and fence) came before the caller's own fence is visited, if it is still there. Of one that
+    /// comes or goes meanwhile nothing is promised.
+    #[inline]
+    pub(crate) fn scan<'t>(
+        &'t self,
+        query: &Query,
+        own: Option<&Placed<R>>,
+        pin: &'t LazyPin,
+        mut visit: impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        look(&self.root, query, own, &mut visit)?;
+        if self.root.is_alone() {
+            return ControlFlow::Continue(());
+        }
+        self.scan_below(query, own, pin, &mut visit)
+    }
+
+    /// The part of a scan beyond the root's own slots.
+    fn scan_below<'t>(
+        &'t self,
+        query: &Query,
+        own: Option<&Placed<R>>,
+        pin: &'t LazyPin,
+        visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let pin = pin.get();
+        let mut rest: SmallVec<[&Node<R>; 16]> = SmallVec::new();
+        let mut node = &self.root;
+        loop {
+            for chained in node.chain(pin) {
+                look(chained, query, own, visit)?;
+            }
+            let first = node.cell_of(query.start.max(node.base()));
+            let last = node.cell_of(query.last.min(node.last()));
+            for link in &node.children()[first..=last] {
+                if let Some(child) = link.load().node(pin) {
+                    if child.base() <= query.last && query.start <= child.last() {
+                        look(child, query, own, visit)?;
+                        rest.push(child);
+                    }
+                }
+            }
+            match rest.pop() {
+                Some(next) => node = next,
+                None => return ControlFlow::Continue(()),
+            }
+        }
+    }
+}
+
+/// Visits what there is in the slots of one node.
+#[inline]
+fn look<'t, R: Room>(
+    node: &'t Node<R>,
+    query: &Query,
+    own: Option<&Placed<R>>,
+    visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let own = own.and_then(|own| own.index_in(node));
+    if !node.any_word(own).has(query.against) {
+        return ControlFlow::Continue(());
+    }
+    look_closer(node, query, own, visit)
+}
+
+fn look_closer<'t, R: Room>(
+    node: &'t Node<R>,
+    query: &Query,
+    own: Option<usize>,
+    visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    for index in (0..SLOTS).filter(|&index| Some(index) != own) {
+        match node.slot(index).read(query.start, query.last, query.against) {
+            Some(reading) if reading.owner != query.owner => visit(Seen { node, index, reading })?,
+            _ => {}
+        }
+    }
+    ControlFlow::Continue(())
+}

@@ -1,0 +1,388 @@
+//! A slot: the tree's record of one request, and the words that its state goes through.
+//!
+//! # The state word
+//!
+//! | bits | name | meaning |
+//! |---|---|---|
+//! | `0..3` | mode | one bit per [`Mode`](crate::mode::Mode). Any of them set: the slot is *live* |
+//! | `3` | `CLAIMED` | taken, and its record is being written; not live yet |
+//! | `4` | `QUEUING` | its owner found a conflict and is about to draw a ticket |
+//! | `5` | `QUEUED` | it waits, and its ticket stands in the record |
+//! | `6` | `GRANTED` | it waited and was granted. (Who never waited stays PENDING: live, and none of these three.) |
+//! | `7` | `WAITERS` | somebody sleeps until this word changes; whoever clears this bit must wake them |
+//! | `8` | `RESCAN` | somebody has become a blocker behind this request's back: it must look again before it is granted |
+//! | `12..64` | version | one more at each claim |
+//!
+//! ```text
+//!        claim            publish            conflict            ticket             no blocker
+//! FREE ---------> CLAIMED --------> PENDING ----------> QUEUING --------> QUEUED -----------> GRANTED
+//!  ^                                   |                                    |                    |
+//!  +-----------------------------------+------------------------------------+--------------------+
+//!                                   free (release, or cancel)
+//! ```
+//!
+//! # Invariants
+//! - INV-S1: only the request that claimed a slot changes its mode, phase and record. Others set `WAITERS` or `RESCAN`, no more.
+//! - INV-S2: `start`, `last` and `owner` are written while the slot is CLAIMED; `ticket` while it is QUEUING.
+//! - INV-S3: whoever clears `WAITERS` wakes. It is cleared whenever the slot changes in a way that can free a waiter.
+//!
+//! # Orderings
+//!
+//! | pair | writer | reader | carries |
+//! |---|---|---|---|
+//! | S1 | publish: store PENDING, Release | scan: load, Acquire | the record |
+//! | S2 | free: CAS or swap, Release | claim: CAS, Acquire; scan: load, Acquire; freeze: load, Acquire | what was done under the range |
+//! | S3 | claim: `fence(Release)`, then the record's stores | scan: the record's loads, `fence(Acquire)`, load of the word | a record of another version is noticed |
+//! | S4 | queue: CAS to QUEUED, Release | scan: load, Acquire | the ticket |
+//! | S5 | register: CAS of `WAITERS`, AcqRel | free, queue: CAS or swap, AcqRel | the waiter's place on the event |
+//! | S6 | publish: `fence(SeqCst)` | the same fence of the other | of two requests at least one sees the other |
+
+use super::node::Node;
+use super::{Room, scan::Seen};
+use crate::sync::{AtomicU64, Ordering, fence, publish};
+use std::fmt;
+use std::ptr::NonNull;
+
+const MODES: u64 = 0b111;
+const CLAIMED: u64 = 1 << 3;
+const QUEUING: u64 = 1 << 4;
+const QUEUED: u64 = 1 << 5;
+const GRANTED: u64 = 1 << 6;
+const WAITERS: u64 = 1 << 7;
+const RESCAN: u64 = 1 << 8;
+const ONE_VERSION: u64 = 1 << 12;
+const VERSION: u64 = !(ONE_VERSION - 1);
+
+/// A value of the state word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Word(u64);
+
+impl Word {
+    pub(super) fn from_bits(bits: u64) -> Word {
+        Word(bits)
+    }
+
+    pub(super) fn is_live(self) -> bool {
+        self.0 & MODES != 0
+    }
+
+    pub(super) fn is_free(self) -> bool {
+        self.0 & (MODES | CLAIMED) == 0
+    }
+
+    pub(super) fn has(self, modes: u64) -> bool {
+        self.0 & modes != 0
+    }
+
+    pub(crate) fn is_queued(self) -> bool {
+        self.0 & QUEUED != 0
+    }
+
+    fn same_version(self, other: Word) -> bool {
+        (self.0 ^ other.0) & VERSION == 0
+    }
+
+    /// The same slot at rest: of the version that was claimed last, and nothing else.
+    fn freed(self) -> Word {
+        Word(self.0 & VERSION)
+    }
+
+    fn but_for_waiters(self) -> u64 {
+        self.0 & !WAITERS
+    }
+}
+
+impl fmt::Debug for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [
+            (0b001, "add"),
+            (0b010, "block"),
+            (0b100, "exclusive"),
+            (CLAIMED, "claimed"),
+            (QUEUING, "queuing"),
+            (QUEUED, "queued"),
+            (GRANTED, "granted"),
+            (WAITERS, "waiters"),
+            (RESCAN, "rescan"),
+        ];
+        let set = names.iter().filter(|(bit, _)| self.0 & bit != 0).map(|(_, name)| name);
+        f.debug_list().entries(set).finish()?;
+        write!(f, "v{}", self.0 / ONE_VERSION)
+    }
+}
+
+/// What a request says of itself in its slot. All accesses are Relaxed: S1, S3 and S4 order them.
+pub(super) struct Record {
+    pub(super) start: AtomicU64,
+    pub(super) last: AtomicU64,
+    pub(super) owner: AtomicU64,
+    pub(super) ticket: AtomicU64,
+}
+
+impl Record {
+    crate::sync::const_fn! {
+        pub(super) const fn new() -> Record {
+            Record { start: AtomicU64::new(0), last: AtomicU64::new(0), owner: AtomicU64::new(0), ticket: AtomicU64::new(0) }
+        }
+    }
+}
+
+/// A request on its way into a slot. The range is inclusive, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) start: u64,
+    pub(crate) last: u64,
+    /// The bit of its mode.
+    pub(crate) mode: u64,
+    pub(crate) owner: u64,
+}
+
+/// What a scan read in a slot, untorn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    pub(super) word: Word,
+    pub(super) owner: u64,
+    /// Only meaningful if the word says QUEUED.
+    pub(super) ticket: u64,
+}
+
+/// One slot of a node.
+#[derive(Clone, Copy)]
+pub(super) struct Slot<'a> {
+    pub(super) state: &'a AtomicU64,
+    pub(super) record: &'a Record,
+}
+
+impl Slot<'_> {
+    /// The record as it stands, whatever the word says: `start`, `last`, `owner`. A hint, possibly a mixture of two records.
+    pub(super) fn hint(self) -> (u64, u64, u64) {
+        let Record { start, last, owner, .. } = self.record;
+        (start.load(Ordering::Relaxed), last.load(Ordering::Relaxed), owner.load(Ordering::Relaxed))
+    }
+
+    /// Whether it is live at this moment. A hint as well.
+    pub(super) fn is_live_now(self) -> bool {
+        Word(self.state.load(Ordering::Relaxed)).is_live()
+    }
+
+    /// Claims the slot if it is free, writes the record and publishes: PENDING, behind a full fence.
+    #[inline]
+    pub(super) fn occupy(self, entry: &Entry) -> bool {
+        // Relaxed: the CAS decides.
+        let word = Word(self.state.load(Ordering::Relaxed));
+        if !word.is_free() {
+            return false;
+        }
+        let version = (word.0 & VERSION).wrapping_add(ONE_VERSION);
+        // ORDERING (S2): Acquire, from the release of whoever was here before. It hands on what was done under that range to
+        // whoever finds *this* request, and keeps the record's stores behind the claim.
+        if self.state.compare_exchange(word.0, version | CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        // ORDERING (S3): a scan that reads any of the stores below reads, behind its own fence, a word no older than CLAIMED:
+        // it notices that the record is of another version than the word that it began with.
+        fence(Ordering::Release);
+        self.record.start.store(entry.start, Ordering::Relaxed);
+        self.record.last.store(entry.last, Ordering::Relaxed);
+        self.record.owner.store(entry.owner, Ordering::Relaxed);
+        // ORDERING (S1, S6): no plain store can be lost here: nobody else changes a CLAIMED word (INV-S1).
+        publish(self.state, version | entry.mode);
+        true
+    }
+
+    /// Reads the slot if it is live in one of the modes `against` and meets `start..=last`.
+    #[inline]
+    pub(super) fn read(self, start: u64, last: u64, against: u64) -> Option<Reading> {
+        // ORDERING (S1, S2, S4): Acquire, so that the record is the one that this word speaks of, or a younger one.
+        let word = Word(self.state.load(Ordering::Acquire));
+        if !word.has(against) {
+            return None;
+        }
+        let its_start = self.record.start.load(Ordering::Relaxed);
+        let its_last = self.record.last.load(Ordering::Relaxed);
+        let owner = self.record.owner.load(Ordering::Relaxed);
+        let ticket = if word.is_queued() { self.record.ticket.load(Ordering::Relaxed) } else { 0 };
+        // ORDERING (S3): if one of the loads above read a younger record, the load below sees its claim.
+        fence(Ordering::Acquire);
+        // Acquire: what its owner did under the range before it went is then known to whoever skips it.
+        let again = Word(self.state.load(Ordering::Acquire));
+        if !again.same_version(word) || !again.is_live() {
+            // The request that the first word spoke of is gone. Whoever has replaced it published after that load, hence after
+            // the caller's own fence, and will see the caller.
+            return None;
+        }
+        (its_start <= last && start <= its_last).then_some(Reading { word, owner, ticket })
+    }
+
+    /// Asks to be woken when the slot changes from `evaluated`: sets `WAITERS`. `false`: it has changed already.
+    ///
+    /// The caller listens *first* (S5), so that no wake-up falls between.
+    pub(super) fn ask_for_wake(self, evaluated: Word) -> bool {
+        let mut word = Word(self.state.load(Ordering::Acquire));
+        loop {
+            // Compared with the word that was *evaluated*: with a younger one, the caller could sleep on a slot that is free.
+            if word.but_for_waiters() != evaluated.but_for_waiters() {
+                return false;
+            }
+            if word.has(WAITERS) {
+                return true;
+            }
+            // ORDERING (S5): Release, so that whoever clears the bit finds the listener; Acquire, as for the load.
+            match self.state.compare_exchange(word.0, word.0 | WAITERS, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(now) => word = Word(now),
+            }
+        }
+    }
+
+    /// Frees the slot if nobody waits for it: the whole of an uncontended release.
+    #[inline]
+    fn free_unwatched(self) -> bool {
+        // Relaxed: the CAS decides.
+        let word = Word(self.state.load(Ordering::Relaxed));
+        // ORDERING (S2): Release: what was done under the range is seen by whoever finds the slot free, or claimed anew.
+        !word.has(WAITERS)
+            && self.state.compare_exchange(word.0, word.freed().0, Ordering::Release, Ordering::Relaxed).is_ok()
+    }
+
+    /// Frees the slot; `true` if somebody waits for it and must be woken (INV-S3).
+    pub(super) fn free(self) -> bool {
+        // Relaxed: the version is this request's own, and nobody else changes it (INV-S1).
+        let word = Word(self.state.load(Ordering::Relaxed));
+        // ORDERING: Release as in `free_unwatched` (S2); Acquire to find the listeners of whoever set WAITERS (S5).
+        Word(self.state.swap(word.freed().0, Ordering::AcqRel)).has(WAITERS)
+    }
+
+    /// Changes the word by `change`, clearing nothing that others set meanwhile; returns the word before.
+    fn update(self, change: impl Fn(u64) -> u64) -> Word {
+        let mut word = self.state.load(Ordering::Relaxed);
+        loop {
+            // ORDERING: Release for what the new word promises (S4: the ticket); Acquire for the listeners if it clears
+            // WAITERS (S5).
+            match self.state.compare_exchange_weak(word, change(word), Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Word(word),
+                Err(now) => word = now,
+            }
+        }
+    }
+}
+
+/// The slot of a live request, in the hands of whoever made the request. It is left by [`Placed::free_unwatched`] or
+/// [`Placed::free`]; dropping it otherwise leaves the range locked for good.
+///
+/// A node with a live slot is neither pruned nor freed (`prune`), and the tree outlives the request (the contract of
+/// [`Tree::place`](super::Tree::place)), so the node can be used without a pin for as long as the slot is not freed.
+pub(crate) struct Placed<R> {
+    node: NonNull<Node<R>>,
+    index: usize,
+}
+
+// SAFETY: a `Placed` is a pointer to a node that is kept in place by the slot itself; everything that it does there goes
+// through atomics, and `R` (the events) is shared between threads: hence `R: Send + Sync`.
+unsafe impl<R: Send + Sync> Send for Placed<R> {}
+// SAFETY: as above; all methods that take `&self` are atomic operations.
+unsafe impl<R: Send + Sync> Sync for Placed<R> {}
+
+/// What became of a request that found no blocker left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grant {
+    /// It holds its range.
+    Granted,
+    /// Somebody became a blocker meanwhile: scan once more.
+    LookAgain,
+}
+
+impl<R: Room> Placed<R> {
+    pub(super) fn new(node: &Node<R>, index: usize) -> Placed<R> {
+        Placed { node: NonNull::from(node), index }
+    }
+
+    fn node(&self) -> &Node<R> {
+        // SAFETY: the slot is live, so the node is neither pruned nor freed, and it is only ever shared (see the type).
+        unsafe { self.node.as_ref() }
+    }
+
+    fn slot(&self) -> Slot<'_> {
+        self.node().slot(self.index)
+    }
+
+    /// Which slot of `node` is this one, if any.
+    #[inline]
+    pub(super) fn index_in(&self, node: &Node<R>) -> Option<usize> {
+        std::ptr::eq(self.node.as_ptr(), node).then_some(self.index)
+    }
+
+    /// PENDING -> QUEUING: from now on this request draws a ticket, and is no holder.
+    pub(crate) fn start_queuing(&self) {
+        self.slot().update(|word| word | QUEUING);
+    }
+
+    /// QUEUING -> QUEUED with `ticket`. Wakes whoever took it for a holder: they may be in front of it now.
+    pub(crate) fn queue(&self, ticket: u64) {
+        let slot = self.slot();
+        // Relaxed: S4 orders it.
+        slot.record.ticket.store(ticket, Ordering::Relaxed);
+        if slot.update(|word| word & !(QUEUING | WAITERS) | QUEUED).has(WAITERS) {
+            self.node().tell_room(self.index);
+        }
+    }
+
+    /// QUEUED -> GRANTED, unless somebody asked for another scan.
+    ///
+    /// By CAS: a plain store would lose a `RESCAN` that arrives now, and with it the exclusion.
+    pub(crate) fn grant(&self) -> Grant {
+        let before =
+            self.slot().update(|word| if word & RESCAN != 0 { word & !RESCAN } else { word & !QUEUED | GRANTED });
+        if before.has(RESCAN) { Grant::LookAgain } else { Grant::Granted }
+    }
+
+    /// Frees the slot if nobody waits for it. The node must not be touched afterwards if it returns `true`: it may be gone.
+    #[inline]
+    pub(crate) fn free_unwatched(&self) -> bool {
+        self.slot().free_unwatched()
+    }
+
+    /// Frees the slot and wakes whoever waits for it.
+    ///
+    /// The pin keeps the node, which may be pruned as soon as the slot is free, until the wake-up is done.
+    pub(crate) fn free(&self, _pin: &crate::reclaim::Pin) {
+        let node = self.node();
+        if node.slot(self.index).free() {
+            node.tell_room(self.index);
+        }
+    }
+
+    /// The word, for `Debug`.
+    pub(crate) fn word(&self) -> Word {
+        Word(self.slot().state.load(Ordering::Relaxed))
+    }
+}
+
+/// A slot's word as a scan found it, which a waiter can watch while it is pinned.
+impl<R: Room> Seen<'_, R> {
+    /// Whether the slot's word is another one by now, waiters apart.
+    pub(crate) fn has_changed(&self) -> bool {
+        // Acquire: who sees the slot free goes on without looking at it again.
+        let now = Word(self.slot().state.load(Ordering::Acquire));
+        now.but_for_waiters() != self.word().but_for_waiters()
+    }
+
+    /// Makes whoever changes the slot from what was seen ring in the node's room. `false`: it has changed already.
+    pub(crate) fn ask_for_wake(&self) -> bool {
+        self.slot().ask_for_wake(self.word())
+    }
+
+    /// Tells a queued request that somebody has become its blocker behind its back. `false`: it is not queued any more.
+    #[cfg(test)]
+    pub(crate) fn ask_to_rescan(&self) -> bool {
+        let slot = self.slot();
+        let mut word = Word(slot.state.load(Ordering::Acquire));
+        while word.is_queued() && word.same_version(self.word()) {
+            match slot.state.compare_exchange(word.0, word.0 | RESCAN, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(now) => word = Word(now),
+            }
+        }
+        false
+    }
+}

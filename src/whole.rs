@@ -1,0 +1,71 @@
+//! The whole-file lock: the full range, nothing more.
+
+use crate::guard::RangeGuard;
+use crate::lock::RangeLock;
+use crate::mode::Mode;
+use crate::request::Request;
+use crate::sync::const_fn;
+
+/// A lock with the three modes and no ranges: the two-state lock (add, block) that Kent Overstreet's notes on page-cache consistency ask
+/// for, and an exclusive mode. It is a [`RangeLock`] of which always everything is asked for, and grants first come, first served.
+///
+/// ```
+/// # use spanlock::WholeFileLock;
+/// let file = WholeFileLock::new();
+/// let fill = file.add();
+/// # std::thread::scope(|s| s.spawn(|| {
+/// assert!(file.try_block().is_none()); // from another thread
+/// # }).join().unwrap());
+/// # drop(fill);
+/// ```
+#[derive(Debug, Default)]
+pub struct WholeFileLock {
+    lock: RangeLock,
+}
+
+impl WholeFileLock {
+    const_fn! {
+        /// A lock that nobody holds.
+        pub const fn new() -> WholeFileLock {
+            WholeFileLock { lock: RangeLock::new() }
+        }
+    }
+
+    /// Waits until it is granted in [`Mode::Add`].
+    #[inline]
+    pub fn add(&self) -> RangeGuard<'_> {
+        self.lock.add(..)
+    }
+
+    /// Waits until it is granted in [`Mode::Block`].
+    #[inline]
+    pub fn block(&self) -> RangeGuard<'_> {
+        self.lock.block(..)
+    }
+
+    /// Waits until it is granted in [`Mode::Exclusive`].
+    #[inline]
+    pub fn exclusive(&self) -> RangeGuard<'_> {
+        self.lock.exclusive(..)
+    }
+
+    /// The lock in [`Mode::Add`], or `None` if a conflicting request holds, waits or is just arriving.
+    pub fn try_add(&self) -> Option<RangeGuard<'_>> {
+        self.lock.try_add(..)
+    }
+
+    /// The lock in [`Mode::Block`], or `None` as for [`WholeFileLock::try_add`].
+    pub fn try_block(&self) -> Option<RangeGuard<'_>> {
+        self.lock.try_block(..)
+    }
+
+    /// The lock in [`Mode::Exclusive`], or `None` as for [`WholeFileLock::try_add`].
+    pub fn try_exclusive(&self) -> Option<RangeGuard<'_>> {
+        self.lock.try_exclusive(..)
+    }
+
+    /// Asks for the lock in `mode`: see [`RangeLock::request`].
+    pub fn request(&self, mode: Mode) -> Request<&RangeLock> {
+        self.lock.request(.., mode)
+    }
+}

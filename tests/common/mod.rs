@@ -1,0 +1,143 @@
+//! What the test files share: the naive oracle, polling by hand, random histories, and an allocator that counts.
+//!
+//! Nothing in here uses the library's own idea of overlap or conflict: the oracle would then agree with its mistakes.
+
+// Each test file is a crate of its own and uses a part of this.
+#![allow(dead_code)]
+
+pub(crate) mod alloc;
+pub(crate) mod history;
+pub(crate) mod poll;
+pub(crate) mod watch;
+
+use spanlock::Mode;
+use std::fmt;
+use std::ops::Bound;
+use std::time::Duration;
+
+/// Bytes as the oracle sees them: first and last (inclusive), or nothing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span(Option<(u64, u64)>);
+
+impl Span {
+    pub(crate) const EMPTY: Span = Span(None);
+    pub(crate) const WHOLE: Span = Span(Some((0, u64::MAX)));
+
+    /// `start..=last`.
+    pub(crate) fn new(start: u64, last: u64) -> Span {
+        assert!(start <= last, "a span of the oracle is not inverted");
+        Span(Some((start, last)))
+    }
+
+    /// Whether a byte lies in both.
+    pub(crate) fn meets(self, other: Span) -> bool {
+        let (Some((start, last)), Some((other_start, other_last))) = (self.0, other.0) else { return false };
+        !(last < other_start || other_last < start)
+    }
+
+    /// The bounds to pass to the lock.
+    pub(crate) fn bounds(self) -> (Bound<u64>, Bound<u64>) {
+        match self.0 {
+            None => (Bound::Included(5), Bound::Excluded(5)),
+            Some((start, last)) => (Bound::Included(start), Bound::Included(last)),
+        }
+    }
+}
+
+impl fmt::Debug for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("5..5"),
+            Some((0, u64::MAX)) => f.write_str(".."),
+            Some((start, u64::MAX)) => write!(f, "{start}.."),
+            Some((start, last)) => write!(f, "{start}..{}", last + 1),
+        }
+    }
+}
+
+/// The table of the contract, written out.
+pub(crate) fn together(a: Mode, b: Mode) -> bool {
+    matches!((a, b), (Mode::Add, Mode::Add) | (Mode::Block, Mode::Block))
+}
+
+/// Whom a request is checked against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The calling thread: all blocking calls of a test that has one thread.
+    Thread,
+    /// An owner of its own, named by the request.
+    Own(usize),
+}
+
+/// A live request: held or waiting.
+#[derive(Clone, Copy, Debug)]
+struct Live {
+    id: usize,
+    span: Span,
+    mode: Mode,
+    owner: Owner,
+}
+
+impl Live {
+    fn conflicts(&self, other: &Live) -> bool {
+        self.owner != other.owner && !together(self.mode, other.mode) && self.span.meets(other.span)
+    }
+}
+
+/// The contract as a list: live requests in the order in which they began. A request is granted when no earlier one conflicts
+/// with it, held or waiting.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Oracle {
+    live: Vec<Live>,
+}
+
+impl Oracle {
+    /// A request begins; says whether it is granted at once.
+    pub(crate) fn begin(&mut self, id: usize, span: Span, mode: Mode, owner: Owner) -> bool {
+        self.live.push(Live { id, span, mode, owner });
+        self.granted(id)
+    }
+
+    /// A request is over: released, cancelled, refused.
+    pub(crate) fn end(&mut self, id: usize) {
+        let place = self.place(id);
+        self.live.remove(place);
+    }
+
+    pub(crate) fn granted(&self, id: usize) -> bool {
+        self.blocker(id).is_none()
+    }
+
+    /// The first request that `id` must wait for.
+    pub(crate) fn blocker(&self, id: usize) -> Option<usize> {
+        let place = self.place(id);
+        let me = &self.live[place];
+        self.live[..place].iter().find(|earlier| earlier.conflicts(me)).map(|earlier| earlier.id)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    fn place(&self, id: usize) -> usize {
+        self.live.iter().position(|live| live.id == id).expect("the oracle knows every live request")
+    }
+}
+
+/// A number from the environment, so that a run can be made longer or shorter.
+pub(crate) fn from_env(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")),
+        Err(_) => default,
+    }
+}
+
+/// How long each stress test goes on: `SPANLOCK_STRESS_MS`.
+pub(crate) fn stress_time() -> Duration {
+    Duration::from_millis(from_env("SPANLOCK_STRESS_MS", 500))
+}
+
+/// `release` in an optimised build, `debug` otherwise.
+pub(crate) fn by_build(debug: u64, release: u64) -> u64 {
+    if cfg!(debug_assertions) { debug } else { release }
+}
