@@ -17,7 +17,7 @@
 //! - INV-N4: a link that carries [`FROZEN`] is changed by nobody but the pruner that froze it.
 
 use super::Room;
-use super::slot::{Entry, Record, Slot, Word};
+use super::slot::{Entry, PARTS, Parts, Record, Slot, Word};
 use crate::reclaim::Pin;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, atomics, const_fn, hint};
 use std::ptr::{self, NonNull};
@@ -140,12 +140,17 @@ impl<R> Node<R> {
         self.header.base | u64::MAX >> (64 - self.span_shift())
     }
 
-    /// Whether `start..=last` lies within the span.
+    /// Whether `start..=last` lies within the span. (The root's is everything, and nobody asks.)
     #[inline]
     pub(super) fn covers(&self, start: u64, last: u64) -> bool {
         let outside = (start ^ self.header.base) | (last ^ self.header.base);
-        // In 128 bits, because the root's span is 2^64.
-        u128::from(outside) >> self.span_shift() == 0
+        outside >> self.header.cell_shift >> CELL_BITS == 0
+    }
+
+    /// Whether `start..=last` shares a byte with the span.
+    #[inline]
+    pub(super) fn meets(&self, start: u64, last: u64) -> bool {
+        self.header.base <= last && start <= self.last()
     }
 
     /// The cell that `byte`, a byte of the span, lies in.
@@ -158,6 +163,15 @@ impl<R> Node<R> {
     #[inline]
     pub(super) fn cell_around(&self, start: u64, last: u64) -> Option<usize> {
         ((start ^ last) >> self.header.cell_shift == 0).then(|| self.cell_of(start))
+    }
+
+    /// The parts of the span that `start..=last`, which meets it, touches.
+    #[inline]
+    pub(super) fn parts(&self, start: u64, last: u64) -> Parts {
+        // A span of fewer bytes than parts leaves the upper parts unused.
+        let shift = self.span_shift().saturating_sub(PARTS.ilog2());
+        let part_of = |byte: u64| (byte - self.header.base) >> shift;
+        Parts::new(part_of(start.max(self.header.base)), part_of(last.min(self.last())))
     }
 
     /// Whether its cells are large enough to be cut up again.
@@ -200,16 +214,15 @@ impl<R> Node<R> {
     }
 
     /// The words of all slots but `own`, OR-ed: one look at one line tells most scans that nothing here concerns them.
+    ///
+    /// ORDERING (S2): Acquire: a slot that is seen free is passed over without another look.
     #[inline]
     pub(super) fn any_word(&self, own: Option<usize>) -> Word {
-        let own = own.unwrap_or(SLOTS);
-        let mut any = 0;
-        for (index, state) in self.states.iter().enumerate() {
-            // ORDERING (S2): Acquire: a slot that is seen free is passed over without another look.
-            let word = state.load(Ordering::Acquire);
-            any |= if index == own { 0 } else { word };
-        }
-        Word::from_bits(any)
+        let words = self.states.iter().map(|state| state.load(Ordering::Acquire));
+        Word::from_bits(match own {
+            None => words.fold(0, |any, word| any | word),
+            Some(own) => words.enumerate().fold(0, |any, (index, word)| any | if index == own { 0 } else { word }),
+        })
     }
 
     /// Whether no slot is in use. Acquire (S2): whoever removes the node goes on behind everything done under its slots.
@@ -225,7 +238,8 @@ impl<R> Node<R> {
     /// Takes a free slot for `entry` and publishes it there, trying `home` first.
     #[inline]
     pub(super) fn occupy(&self, entry: &Entry, home: usize) -> Option<usize> {
-        (0..SLOTS).map(|step| (home + step) % SLOTS).find(|&index| self.slot(index).occupy(entry))
+        let parts = self.parts(entry.start, entry.last);
+        (0..SLOTS).map(|step| (home + step) % SLOTS).find(|&index| self.slot(index).occupy(entry, parts))
     }
 
     /// Sets `frozen`; `false` if somebody else has.
@@ -275,7 +289,7 @@ impl<R> Node<R> {
 }
 
 impl<R: Room> Node<R> {
-    /// [`Node::occupy`] in a node that can be removed.
+    /// [`Node::occupy`] in a node that can be removed. (The root never is, and never frozen.)
     ///
     /// ORDERING (T2): the publication ends with a full fence, and so does freezing. Either that fence comes first, and the pruner
     /// finds the slot in use; or the pruner's does, and this load finds the node frozen.

@@ -50,13 +50,28 @@ impl<R: Room> Tree<R> {
         if visitor.samples() {
             self.sample(entry, visitor, pin);
         }
-        // `is_alone` rather than the one child: the scan that follows needs the same lines.
+        // `is_alone` rather than the one child: the scan that follows asks the same.
         if self.root.is_alone() {
             if let Some(index) = self.root.occupy(entry, visitor.home()) {
                 return Placed::new(&self.root, index);
             }
         }
         self.place_below(entry, visitor, pin.get())
+    }
+
+    /// The common case below the root: the deepest node has room.
+    fn place_below(&self, entry: &Entry, visitor: Visitor, pin: &Pin) -> Placed<R> {
+        let mut node = &self.root;
+        while let Some(cell) = node.cell_around(entry.start, entry.last) {
+            match node.child(cell).load().node(pin) {
+                Some(child) if child.covers(entry.start, entry.last) => node = child,
+                _ => break,
+            }
+        }
+        match node.occupy_unless_frozen(entry, visitor.home(), pin) {
+            Occupied::Slot(index) => Placed::new(node, index),
+            Occupied::Full | Occupied::Frozen => self.make_room(entry, visitor, pin),
+        }
     }
 
     /// The deepest node that covers the range, at most `limit` links below the root; `passing` is shown each node on the way to it.
@@ -88,14 +103,16 @@ impl<R: Room> Tree<R> {
         }
     }
 
-    fn place_below(&self, entry: &Entry, visitor: Visitor, pin: &Pin) -> Placed<R> {
+    /// The rest: nodes that are full, or being removed.
+    #[cold]
+    fn make_room(&self, entry: &Entry, visitor: Visitor, pin: &Pin) -> Placed<R> {
         // How deep it may go: a node that is being removed pushes the request up above itself. It only falls, and the root is never
         // frozen; so each round but the last was made necessary by another thread's progress.
         let mut limit = usize::MAX;
         loop {
             let spot = self.descend(entry, limit, pin, |_| {});
             let node = spot.node;
-            match self.occupy(&spot, entry, visitor, pin) {
+            match node.occupy_unless_frozen(entry, visitor.home(), pin) {
                 Occupied::Slot(index) => return Placed::new(node, index),
                 Occupied::Frozen => {
                     limit = spot.depth - 1;
@@ -117,16 +134,6 @@ impl<R: Room> Tree<R> {
             if node.overflow().load().is_frozen() {
                 limit = spot.depth - 1;
             }
-        }
-    }
-
-    fn occupy(&self, spot: &Spot<'_, R>, entry: &Entry, visitor: Visitor, pin: &Pin) -> Occupied {
-        if spot.depth > 0 {
-            return spot.node.occupy_unless_frozen(entry, visitor.home(), pin);
-        }
-        match self.root.occupy(entry, visitor.home()) {
-            Some(index) => Occupied::Slot(index),
-            None => Occupied::Full,
         }
     }
 

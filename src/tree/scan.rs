@@ -6,7 +6,7 @@
 use super::node::{Node, SLOTS};
 use super::slot::{Placed, Reading, Slot, Word};
 use super::{Room, Tree};
-use crate::reclaim::LazyPin;
+use crate::reclaim::{LazyPin, Pin};
 use smallvec::SmallVec;
 use std::ops::ControlFlow;
 
@@ -68,7 +68,7 @@ impl<R: Room> Tree<R> {
         self.scan_below(query, own, pin, &mut visit)
     }
 
-    /// The part of a scan beyond the root's own slots.
+    /// The part of a scan beyond the root's own slots: down the path as long as the nodes cover the whole range, then everything below.
     fn scan_below<'t>(
         &'t self,
         query: &Query,
@@ -77,28 +77,60 @@ impl<R: Room> Tree<R> {
         visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let pin = pin.get();
-        let mut rest: SmallVec<[&Node<R>; 16]> = SmallVec::new();
         let mut node = &self.root;
-        loop {
-            for chained in node.chain(pin) {
-                look(chained, query, own, visit)?;
+        while let Some(cell) = node.cell_around(query.start, query.last) {
+            look_along_chain(node, query, own, pin, visit)?;
+            let Some(child) = node.child(cell).load().node(pin) else { return ControlFlow::Continue(()) };
+            if !child.covers(query.start, query.last) {
+                if child.meets(query.start, query.last) {
+                    look(child, query, own, visit)?;
+                    look_below(child, query, own, pin, visit)?;
+                }
+                return ControlFlow::Continue(());
             }
-            let first = node.cell_of(query.start.max(node.base()));
-            let last = node.cell_of(query.last.min(node.last()));
-            for link in &node.children()[first..=last] {
-                if let Some(child) = link.load().node(pin) {
-                    if child.base() <= query.last && query.start <= child.last() {
-                        look(child, query, own, visit)?;
-                        rest.push(child);
-                    }
+            look(child, query, own, visit)?;
+            node = child;
+        }
+        look_below(node, query, own, pin, visit)
+    }
+}
+
+/// Visits what there is beyond the slots of `node`: its chain, and all subtrees that meet the range.
+fn look_below<'t, R: Room>(
+    node: &'t Node<R>,
+    query: &Query,
+    own: Option<&Placed<R>>,
+    pin: &'t Pin,
+    visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let mut rest: SmallVec<[&Node<R>; 16]> = SmallVec::new();
+    let mut next = Some(node);
+    while let Some(node) = next {
+        look_along_chain(node, query, own, pin, visit)?;
+        let first = node.cell_of(query.start.max(node.base()));
+        let last = node.cell_of(query.last.min(node.last()));
+        for link in &node.children()[first..=last] {
+            if let Some(child) = link.load().node(pin) {
+                if child.meets(query.start, query.last) {
+                    look(child, query, own, visit)?;
+                    rest.push(child);
                 }
             }
-            match rest.pop() {
-                Some(next) => node = next,
-                None => return ControlFlow::Continue(()),
-            }
         }
+        next = rest.pop();
     }
+    ControlFlow::Continue(())
+}
+
+#[inline]
+fn look_along_chain<'t, R: Room>(
+    node: &'t Node<R>,
+    query: &Query,
+    own: Option<&Placed<R>>,
+    pin: &'t Pin,
+    visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    node.chain(pin).try_for_each(|chained| look(chained, query, own, visit))
 }
 
 /// Visits what there is in the slots of one node.
@@ -122,8 +154,9 @@ fn look_closer<'t, R: Room>(
     own: Option<usize>,
     visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
+    let parts = node.parts(query.start, query.last);
     for index in (0..SLOTS).filter(|&index| Some(index) != own) {
-        match node.slot(index).read(query.start, query.last, query.against) {
+        match node.slot(index).read(query.start, query.last, parts, query.against) {
             Some(reading) if reading.owner != query.owner => visit(Seen { node, index, reading })?,
             _ => {}
         }

@@ -11,7 +11,8 @@
 //! | `6` | `GRANTED` | it waited and was granted. (Who never waited stays PENDING: live, and none of these three.) |
 //! | `7` | `WAITERS` | somebody sleeps until this word changes; whoever clears this bit must wake them |
 //! | `8` | `RESCAN` | somebody has become a blocker behind this request's back: it must look again before it is granted |
-//! | `12..64` | version | one more at each claim |
+//! | `9..17` | parts | which eighths of the node's span the range touches: most scans pass a live slot over without reading its record |
+//! | `17..64` | version | one more at each claim. 47 bits: a slot would have to be claimed without a break for days to come round |
 //!
 //! ```text
 //!        claim            publish            conflict            ticket             no blocker
@@ -50,7 +51,10 @@ const QUEUED: u64 = 1 << 5;
 const GRANTED: u64 = 1 << 6;
 const WAITERS: u64 = 1 << 7;
 const RESCAN: u64 = 1 << 8;
-const ONE_VERSION: u64 = 1 << 12;
+/// Parts of a node's span that a word tells apart.
+pub(super) const PARTS: u32 = 8;
+const PARTS_SHIFT: u32 = 9;
+const ONE_VERSION: u64 = 1 << (PARTS_SHIFT + PARTS);
 const VERSION: u64 = !(ONE_VERSION - 1);
 
 /// A value of the state word.
@@ -70,8 +74,9 @@ impl Word {
         self.0 & (MODES | CLAIMED) == 0
     }
 
-    pub(super) fn has(self, modes: u64) -> bool {
-        self.0 & modes != 0
+    /// Whether any of `bits` is set.
+    pub(super) fn has(self, bits: u64) -> bool {
+        self.0 & bits != 0
     }
 
     pub(crate) fn is_queued(self) -> bool {
@@ -108,6 +113,19 @@ impl fmt::Debug for Word {
         let set = names.iter().filter(|(bit, _)| self.0 & bit != 0).map(|(_, name)| name);
         f.debug_list().entries(set).finish()?;
         write!(f, "v{}", self.0 / ONE_VERSION)
+    }
+}
+
+/// The bits of a word that say which parts of its node's span a range touches: parts `first..=last`.
+#[derive(Clone, Copy)]
+pub(super) struct Parts(u64);
+
+impl Parts {
+    #[inline]
+    pub(super) fn new(first: u64, last: u64) -> Parts {
+        debug_assert!(first <= last && last < u64::from(PARTS));
+        // Ones up to `last`, without those below `first`.
+        Parts(((2 << last) - (1 << first)) << PARTS_SHIFT)
     }
 }
 
@@ -167,7 +185,7 @@ impl Slot<'_> {
 
     /// Claims the slot if it is free, writes the record and publishes: PENDING, behind a full fence.
     #[inline]
-    pub(super) fn occupy(self, entry: &Entry) -> bool {
+    pub(super) fn occupy(self, entry: &Entry, parts: Parts) -> bool {
         // Relaxed: the CAS decides.
         let word = Word(self.state.load(Ordering::Relaxed));
         if !word.is_free() {
@@ -186,16 +204,16 @@ impl Slot<'_> {
         self.record.last.store(entry.last, Ordering::Relaxed);
         self.record.owner.store(entry.owner, Ordering::Relaxed);
         // ORDERING (S1, S6): no plain store can be lost here: nobody else changes a CLAIMED word (INV-S1).
-        publish(self.state, version | entry.mode);
+        publish(self.state, version | parts.0 | entry.mode);
         true
     }
 
-    /// Reads the slot if it is live in one of the modes `against` and meets `start..=last`.
+    /// Reads the slot if it is live in one of the modes `against` and meets `start..=last`, which touches `parts` of the node.
     #[inline]
-    pub(super) fn read(self, start: u64, last: u64, against: u64) -> Option<Reading> {
+    pub(super) fn read(self, start: u64, last: u64, parts: Parts, against: u64) -> Option<Reading> {
         // ORDERING (S1, S2, S4): Acquire, so that the record is the one that this word speaks of, or a younger one.
         let word = Word(self.state.load(Ordering::Acquire));
-        if !word.has(against) {
+        if !word.has(against) || !word.has(parts.0) {
             return None;
         }
         let its_start = self.record.start.load(Ordering::Relaxed);
