@@ -37,6 +37,8 @@ mod grant;
 mod guard;
 mod lock;
 mod mode;
+#[cfg(all(test, loom))]
+mod models;
 mod owner;
 mod range;
 mod reclaim;

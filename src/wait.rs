@@ -68,10 +68,10 @@ impl Listener {
         }
     }
 
-    /// A model has no clock: every deadline passes at once.
+    /// A model has no clock: the deadline passes at once, unless the notification was faster.
     #[cfg(loom)]
     pub(crate) fn wait_until(self, _deadline: Instant) -> Woken {
-        Woken::TimedOut
+        if self.0.is_notified() { Woken::Notified } else { Woken::TimedOut }
     }
 
     /// Ready when the slot was notified.
@@ -152,8 +152,12 @@ mod model {
     pub(super) struct EventListener(Arc<Entry>);
 
     impl EventListener {
+        pub(super) fn is_notified(&self) -> bool {
+            self.0.notified.load(Ordering::Acquire)
+        }
+
         pub(super) fn wait(self) {
-            while !self.0.notified.load(Ordering::Acquire) {
+            while !self.is_notified() {
                 thread::park();
             }
         }

@@ -1,0 +1,1 @@
+//! Loom models of the tree and of the grants, run against the code itself.
