@@ -96,7 +96,7 @@ impl Live {
 impl Drop for Live {
     #[inline]
     fn drop(&mut self) {
-        if !self.0.free_unwatched() {
+        if !self.0.free_unchanged() {
             self.free_and_wake();
         }
     }
@@ -228,7 +228,7 @@ impl Waiter {
         nearest
     }
 
-    fn look(&self, tree: &Tree, patience: Patience) -> Turn {
+    fn look(&mut self, tree: &Tree, patience: Patience) -> Turn {
         let pin = LazyPin::new();
         let Some(blocker) = self.nearest_blocker(tree, &pin) else {
             return match self.live.0.grant() {
@@ -247,7 +247,7 @@ impl Waiter {
         if blocker.ask_for_wake() { Turn::Wait(listener) } else { Turn::LookAgain }
     }
 
-    fn wait(self, tree: &Tree) -> Held {
+    fn wait(mut self, tree: &Tree) -> Held {
         loop {
             match self.look(tree, Patience::Spin) {
                 Turn::Mine => return Held(self.live),
@@ -257,7 +257,7 @@ impl Waiter {
         }
     }
 
-    fn wait_until(self, tree: &Tree, deadline: Instant) -> Option<Held> {
+    fn wait_until(mut self, tree: &Tree, deadline: Instant) -> Option<Held> {
         loop {
             match self.look(tree, Patience::Spin) {
                 Turn::Mine => return Some(Held(self.live)),

@@ -38,7 +38,7 @@ pub(crate) struct Visitor {
 }
 
 impl Visitor {
-    /// A number that differs between threads that were started one after the other: where to look for a slot first.
+    /// A number whose upper bits differ between threads that were started one after the other: where to look for a slot first.
     #[inline]
     pub(crate) fn home(self) -> usize {
         (self.thread.0 / BLOCK) as usize

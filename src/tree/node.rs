@@ -17,13 +17,24 @@
 //! - INV-N4: a link that carries [`FROZEN`] is changed by nobody but the pruner that froze it.
 
 use super::Room;
-use super::slot::{Entry, PARTS, Parts, Record, Slot, Word};
+use super::slot::{Entry, PARTS, Parts, Record, Slot, Taken, Word};
 use crate::reclaim::Pin;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, atomics, const_fn, hint};
 use std::ptr::{self, NonNull};
 
 /// Slots of a node. Small in a model, so that growth and overflow are reached.
 pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 8 };
+
+/// The slots in an order that keeps the records of the first few on lines of their own, so that neighbours do not share one.
+const APART: [usize; SLOTS] = {
+    let mut order = [0; SLOTS];
+    let mut index = 0;
+    while index < SLOTS {
+        order[index] = index.reverse_bits() >> (usize::BITS - SLOTS.ilog2());
+        index += 1;
+    }
+    order
+};
 
 /// Cells of a node, as a power of two.
 pub(super) const CELL_BITS: u32 = if cfg!(loom) { 1 } else { 2 };
@@ -87,7 +98,7 @@ impl Mark {
 /// Where a node's claim of a slot ended.
 pub(super) enum Occupied {
     /// In this slot.
-    Slot(usize),
+    Slot(Taken),
     /// Every slot is taken.
     Full,
     /// The node is being removed.
@@ -237,9 +248,13 @@ impl<R> Node<R> {
 
     /// Takes a free slot for `entry` and publishes it there, trying `home` first.
     #[inline]
-    pub(super) fn occupy(&self, entry: &Entry, home: usize) -> Option<usize> {
+    pub(super) fn occupy(&self, entry: &Entry, home: usize) -> Option<Taken> {
         let parts = self.parts(entry.start, entry.last);
-        (0..SLOTS).map(|step| (home + step) % SLOTS).find(|&index| self.slot(index).occupy(entry, parts))
+        let home = APART[home % SLOTS];
+        (0..SLOTS).map(|step| (home + step) % SLOTS).find_map(|index| {
+            let word = self.slot(index).occupy(entry, parts)?;
+            Some(Taken { index, word })
+        })
     }
 
     /// Sets `frozen`; `false` if somebody else has.
@@ -294,17 +309,17 @@ impl<R: Room> Node<R> {
     /// ORDERING (T2): the publication ends with a full fence, and so does freezing. Either that fence comes first, and the pruner
     /// finds the slot in use; or the pruner's does, and this load finds the node frozen.
     pub(super) fn occupy_unless_frozen(&self, entry: &Entry, home: usize, _pin: &Pin) -> Occupied {
-        let Some(index) = self.occupy(entry, home) else { return Occupied::Full };
+        let Some(taken) = self.occupy(entry, home) else { return Occupied::Full };
         if self.header.frozen.load(Ordering::Acquire) {
-            if self.slot(index).free() {
-                self.tell_room(index);
+            if self.slot(taken.index).free() {
+                self.tell_room(taken.index);
             }
             return Occupied::Frozen;
         }
         if !self.header.used.load(Ordering::Relaxed) {
             self.header.used.store(true, Ordering::Relaxed);
         }
-        Occupied::Slot(index)
+        Occupied::Slot(taken)
     }
 
     /// The waiting side's part of this node, made now if this is the first time.

@@ -183,19 +183,19 @@ impl Slot<'_> {
         Word(self.state.load(Ordering::Relaxed)).is_live()
     }
 
-    /// Claims the slot if it is free, writes the record and publishes: PENDING, behind a full fence.
+    /// Claims the slot if it is free, writes the record and publishes: PENDING, behind a full fence. The word published.
     #[inline]
-    pub(super) fn occupy(self, entry: &Entry, parts: Parts) -> bool {
+    pub(super) fn occupy(self, entry: &Entry, parts: Parts) -> Option<Word> {
         // Relaxed: the CAS decides.
         let word = Word(self.state.load(Ordering::Relaxed));
         if !word.is_free() {
-            return false;
+            return None;
         }
         let version = (word.0 & VERSION).wrapping_add(ONE_VERSION);
         // ORDERING (S2): Acquire, from the release of whoever was here before. It hands on what was done under that range to
         // whoever finds *this* request, and keeps the record's stores behind the claim.
         if self.state.compare_exchange(word.0, version | CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            return false;
+            return None;
         }
         // ORDERING (S3): a scan that reads any of the stores below reads, behind its own fence, a word no older than CLAIMED:
         // it notices that the record is of another version than the word that it began with.
@@ -204,8 +204,9 @@ impl Slot<'_> {
         self.record.last.store(entry.last, Ordering::Relaxed);
         self.record.owner.store(entry.owner, Ordering::Relaxed);
         // ORDERING (S1, S6): no plain store can be lost here: nobody else changes a CLAIMED word (INV-S1).
-        publish(self.state, version | parts.0 | entry.mode);
-        true
+        let word = version | parts.0 | entry.mode;
+        publish(self.state, word);
+        Some(Word(word))
     }
 
     /// Reads the slot if it is live in one of the modes `against` and meets `start..=last`, which touches `parts` of the node.
@@ -253,21 +254,20 @@ impl Slot<'_> {
         }
     }
 
-    /// Frees the slot if nobody waits for it: the whole of an uncontended release.
+    /// Frees the slot if its word is still `held`: the whole of an uncontended release. No look before the CAS: that would fetch
+    /// the line twice, once to read and once to write.
     #[inline]
-    fn free_unwatched(self) -> bool {
-        // Relaxed: the CAS decides.
-        let word = Word(self.state.load(Ordering::Relaxed));
+    fn free_unchanged(self, held: Word) -> bool {
         // ORDERING (S2): Release: what was done under the range is seen by whoever finds the slot free, or claimed anew.
-        !word.has(WAITERS)
-            && self.state.compare_exchange(word.0, word.freed().0, Ordering::Release, Ordering::Relaxed).is_ok()
+        !held.has(WAITERS)
+            && self.state.compare_exchange(held.0, held.freed().0, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
     /// Frees the slot; `true` if somebody waits for it and must be woken (INV-S3).
     pub(super) fn free(self) -> bool {
         // Relaxed: the version is this request's own, and nobody else changes it (INV-S1).
         let word = Word(self.state.load(Ordering::Relaxed));
-        // ORDERING: Release as in `free_unwatched` (S2); Acquire to find the listeners of whoever set WAITERS (S5).
+        // ORDERING: Release as in `free_unchanged` (S2); Acquire to find the listeners of whoever set WAITERS (S5).
         Word(self.state.swap(word.freed().0, Ordering::AcqRel)).has(WAITERS)
     }
 
@@ -285,7 +285,7 @@ impl Slot<'_> {
     }
 }
 
-/// The slot of a live request, in the hands of whoever made the request. It is left by [`Placed::free_unwatched`] or
+/// The slot of a live request, in the hands of whoever made the request. It is left by [`Placed::free_unchanged`] or
 /// [`Placed::free`]; dropping it otherwise leaves the range locked for good.
 ///
 /// A node with a live slot is neither pruned nor freed (`prune`), and the tree outlives the request (the contract of
@@ -293,6 +293,8 @@ impl Slot<'_> {
 pub(crate) struct Placed<R> {
     node: NonNull<Node<R>>,
     index: usize,
+    /// The word as this request wrote it last: what a release expects to find.
+    word: Word,
 }
 
 // SAFETY: a `Placed` is a pointer to a node that is kept in place by the slot itself; everything that it does there goes
@@ -300,6 +302,13 @@ pub(crate) struct Placed<R> {
 unsafe impl<R: Send + Sync> Send for Placed<R> {}
 // SAFETY: as above; all methods that take `&self` are atomic operations.
 unsafe impl<R: Send + Sync> Sync for Placed<R> {}
+
+/// A slot that was claimed, and the word that was published in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taken {
+    pub(super) index: usize,
+    pub(super) word: Word,
+}
 
 /// What became of a request that found no blocker left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -311,8 +320,8 @@ pub(crate) enum Grant {
 }
 
 impl<R: Room> Placed<R> {
-    pub(super) fn new(node: &Node<R>, index: usize) -> Placed<R> {
-        Placed { node: NonNull::from(node), index }
+    pub(super) fn new(node: &Node<R>, taken: Taken) -> Placed<R> {
+        Placed { node: NonNull::from(node), index: taken.index, word: taken.word }
     }
 
     fn node(&self) -> &Node<R> {
@@ -348,16 +357,20 @@ impl<R: Room> Placed<R> {
     /// QUEUED -> GRANTED, unless somebody asked for another scan.
     ///
     /// By CAS: a plain store would lose a `RESCAN` that arrives now, and with it the exclusion.
-    pub(crate) fn grant(&self) -> Grant {
-        let before =
-            self.slot().update(|word| if word & RESCAN != 0 { word & !RESCAN } else { word & !QUEUED | GRANTED });
-        if before.has(RESCAN) { Grant::LookAgain } else { Grant::Granted }
+    pub(crate) fn grant(&mut self) -> Grant {
+        let granted = |word| word & !QUEUED | GRANTED;
+        let before = self.slot().update(|word| if word & RESCAN != 0 { word & !RESCAN } else { granted(word) });
+        if before.has(RESCAN) {
+            return Grant::LookAgain;
+        }
+        self.word = Word(granted(before.0));
+        Grant::Granted
     }
 
-    /// Frees the slot if nobody waits for it. The node must not be touched afterwards if it returns `true`: it may be gone.
+    /// Frees the slot if nobody has touched its word since this request wrote it last. If it returns `true`, the node may be gone.
     #[inline]
-    pub(crate) fn free_unwatched(&self) -> bool {
-        self.slot().free_unwatched()
+    pub(crate) fn free_unchanged(&self) -> bool {
+        self.slot().free_unchanged(self.word)
     }
 
     /// Frees the slot and wakes whoever waits for it.
