@@ -32,6 +32,11 @@
 //!
 //! Start at [`RangeLock`]; [`WholeFileLock`] is the same without ranges.
 
+/// The README's examples, compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod error;
 mod grant;
 mod guard;

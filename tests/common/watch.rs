@@ -57,9 +57,9 @@ fn watch(test: &str, steps: &AtomicU64, over: &AtomicBool) {
         if now != seen {
             (seen, since) = (now, Instant::now());
         } else if since.elapsed() > PATIENCE {
-            eprintln!(
-                "{test}: no step in {PATIENCE:?} after {now}: a wake-up was lost, or two requests wait for each other"
-            );
+            // Not `eprintln!`: what the harness captured is lost when the process ends like this.
+            let text = format!("{test}: no step in {PATIENCE:?} after {now}: a lost wake-up, or a circle of waiters\n");
+            drop(std::io::stderr().write_all(text.as_bytes()));
             std::process::abort();
         }
     }
