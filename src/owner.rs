@@ -38,7 +38,19 @@ pub(crate) struct Visitor {
 }
 
 impl Visitor {
-    /// A number whose upper bits differ between threads that were started one after the other: where to look for a slot first.
+    /// A thread of a test's own making, at its first sampled acquire.
+    #[cfg(test)]
+    pub(crate) fn sampling(number: u64) -> Visitor {
+        Visitor { thread: OwnerId(number * BLOCK), acquire: SAMPLE }
+    }
+
+    /// The same, at an acquire that samples nothing.
+    #[cfg(test)]
+    pub(crate) fn passing(number: u64) -> Visitor {
+        Visitor { thread: OwnerId(number * BLOCK), acquire: 1 }
+    }
+
+    /// A number that differs between threads that were started one after the other: where to look for a slot first.
     #[inline]
     pub(crate) fn home(self) -> usize {
         (self.thread.0 / BLOCK) as usize

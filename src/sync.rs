@@ -22,7 +22,7 @@ pub(crate) use loom::{
 
 /// Atomics that only advise: see the header.
 pub(crate) mod hint {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 }
 
 /// Stores `value` and puts a full fence behind it: whoever publishes this way and then looks, sees every such publication

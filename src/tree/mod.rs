@@ -38,6 +38,8 @@ mod place;
 mod prune;
 mod scan;
 mod slot;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 pub(crate) use node::SLOTS;
 pub(crate) use scan::{Query, Seen};

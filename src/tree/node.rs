@@ -40,6 +40,9 @@ const APART: [usize; SLOTS] = {
 pub(super) const CELL_BITS: u32 = if cfg!(loom) { 1 } else { 2 };
 pub(super) const CELLS: usize = 1 << CELL_BITS;
 
+/// Visits of the pruner's hand that a node survives without being used.
+const CHANCES: u8 = 3;
+
 #[repr(C, align(128))]
 pub(crate) struct Node<R> {
     header: Header<R>,
@@ -57,8 +60,8 @@ struct Header<R> {
     frozen: AtomicBool,
     /// Somebody passes through here on the way to a deeper node while another thread stays here: who stays had better go down too.
     told: hint::AtomicBool,
-    /// Used since the pruner's hand came by last.
-    used: hint::AtomicBool,
+    /// How often the pruner's hand will still spare it: [`CHANCES`] after each use.
+    chances: hint::AtomicU8,
     /// Whose sampled acquire ended here last: see [`Mark`].
     mark: hint::AtomicU32,
     children: [Link<R>; CELLS],
@@ -121,7 +124,7 @@ impl<R> Node<R> {
                     cell_shift: cell_shift as u8,
                     frozen: AtomicBool::new(false),
                     told: hint::AtomicBool::new(false),
-                    used: hint::AtomicBool::new(true),
+                    chances: hint::AtomicU8::new(CHANCES),
                     mark: hint::AtomicU32::new(0),
                     children: atomics!(Link::null(); CELLS),
                     overflow: Link::null(),
@@ -267,9 +270,13 @@ impl<R> Node<R> {
         self.header.frozen.store(false, Ordering::Release);
     }
 
-    /// Whether it was used since this was asked last.
-    pub(super) fn take_used(&self) -> bool {
-        self.header.used.swap(false, Ordering::Relaxed)
+    /// Uses up a chance; whether there was one left.
+    pub(super) fn take_chance(&self) -> bool {
+        let chances = self.header.chances.load(Ordering::Relaxed);
+        if chances > 0 {
+            self.header.chances.store(chances - 1, Ordering::Relaxed);
+        }
+        chances > 0
     }
 
     /// Leaves the mark of a thread whose sampled acquire ended here. Whether threads take turns here: `thread` came between two
@@ -316,8 +323,8 @@ impl<R: Room> Node<R> {
             }
             return Occupied::Frozen;
         }
-        if !self.header.used.load(Ordering::Relaxed) {
-            self.header.used.store(true, Ordering::Relaxed);
+        if self.header.chances.load(Ordering::Relaxed) != CHANCES {
+            self.header.chances.store(CHANCES, Ordering::Relaxed);
         }
         Occupied::Slot(taken)
     }

@@ -20,9 +20,9 @@ use super::{Room, Tree};
 use crate::owner::Visitor;
 use crate::reclaim::{LazyPin, Pin};
 
-/// Leaves that the pruner's hand visits for each node that is made. Two let the tree grow without bound, four keep it within about
-/// twice the live nodes.
-const SWEEP_PER_GROWTH: usize = 4;
+/// Leaves that the pruner's hand visits for each node that is made. A dead leaf goes at its fourth visit (`node::CHANCES`): with four
+/// visits a growth the tree would grow without bound, with eight at most every other leaf is a dead one.
+const SWEEP_PER_GROWTH: usize = 8;
 
 /// Why a child is made.
 #[derive(Clone, Copy, PartialEq, Eq)]

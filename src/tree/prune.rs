@@ -3,7 +3,7 @@
 //! A hand goes round the leaves like a clock's, some steps for each node that is made, a step now and then otherwise
 //! (`sweep`), and over all at once in [`Tree::trim`]. Two kinds of vacant leaves it spares, or growing and pruning would chase each other:
 //!
-//! - one that was used since the hand's last visit gets a second chance (a new node counts as used);
+//! - one that was used, or made, not long ago gets another chance, a few times over: threads that were descheduled come back;
 //! - one below a full node stays: the next request in its cell would have to make it anew. There are at most four of them for each full
 //!   node, so that memory still follows the live requests.
 //!
@@ -25,7 +25,7 @@ use crate::sync::{Ordering, fence};
 /// What a pruner does with a vacant node that seems useful.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Useful {
-    /// It stays: until the next round if it was used, for as long as the node above is full.
+    /// It stays: while it has chances left, and for as long as the node above is full.
     Spared,
     /// It goes, if it is vacant now.
     Removed,
@@ -126,8 +126,8 @@ impl<R: Room> Tree<R> {
         pin: &Pin,
         freeze_rest: impl FnOnce() -> Option<Target<R>>,
     ) -> bool {
-        let spared = node.take_used() && useful == Useful::Spared;
-        if spared || target.is_frozen() || !node.is_vacant() || !node.freeze() {
+        if (useful == Useful::Spared && node.take_chance()) || target.is_frozen() || !node.is_vacant() || !node.freeze()
+        {
             return false;
         }
         // ORDERING (T2): pairs with the fence of a publication: either its slot is seen below, or it sees `frozen`.

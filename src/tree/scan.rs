@@ -42,6 +42,11 @@ impl<'t, R: Room> Seen<'t, R> {
         self.reading.word.is_queued().then_some(self.reading.ticket)
     }
 
+    #[cfg(test)]
+    pub(crate) fn owner(&self) -> u64 {
+        self.reading.owner
+    }
+
     /// The waiting side's part of its node, and which slot there is meant.
     pub(crate) fn room(&self) -> (&'t R, usize) {
         (self.node.room(), self.index)

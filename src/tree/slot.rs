@@ -339,6 +339,11 @@ impl<R: Room> Placed<R> {
         std::ptr::eq(self.node.as_ptr(), node).then_some(self.index)
     }
 
+    #[cfg(test)]
+    pub(super) fn shares_node_with(&self, other: &Placed<R>) -> bool {
+        self.node == other.node
+    }
+
     /// PENDING -> QUEUING: from now on this request draws a ticket, and is no holder.
     pub(crate) fn start_queuing(&self) {
         self.slot().update(|word| word | QUEUING);

@@ -1,0 +1,212 @@
+//! The tree by itself, on one thread: what it finds, and what shape it takes. (What threads do to it is in `models` and `tests/`.)
+
+use super::*;
+use crate::owner::Visitor;
+use std::ops::ControlFlow::Continue;
+
+impl Room for () {
+    fn slot_changed(&self, _: usize) {}
+}
+
+type Bare = Tree<()>;
+
+/// The lowest mode bit: any would do, the tree does not interpret them.
+const MODE: u64 = 1;
+
+fn put(tree: &Bare, start: u64, last: u64, owner: u64, visitor: Visitor) -> Placed<()> {
+    let entry = Entry { start, last, mode: MODE, owner };
+    // SAFETY: each test keeps its tree in place until its last request is freed.
+    unsafe { tree.place(&entry, visitor, &LazyPin::new()) }
+}
+
+fn free(placed: &Placed<()>) {
+    placed.free(LazyPin::new().get());
+}
+
+/// The owners that a scan of `start..=last` finds.
+fn found(tree: &Bare, start: u64, last: u64) -> Vec<u64> {
+    let mut owners = Vec::new();
+    let query = Query { start, last, against: MODE, owner: 0 };
+    let pin = LazyPin::new();
+    let _ = tree.scan(&query, None, &pin, |seen| {
+        owners.push(seen.owner());
+        Continue(())
+    });
+    owners.sort_unstable();
+    owners
+}
+
+fn nodes(tree: &Bare) -> usize {
+    tree.heap_nodes(LazyPin::new().get())
+}
+
+/// A range somewhere, of some size, now and then the whole or at the very end.
+fn some_range(rng: &mut fastrand::Rng, space: u32) -> (u64, u64) {
+    match rng.u32(0..20) {
+        0 => (0, u64::MAX),
+        1 => (u64::MAX - rng.u64(0..4), u64::MAX),
+        _ => {
+            let start = rng.u64(..) >> (64 - space);
+            let len = rng.u64(..) >> (64 - rng.u32(1..=space));
+            (start, start.saturating_add(len))
+        }
+    }
+}
+
+#[test]
+fn scans_find_what_a_plain_list_finds() {
+    for seed in 0..if cfg!(miri) { 4 } else { 400 } {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let space = rng.u32(3..64);
+        let tree = Bare::new();
+        let mut list: Vec<(u64, u64, u64, Placed<()>)> = Vec::new();
+        for owner in 1..400 {
+            if rng.u32(0..100) < 40 && !list.is_empty() {
+                let (.., placed) = list.swap_remove(rng.usize(..list.len()));
+                free(&placed);
+            } else {
+                let (start, last) = some_range(&mut rng, space);
+                // Threads that take turns, so that contention grows the tree as well.
+                let visitor =
+                    if rng.bool() { Visitor::sampling(rng.u64(1..5)) } else { Visitor::passing(rng.u64(1..5)) };
+                list.push((start, last, owner, put(&tree, start, last, owner, visitor)));
+            }
+            if rng.u32(0..30) == 0 {
+                tree.trim(&LazyPin::new());
+            }
+            let (start, last) = some_range(&mut rng, space);
+            let mut expected: Vec<u64> =
+                list.iter().filter(|held| held.0 <= last && start <= held.1).map(|held| held.2).collect();
+            expected.sort_unstable();
+            assert_eq!(found(&tree, start, last), expected, "seed {seed}, owner {owner}, {start}..={last}");
+        }
+        list.iter().for_each(|held| free(&held.3));
+        tree.trim(&LazyPin::new());
+        assert_eq!(nodes(&tree), 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_thread_alone_stays_in_the_root() {
+    let tree = Bare::new();
+    for _ in 0..1000 {
+        free(&put(&tree, 0, 4095, 1, Visitor::sampling(1)));
+    }
+    assert_eq!(nodes(&tree), 0);
+}
+
+#[test]
+fn threads_that_come_one_after_the_other_stay_in_the_root() {
+    let tree = Bare::new();
+    for thread in 1..50 {
+        for _ in 0..3 {
+            free(&put(&tree, thread << 20, (thread << 20) + 4095, thread, Visitor::sampling(thread)));
+        }
+    }
+    assert_eq!(nodes(&tree), 0);
+}
+
+#[test]
+fn threads_that_take_turns_part_and_meet_nowhere() {
+    let tree = Bare::new();
+    let at = |thread: u64, visitor| put(&tree, thread << 20, (thread << 20) + 4095, thread, visitor);
+    // Round after round, each thread once, one acquire in 32 of each looking at the shape.
+    for round in 0..32 * 20 {
+        for thread in 1..=16 {
+            let samples = (round + thread) % 32 == 0;
+            free(&at(thread, if samples { Visitor::sampling(thread) } else { Visitor::passing(thread) }));
+        }
+    }
+    let placed: Vec<_> = (1..=16).map(|thread| at(thread, Visitor::passing(thread))).collect();
+    for (index, one) in placed.iter().enumerate() {
+        for other in &placed[index + 1..] {
+            assert!(!one.shares_node_with(other), "two threads on one node after 20 looks each");
+        }
+    }
+    placed.iter().for_each(free);
+}
+
+#[test]
+fn who_stays_above_is_told_to_go_down() {
+    let tree = Bare::new();
+    let mut at = |thread: u64, start: u64| {
+        let placed = put(&tree, start, start, thread, Visitor::sampling(thread));
+        free(&placed);
+        placed
+    };
+    // 1 and 2 take turns in the root, until one of them has gone down.
+    for _ in 0..2 {
+        at(1, 0);
+        at(2, 1 << 40);
+    }
+    // Both in different nodes, and neither in the root, after a few more visits.
+    for _ in 0..4 {
+        at(1, 0);
+        at(2, 1 << 40);
+    }
+    let (one, two) = (at(1, 0), at(2, 1 << 40));
+    assert!(!one.shares_node_with(&two));
+    let root = put(&tree, 0, u64::MAX, 3, Visitor::passing(3));
+    assert!(!one.shares_node_with(&root) && !two.shares_node_with(&root));
+    free(&root);
+}
+
+#[test]
+fn a_used_leaf_gets_its_chances_again_and_an_unused_one_goes() {
+    let tree = Bare::new();
+    // Fill the root, so that one more goes to a child; then make room above.
+    let held: Vec<_> = (0..SLOTS as u64).map(|n| put(&tree, n << 8, n << 8, 1, Visitor::passing(1))).collect();
+    let visit = || free(&put(&tree, 77, 77, 1, Visitor::passing(1)));
+    visit();
+    assert_eq!(nodes(&tree), 1);
+    let pin = LazyPin::new();
+    // One leaf: a sweep goes round once, however many steps it has.
+    let sweeps = |rounds| (0..rounds).for_each(|_| tree.sweep(4, pin.get()));
+    sweeps(10);
+    assert_eq!(nodes(&tree), 1, "the root is full: the leaf would only be made anew");
+    held.iter().for_each(free);
+    visit();
+    sweeps(3);
+    assert_eq!(nodes(&tree), 1);
+    visit();
+    sweeps(3);
+    assert_eq!(nodes(&tree), 1, "used in between");
+    sweeps(1);
+    assert_eq!(nodes(&tree), 0, "not used for four visits of the hand");
+}
+
+#[test]
+fn chains_give_back_from_the_middle() {
+    let tree = Bare::new();
+    let all: Vec<_> =
+        (1..=10 * SLOTS as u64).map(|owner| put(&tree, 0, u64::MAX, owner, Visitor::passing(1))).collect();
+    assert_eq!(nodes(&tree), 9);
+    let (keep, rest): (Vec<_>, Vec<_>) = all.iter().enumerate().partition(|(index, _)| index % (3 * SLOTS) == 0);
+    rest.iter().for_each(|(_, placed)| free(placed));
+    tree.trim(&LazyPin::new());
+    assert_eq!(nodes(&tree), 3, "one node for each that is held outside the root");
+    assert_eq!(found(&tree, 5, 5).len(), 4);
+    keep.iter().for_each(|(_, placed)| free(placed));
+    tree.trim(&LazyPin::new());
+    assert_eq!(nodes(&tree), 0);
+}
+
+#[test]
+fn memory_follows_a_moving_window() {
+    let tree = Bare::new();
+    let mut window = std::collections::VecDeque::new();
+    for n in 0..100_000_u64 {
+        window.push_back(put(&tree, n * 8192, n * 8192 + 4095, 1, Visitor::passing(1)));
+        if window.len() > 1000 {
+            free(&window.pop_front().unwrap());
+        }
+        // A thousand live requests need 125 full nodes; up to four leaves each, and what the hand has not reached.
+        assert!(nodes_at_most(n, || nodes(&tree)) < 1500, "{} nodes after {n}", nodes(&tree));
+    }
+    window.iter().for_each(free);
+}
+
+/// Counts now and then only: it takes time in proportion.
+fn nodes_at_most(n: u64, count: impl Fn() -> usize) -> usize {
+    if n % 1000 == 0 { count() } else { 0 }
+}
