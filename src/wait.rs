@@ -4,15 +4,24 @@
 //! who listens to the slot concerned. Wake-ups may be spurious (a slot has many occupants over time), so a woken waiter looks again.
 //!
 //! A listener owns its place in the list: it needs neither a pin nor the node that it was made in.
+//!
+//! A task's waker is foreign code: it may poll, drop or release whatever it likes, right there. `event-listener` calls wakers under
+//! its list's mutex, so tasks are woken through a [`relay`], which collects their wakers and calls them when the list is free again.
+
+#[cfg(loom)]
+mod model;
+#[cfg(not(loom))]
+mod relay;
 
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 #[cfg(loom)]
-use model::{Event, EventListener};
+use model::{Event, EventListener, deliver};
 #[cfg(not(loom))]
 use {
     event_listener::{Event, EventListener, Listener as _},
+    relay::{Relay, deliver},
     std::{future::Future, pin::Pin, sync::OnceLock, thread},
 };
 
@@ -33,18 +42,29 @@ impl<const N: usize> Default for Events<N> {
 impl<const N: usize> Events<N> {
     /// Hears every [`Events::notify`] of `slot` from now on.
     pub(crate) fn listen(&self, slot: usize) -> Listener {
-        Listener(self.0[slot].listen())
+        Listener {
+            place: Some(self.0[slot].listen()),
+            #[cfg(not(loom))]
+            relay: None,
+        }
     }
 
     /// Wakes all that listen to `slot`.
     pub(crate) fn notify(&self, slot: usize) {
         self.0[slot].notify(usize::MAX);
+        deliver();
     }
 }
 
 /// A place among those who listen. Dropping it leaves.
 #[derive(Debug)]
-pub(crate) struct Listener(EventListener);
+pub(crate) struct Listener {
+    /// Taken only by what consumes the listener.
+    place: Option<EventListener>,
+    /// How a task is woken, once it has polled.
+    #[cfg(not(loom))]
+    relay: Option<Relay>,
+}
 
 /// How a wait with a deadline ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,35 +75,41 @@ pub(crate) enum Woken {
 
 impl Listener {
     /// Parks the thread until the slot is notified.
-    pub(crate) fn wait(self) {
-        self.0.wait();
+    pub(crate) fn wait(mut self) {
+        if let Some(place) = self.place.take() {
+            place.wait();
+        }
     }
 
     /// Parks the thread until the slot is notified, or `deadline` has passed.
-    #[cfg(not(loom))]
-    pub(crate) fn wait_until(self, deadline: Instant) -> Woken {
-        match self.0.wait_deadline(deadline) {
+    pub(crate) fn wait_until(mut self, deadline: Instant) -> Woken {
+        match self.place.take().and_then(|place| place.wait_deadline(deadline)) {
             Some(()) => Woken::Notified,
             None => Woken::TimedOut,
         }
     }
 
-    /// A model has no clock: the deadline passes at once, unless the notification was faster.
-    #[cfg(loom)]
-    pub(crate) fn wait_until(self, _deadline: Instant) -> Woken {
-        if self.0.is_notified() { Woken::Notified } else { Woken::TimedOut }
-    }
-
     /// Ready when the slot was notified.
     #[cfg(not(loom))]
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.0).poll(context)
+        let Some(place) = &mut self.place else { return Poll::Ready(()) };
+        let relay = self.relay.get_or_insert_with(Relay::new);
+        relay.lead_to(context.waker());
+        Pin::new(place).poll(&mut Context::from_waker(relay.waker()))
     }
 
-    /// Futures are not modelled: they differ from threads in this line only.
+    /// Futures are not modelled: they differ from threads in how they are woken, no more.
     #[cfg(loom)]
     pub(crate) fn poll(&mut self, _context: &mut Context<'_>) -> Poll<()> {
         unreachable!("futures are not modelled")
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Leaving after a notification passes it on to somebody else in the list.
+        drop(self.place.take());
+        deliver();
     }
 }
 
@@ -104,62 +130,4 @@ pub(crate) fn spin_until(done: impl Fn() -> bool) -> bool {
 pub(crate) fn spin_until(_done: impl Fn() -> bool) -> bool {
     let _ = SPINS;
     false
-}
-
-/// A stand-in for `event-listener` in models: the same promises, few steps, and no order beyond what it needs.
-#[cfg(loom)]
-mod model {
-    use crate::sync::{AtomicBool, AtomicU64, Ordering};
-    use loom::thread::{self, Thread};
-    use std::sync::{Arc, Mutex, PoisonError};
-
-    #[derive(Debug)]
-    struct Entry {
-        notified: AtomicBool,
-        thread: Thread,
-    }
-
-    /// `list` is invisible to loom, which runs one thread at a time; `turn` is where it may switch, and what orders the two sides.
-    #[derive(Debug)]
-    pub(super) struct Event {
-        turn: AtomicU64,
-        list: Mutex<Vec<Arc<Entry>>>,
-    }
-
-    impl Event {
-        pub(super) fn new() -> Event {
-            Event { turn: AtomicU64::new(0), list: Mutex::new(Vec::new()) }
-        }
-
-        pub(super) fn listen(&self) -> EventListener {
-            let entry = Arc::new(Entry { notified: AtomicBool::new(false), thread: thread::current() });
-            self.list.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());
-            self.turn.fetch_add(1, Ordering::AcqRel);
-            EventListener(entry)
-        }
-
-        pub(super) fn notify(&self, _all: usize) {
-            self.turn.fetch_add(1, Ordering::AcqRel);
-            let woken = std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner));
-            for entry in woken {
-                entry.notified.store(true, Ordering::Release);
-                entry.thread.unpark();
-            }
-        }
-    }
-
-    #[derive(Debug)]
-    pub(super) struct EventListener(Arc<Entry>);
-
-    impl EventListener {
-        pub(super) fn is_notified(&self) -> bool {
-            self.0.notified.load(Ordering::Acquire)
-        }
-
-        pub(super) fn wait(self) {
-            while !self.is_notified() {
-                thread::park();
-            }
-        }
-    }
 }

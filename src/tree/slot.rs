@@ -409,7 +409,7 @@ impl<R: Room> Seen<'_, R> {
     }
 
     /// Tells a queued request that somebody has become its blocker behind its back. `false`: it is not queued any more.
-    #[cfg(test)]
+    #[cfg(all(test, loom))]
     pub(crate) fn ask_to_rescan(&self) -> bool {
         let slot = self.slot();
         let mut word = Word(slot.state.load(Ordering::Acquire));

@@ -129,7 +129,7 @@ fn threads_that_take_turns_part_and_meet_nowhere() {
 #[test]
 fn who_stays_above_is_told_to_go_down() {
     let tree = Bare::new();
-    let mut at = |thread: u64, start: u64| {
+    let at = |thread: u64, start: u64| {
         let placed = put(&tree, start, start, thread, Visitor::sampling(thread));
         free(&placed);
         placed

@@ -1,0 +1,64 @@
+//! A stand-in for `event-listener` in models: the same promises, few steps, and no order beyond what it needs.
+
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use loom::thread::{self, Thread};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// Tasks are not modelled: nothing waits to be delivered.
+pub(super) fn deliver() {}
+
+#[derive(Debug)]
+struct Entry {
+    notified: AtomicBool,
+    thread: Thread,
+}
+
+/// `list` is invisible to loom, which runs one thread at a time; `turn` is where it may switch, and what orders the two sides.
+#[derive(Debug)]
+pub(super) struct Event {
+    turn: AtomicU64,
+    list: Mutex<Vec<Arc<Entry>>>,
+}
+
+impl Event {
+    pub(super) fn new() -> Event {
+        Event { turn: AtomicU64::new(0), list: Mutex::new(Vec::new()) }
+    }
+
+    pub(super) fn listen(&self) -> EventListener {
+        let entry = Arc::new(Entry { notified: AtomicBool::new(false), thread: thread::current() });
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());
+        self.turn.fetch_add(1, Ordering::AcqRel);
+        EventListener(entry)
+    }
+
+    pub(super) fn notify(&self, _all: usize) {
+        self.turn.fetch_add(1, Ordering::AcqRel);
+        let woken = std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner));
+        for entry in woken {
+            entry.notified.store(true, Ordering::Release);
+            entry.thread.unpark();
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct EventListener(Arc<Entry>);
+
+impl EventListener {
+    fn is_notified(&self) -> bool {
+        self.0.notified.load(Ordering::Acquire)
+    }
+
+    pub(super) fn wait(self) {
+        while !self.is_notified() {
+            thread::park();
+        }
+    }
+
+    /// A model has no clock: the deadline passes at once, unless the notification was faster.
+    pub(super) fn wait_deadline(self, _deadline: Instant) -> Option<()> {
+        self.is_notified().then_some(())
+    }
+}

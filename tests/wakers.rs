@@ -1,0 +1,124 @@
+//! Promise: a waker is foreign code. Whatever it does when it is called (drop a waiting future, poll, release, panic), the lock goes on and
+//! everybody else is woken.
+
+use spanlock::{Acquire, Mode, RangeLock};
+use std::future::{Future, IntoFuture};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+
+type Waiting = Acquire<Arc<RangeLock>>;
+
+/// Runs a closure when it is woken, and counts.
+struct Act<F> {
+    act: F,
+    calls: AtomicUsize,
+}
+
+impl<F: Fn() + Send + Sync + 'static> Act<F> {
+    fn new(act: F) -> Arc<Act<F>> {
+        Arc::new(Act { act, calls: AtomicUsize::new(0) })
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+}
+
+impl<F: Fn() + Send + Sync + 'static> Wake for Act<F> {
+    fn wake(self: Arc<Self>) {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        (self.act)();
+    }
+}
+
+fn ask(lock: &Arc<RangeLock>, mode: Mode) -> Waiting {
+    lock.request_arc(0..8, mode).into_future()
+}
+
+fn poll(future: &mut Waiting, waker: &Waker) -> Poll<spanlock::ArcRangeGuard> {
+    Pin::new(future).poll(&mut Context::from_waker(waker))
+}
+
+#[test]
+fn a_waker_may_drop_another_future_that_waits_for_the_same() {
+    let lock = Arc::new(RangeLock::new());
+    let holder = lock.request_arc(.., Mode::Exclusive).wait();
+    // Both adders sleep on the holder's slot; the first one's waker drops the second.
+    let other = Arc::new(Mutex::new(Some(ask(&lock, Mode::Add))));
+    let act = Act::new({
+        let other = Arc::clone(&other);
+        move || drop(other.lock().unwrap().take())
+    });
+    let mut first = ask(&lock, Mode::Add);
+    assert!(poll(&mut first, &act.clone().into()).is_pending());
+    assert!(poll(other.lock().unwrap().as_mut().unwrap(), Waker::noop()).is_pending());
+    drop(holder);
+    assert_eq!(act.calls(), 1);
+    assert!(other.lock().unwrap().is_none());
+    assert!(poll(&mut first, Waker::noop()).is_ready());
+}
+
+#[test]
+fn a_waker_may_drop_its_own_future() {
+    let lock = Arc::new(RangeLock::new());
+    let holder = lock.request_arc(.., Mode::Block).wait();
+    let own = Arc::new(Mutex::new(Some(ask(&lock, Mode::Exclusive))));
+    let act = Act::new({
+        let own = Arc::clone(&own);
+        move || drop(own.lock().unwrap().take())
+    });
+    // A waker on the stack of the poll keeps the mutex of the test free: poll outside of it.
+    let mut future = own.lock().unwrap().take().unwrap();
+    assert!(poll(&mut future, &act.clone().into()).is_pending());
+    *own.lock().unwrap() = Some(future);
+    drop(holder);
+    assert_eq!(act.calls(), 1);
+    assert!(own.lock().unwrap().is_none(), "the waker has dropped it");
+    assert!(lock.try_exclusive(..).is_some(), "and its place in the queue with it");
+}
+
+#[test]
+fn a_waker_may_poll_and_release_at_once() {
+    let lock = Arc::new(RangeLock::new());
+    let holder = lock.request_arc(.., Mode::Exclusive).wait();
+    // Three exclusive waiters in a row: each waker polls its future to the end and drops the guard, which wakes the next one.
+    let futures: Vec<_> = (0..3).map(|_| Arc::new(Mutex::new(Some(ask(&lock, Mode::Exclusive))))).collect();
+    let acts: Vec<_> = futures
+        .iter()
+        .map(|future| {
+            let future = Arc::clone(future);
+            Act::new(move || {
+                let mut mine = future.lock().unwrap().take().expect("woken once");
+                assert!(poll(&mut mine, Waker::noop()).is_ready());
+            })
+        })
+        .collect();
+    for (future, act) in futures.iter().zip(&acts) {
+        let mut mine = future.lock().unwrap().take().unwrap();
+        assert!(poll(&mut mine, &Waker::from(Arc::clone(act))).is_pending());
+        *future.lock().unwrap() = Some(mine);
+    }
+    drop(holder);
+    assert!(acts.iter().all(|act| act.calls() == 1));
+    assert!(lock.try_exclusive(..).is_some());
+}
+
+#[test]
+fn a_waker_that_panics_costs_nobody_else_the_wake_up() {
+    let lock = Arc::new(RangeLock::new());
+    let holder = lock.request_arc(.., Mode::Exclusive).wait();
+    let quiet = Act::new(|| ());
+    let loud = Act::new(|| panic!("a waker of the test panics"));
+    let mut futures: Vec<_> = (0..3).map(|_| ask(&lock, Mode::Add)).collect();
+    for (index, future) in futures.iter_mut().enumerate() {
+        let waker = if index == 1 { Waker::from(Arc::clone(&loud)) } else { Waker::from(Arc::clone(&quiet)) };
+        assert!(poll(future, &waker).is_pending());
+    }
+    let panicked = catch_unwind(AssertUnwindSafe(|| drop(holder)));
+    assert!(panicked.is_err(), "the panic reaches whoever released");
+    assert_eq!((quiet.calls(), loud.calls()), (2, 1));
+    assert!(futures.iter_mut().all(|future| poll(future, Waker::noop()).is_ready()));
+}
