@@ -32,7 +32,7 @@ use crate::mode::Mode;
 use crate::owner::{self, OwnerId, Visitor};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
-use crate::tree::{self, Entry, Grant, Placed, Query, Room, SLOTS, Word};
+use crate::tree::{self, Entry, Grant, Own, Placed, Query, Room, SLOTS, Word};
 use crate::wait::{self, Events, Listener, Woken};
 use std::ops::ControlFlow::{Break, Continue};
 use std::task::{Context, Poll, ready};
@@ -69,7 +69,7 @@ impl Ask {
 
     /// Whether no live request of another owner is in the way.
     #[inline]
-    fn is_clear(&self, tree: &Tree, own: Option<&Placed<Bells>>, pin: &LazyPin) -> bool {
+    fn is_clear(&self, tree: &Tree, own: Option<Own<Bells>>, pin: &LazyPin) -> bool {
         tree.scan(&self.query, own, pin, |_| Break(())).is_continue()
     }
 }
@@ -118,11 +118,14 @@ impl Held {
 /// The tree is neither moved nor dropped while the `Held` lives.
 #[inline]
 pub(crate) unsafe fn acquire(tree: &Tree, ask: &Ask, visitor: Visitor) -> Held {
+    let pin = LazyPin::new();
     // SAFETY: the caller's promise, word by word.
-    match unsafe { enter(tree, ask, visitor) } {
-        Doorway::Granted(held) => held,
-        Doorway::Queued(waiter) => waiter.wait(tree),
+    let live = unsafe { Live::publish(tree, ask, visitor, &pin) };
+    if ask.is_clear(tree, Some(live.0.own()), &pin) {
+        return Held(live);
     }
+    drop(pin);
+    Waiter::queue(live, ask).wait(tree)
 }
 
 /// Waits until the range is granted or `deadline` has passed.
@@ -153,7 +156,7 @@ pub(crate) unsafe fn try_acquire(tree: &Tree, ask: &Ask, visitor: Visitor) -> Op
     }
     // SAFETY: the caller's promise, word by word.
     let live = unsafe { Live::publish(tree, ask, visitor, &pin) };
-    ask.is_clear(tree, Some(&live.0), &pin).then(|| Held(live))
+    ask.is_clear(tree, Some(live.0.own()), &pin).then(|| Held(live))
 }
 
 /// How a request leaves its doorway.
@@ -166,12 +169,11 @@ pub(crate) enum Doorway {
 ///
 /// # Safety
 /// As for [`acquire`], and for the `Waiter` too.
-#[inline]
 pub(crate) unsafe fn enter(tree: &Tree, ask: &Ask, visitor: Visitor) -> Doorway {
     let pin = LazyPin::new();
     // SAFETY: the caller's promise, word by word.
     let live = unsafe { Live::publish(tree, ask, visitor, &pin) };
-    if ask.is_clear(tree, Some(&live.0), &pin) {
+    if ask.is_clear(tree, Some(live.0.own()), &pin) {
         return Doorway::Granted(Held(live));
     }
     drop(pin);
@@ -217,7 +219,7 @@ impl Waiter {
     /// else a holder.
     fn nearest_blocker<'t>(&self, tree: &'t Tree, pin: &'t LazyPin) -> Option<Seen<'t>> {
         let mut nearest: Option<Seen<'t>> = None;
-        let _ = tree.scan(&self.query, Some(&self.live.0), pin, |seen| {
+        let _ = tree.scan(&self.query, Some(self.live.0.own()), pin, |seen| {
             let behind_me = seen.ticket().is_some_and(|ticket| ticket > self.ticket);
             // `None`, a holder, is less than any ticket.
             if !behind_me && nearest.as_ref().is_none_or(|nearest| seen.ticket() >= nearest.ticket()) {
@@ -247,6 +249,7 @@ impl Waiter {
         if blocker.ask_for_wake() { Turn::Wait(listener) } else { Turn::LookAgain }
     }
 
+    #[cold]
     fn wait(mut self, tree: &Tree) -> Held {
         loop {
             match self.look(tree, Patience::Spin) {
@@ -289,6 +292,18 @@ impl Waiter {
     /// What a waiter becomes when [`Waiter::poll`] has said `Ready`.
     pub(crate) fn into_held(self) -> Held {
         Held(self.live)
+    }
+}
+
+/// What models do with a queued request, step by step.
+#[cfg(all(test, loom))]
+impl Waiter {
+    pub(crate) fn finish(self, tree: &Tree) -> Held {
+        self.wait(tree)
+    }
+
+    pub(crate) fn finish_until(self, tree: &Tree, deadline: Instant) -> Option<Held> {
+        self.wait_until(tree, deadline)
     }
 }
 

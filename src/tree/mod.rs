@@ -43,12 +43,11 @@ mod tests;
 
 pub(crate) use node::SLOTS;
 pub(crate) use scan::{Query, Seen};
-pub(crate) use slot::{Entry, Grant, Placed, Word};
+pub(crate) use slot::{Entry, Grant, Own, Placed, Word};
 
 use crate::reclaim::{LazyPin, Pin};
-use crate::sync::{const_fn, hint};
+use crate::sync::{Ordering, const_fn, hint};
 use node::{Node, Target};
-use std::sync::atomic::Ordering;
 
 /// What the waiting side keeps for one node: made when somebody waits there for the first time, dropped with the node.
 pub(crate) trait Room: Default + Send + Sync + 'static {

@@ -17,7 +17,7 @@
 //! - INV-N4: a link that carries [`FROZEN`] is changed by nobody but the pruner that froze it.
 
 use super::Room;
-use super::slot::{Entry, PARTS, Parts, Record, Slot, Taken, Word};
+use super::slot::{Entry, PARTS, Parts, Receipt, Record, Slot, Word};
 use crate::reclaim::Pin;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, atomics, const_fn, hint};
 use std::ptr::{self, NonNull};
@@ -101,7 +101,7 @@ impl Mark {
 /// Where a node's claim of a slot ended.
 pub(super) enum Occupied {
     /// In this slot.
-    Slot(Taken),
+    Slot(Receipt),
     /// Every slot is taken.
     Full,
     /// The node is being removed.
@@ -251,13 +251,10 @@ impl<R> Node<R> {
 
     /// Takes a free slot for `entry` and publishes it there, trying `home` first.
     #[inline]
-    pub(super) fn occupy(&self, entry: &Entry, home: usize) -> Option<Taken> {
+    pub(super) fn occupy(&self, entry: &Entry, home: usize) -> Option<Receipt> {
         let parts = self.parts(entry.start, entry.last);
         let home = APART[home % SLOTS];
-        (0..SLOTS).map(|step| (home + step) % SLOTS).find_map(|index| {
-            let word = self.slot(index).occupy(entry, parts)?;
-            Some(Taken { index, word })
-        })
+        (0..SLOTS).map(|step| (home + step) % SLOTS).find_map(|index| self.slot(index).occupy(index, entry, parts))
     }
 
     /// Sets `frozen`; `false` if somebody else has.
@@ -315,18 +312,19 @@ impl<R: Room> Node<R> {
     ///
     /// ORDERING (T2): the publication ends with a full fence, and so does freezing. Either that fence comes first, and the pruner
     /// finds the slot in use; or the pruner's does, and this load finds the node frozen.
+    #[inline]
     pub(super) fn occupy_unless_frozen(&self, entry: &Entry, home: usize, _pin: &Pin) -> Occupied {
-        let Some(taken) = self.occupy(entry, home) else { return Occupied::Full };
+        let Some(receipt) = self.occupy(entry, home) else { return Occupied::Full };
         if self.header.frozen.load(Ordering::Acquire) {
-            if self.slot(taken.index).free() {
-                self.tell_room(taken.index);
+            if self.slot(receipt.index()).free() {
+                self.tell_room(receipt.index());
             }
             return Occupied::Frozen;
         }
         if self.header.chances.load(Ordering::Relaxed) != CHANCES {
             self.header.chances.store(CHANCES, Ordering::Relaxed);
         }
-        Occupied::Slot(taken)
+        Occupied::Slot(receipt)
     }
 
     /// The waiting side's part of this node, made now if this is the first time.

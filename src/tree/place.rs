@@ -52,8 +52,8 @@ impl<R: Room> Tree<R> {
         }
         // `is_alone` rather than the one child: the scan that follows asks the same.
         if self.root.is_alone() {
-            if let Some(taken) = self.root.occupy(entry, visitor.home()) {
-                return Placed::new(&self.root, taken);
+            if let Some(receipt) = self.root.occupy(entry, visitor.home()) {
+                return Placed::new(&self.root, receipt);
             }
         }
         self.place_below(entry, visitor, pin.get())
@@ -69,7 +69,7 @@ impl<R: Room> Tree<R> {
             }
         }
         match node.occupy_unless_frozen(entry, visitor.home(), pin) {
-            Occupied::Slot(taken) => Placed::new(node, taken),
+            Occupied::Slot(receipt) => Placed::new(node, receipt),
             Occupied::Full | Occupied::Frozen => self.make_room(entry, visitor, pin),
         }
     }
@@ -113,7 +113,7 @@ impl<R: Room> Tree<R> {
             let spot = self.descend(entry, limit, pin, |_| {});
             let node = spot.node;
             match node.occupy_unless_frozen(entry, visitor.home(), pin) {
-                Occupied::Slot(taken) => return Placed::new(node, taken),
+                Occupied::Slot(receipt) => return Placed::new(node, receipt),
                 Occupied::Frozen => {
                     limit = spot.depth - 1;
                     continue;
@@ -144,8 +144,8 @@ impl<R: Room> Tree<R> {
             return None;
         }
         for chained in node.chain(pin) {
-            if let Occupied::Slot(taken) = chained.occupy_unless_frozen(entry, visitor.home(), pin) {
-                return Some(Placed::new(chained, taken));
+            if let Occupied::Slot(receipt) = chained.occupy_unless_frozen(entry, visitor.home(), pin) {
+                return Some(Placed::new(chained, receipt));
             }
         }
         let more = Node::new(node.base(), node.cell_shift());
@@ -189,6 +189,16 @@ impl<R: Room> Tree<R> {
         }
     }
 
+    /// Growth at a model's word: the node that a request of `entry` would go to gets a child for it, or a node spliced in above the child.
+    #[cfg(all(test, loom))]
+    pub(crate) fn grow_for(&self, entry: &Entry, pin: &LazyPin) {
+        let pin = pin.get();
+        let spot = self.descend(entry, usize::MAX, pin, |_| {});
+        if let Some(cell) = spot.cell {
+            self.grow(spot.node, cell, entry, Why::Contended, pin);
+        }
+    }
+
     /// Puts a new node where `link` leads to `seen`; drops it if the link has changed.
     fn link(&self, link: &Link<R>, seen: Target<R>, new: Node<R>) -> bool {
         let new = Target::make(new);
@@ -200,20 +210,23 @@ impl<R: Room> Tree<R> {
         linked
     }
 
-    /// One acquire in 32 looks for contention: see the header.
+    /// One acquire in 32 looks for contention: see the header. In a tree that is only its root it needs no pin.
     #[cold]
     fn sample(&self, entry: &Entry, visitor: Visitor, pin: &LazyPin) {
-        if visitor.tidies() && !self.root.is_alone() {
-            self.sweep(1, pin.get());
-        }
-        let pin = pin.get();
         let mine = visitor.mark();
-        let spot = self.descend(entry, usize::MAX, pin, |passed| passed.pass(mine));
-        if let Some(cell) = spot.cell {
-            let contended = spot.node.leave_mark(mine);
-            if contended | spot.node.take_told() {
-                self.grow(spot.node, cell, entry, Why::Contended, pin);
+        let (node, cell) = if self.root.is_alone() {
+            (&self.root, self.root.cell_around(entry.start, entry.last))
+        } else {
+            if visitor.tidies() {
+                self.sweep(1, pin.get());
             }
+            let spot = self.descend(entry, usize::MAX, pin.get(), |passed| passed.pass(mine));
+            (spot.node, spot.cell)
+        };
+        let Some(cell) = cell else { return };
+        let contended = node.leave_mark(mine);
+        if contended | node.take_told() {
+            self.grow(node, cell, entry, Why::Contended, pin.get());
         }
     }
 }

@@ -4,7 +4,7 @@
 //! chains of all of these. At each node it ORs the state words first; as long as no mode there concerns it, no record is read.
 
 use super::node::{Node, SLOTS};
-use super::slot::{Placed, Reading, Slot, Word};
+use super::slot::{Own, Reading, Slot, Word};
 use super::{Room, Tree};
 use crate::reclaim::{LazyPin, Pin};
 use smallvec::SmallVec;
@@ -62,7 +62,7 @@ impl<R: Room> Tree<R> {
     pub(crate) fn scan<'t>(
         &'t self,
         query: &Query,
-        own: Option<&Placed<R>>,
+        own: Option<Own<R>>,
         pin: &'t LazyPin,
         mut visit: impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
@@ -77,7 +77,7 @@ impl<R: Room> Tree<R> {
     fn scan_below<'t>(
         &'t self,
         query: &Query,
-        own: Option<&Placed<R>>,
+        own: Option<Own<R>>,
         pin: &'t LazyPin,
         visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
@@ -104,7 +104,7 @@ impl<R: Room> Tree<R> {
 fn look_below<'t, R: Room>(
     node: &'t Node<R>,
     query: &Query,
-    own: Option<&Placed<R>>,
+    own: Option<Own<R>>,
     pin: &'t Pin,
     visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
@@ -131,7 +131,7 @@ fn look_below<'t, R: Room>(
 fn look_along_chain<'t, R: Room>(
     node: &'t Node<R>,
     query: &Query,
-    own: Option<&Placed<R>>,
+    own: Option<Own<R>>,
     pin: &'t Pin,
     visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
@@ -143,7 +143,7 @@ fn look_along_chain<'t, R: Room>(
 fn look<'t, R: Room>(
     node: &'t Node<R>,
     query: &Query,
-    own: Option<&Placed<R>>,
+    own: Option<Own<R>>,
     visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     let own = own.and_then(|own| own.index_in(node));

@@ -38,11 +38,11 @@
 //! | S5 | register: CAS of `WAITERS`, AcqRel | free, queue: CAS or swap, AcqRel | the waiter's place on the event |
 //! | S6 | publish: `fence(SeqCst)` | the same fence of the other | of two requests at least one sees the other |
 
-use super::node::Node;
+use super::node::{Node, SLOTS};
 use super::{Room, scan::Seen};
 use crate::sync::{AtomicU64, Ordering, fence, publish};
 use std::fmt;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 const MODES: u64 = 0b111;
 const CLAIMED: u64 = 1 << 3;
@@ -183,9 +183,9 @@ impl Slot<'_> {
         Word(self.state.load(Ordering::Relaxed)).is_live()
     }
 
-    /// Claims the slot if it is free, writes the record and publishes: PENDING, behind a full fence. The word published.
+    /// Claims the slot if it is free, writes the record and publishes: PENDING, behind a full fence. `index` is the slot's own.
     #[inline]
-    pub(super) fn occupy(self, entry: &Entry, parts: Parts) -> Option<Word> {
+    pub(super) fn occupy(self, index: usize, entry: &Entry, parts: Parts) -> Option<Receipt> {
         // Relaxed: the CAS decides.
         let word = Word(self.state.load(Ordering::Relaxed));
         if !word.is_free() {
@@ -206,7 +206,7 @@ impl Slot<'_> {
         // ORDERING (S1, S6): no plain store can be lost here: nobody else changes a CLAIMED word (INV-S1).
         let word = version | parts.0 | entry.mode;
         publish(self.state, word);
-        Some(Word(word))
+        Some(Receipt::new(index, Word(word)))
     }
 
     /// Reads the slot if it is live in one of the modes `against` and meets `start..=last`, which touches `parts` of the node.
@@ -292,9 +292,8 @@ impl Slot<'_> {
 /// [`Tree::place`](super::Tree::place)), so the node can be used without a pin for as long as the slot is not freed.
 pub(crate) struct Placed<R> {
     node: NonNull<Node<R>>,
-    index: usize,
-    /// The word as this request wrote it last: what a release expects to find.
-    word: Word,
+    /// Which slot, and what a release expects to find there.
+    receipt: Receipt,
 }
 
 // SAFETY: a `Placed` is a pointer to a node that is kept in place by the slot itself; everything that it does there goes
@@ -303,12 +302,56 @@ unsafe impl<R: Send + Sync> Send for Placed<R> {}
 // SAFETY: as above; all methods that take `&self` are atomic operations.
 unsafe impl<R: Send + Sync> Sync for Placed<R> {}
 
-/// A slot that was claimed, and the word that was published in it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Taken {
-    pub(super) index: usize,
-    pub(super) word: Word,
+/// The place of the scanning request itself. By value, so that a request's own handle can stay in registers.
+pub(crate) struct Own<R> {
+    node: *const Node<R>,
+    index: usize,
 }
+
+impl<R> Clone for Own<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<R> Copy for Own<R> {}
+
+impl<R> Own<R> {
+    /// Which slot of `node` is the request's own, if any.
+    #[inline]
+    pub(super) fn index_in(self, node: &Node<R>) -> Option<usize> {
+        ptr::eq(self.node, node).then_some(self.index)
+    }
+}
+
+/// A slot's index and the word that its request wrote there last, in one number, so that a [`Placed`] fits into two registers (it is
+/// on the path of every acquire, and through memory it costs as much as an atomic operation). The index takes the
+/// three bits of phases that a holder's word never shows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Receipt(u64);
+
+impl Receipt {
+    const INDEX_SHIFT: u32 = CLAIMED.ilog2();
+    const INDEX: u64 = CLAIMED | QUEUING | QUEUED;
+
+    #[inline]
+    fn new(index: usize, word: Word) -> Receipt {
+        debug_assert!(!word.has(Receipt::INDEX));
+        Receipt(word.0 | (index as u64) << Receipt::INDEX_SHIFT)
+    }
+
+    #[inline]
+    pub(super) fn index(self) -> usize {
+        ((self.0 & Receipt::INDEX) >> Receipt::INDEX_SHIFT) as usize
+    }
+
+    #[inline]
+    fn word(self) -> Word {
+        Word(self.0 & !Receipt::INDEX)
+    }
+}
+
+const _: () =
+    assert!(Receipt::INDEX == 0b111 << Receipt::INDEX_SHIFT && SLOTS <= 8, "an index fits into three adjacent bits");
 
 /// What became of a request that found no blocker left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -320,8 +363,9 @@ pub(crate) enum Grant {
 }
 
 impl<R: Room> Placed<R> {
-    pub(super) fn new(node: &Node<R>, taken: Taken) -> Placed<R> {
-        Placed { node: NonNull::from(node), index: taken.index, word: taken.word }
+    #[inline]
+    pub(super) fn new(node: &Node<R>, receipt: Receipt) -> Placed<R> {
+        Placed { node: NonNull::from(node), receipt }
     }
 
     fn node(&self) -> &Node<R> {
@@ -330,13 +374,13 @@ impl<R: Room> Placed<R> {
     }
 
     fn slot(&self) -> Slot<'_> {
-        self.node().slot(self.index)
+        self.node().slot(self.receipt.index())
     }
 
-    /// Which slot of `node` is this one, if any.
+    /// Where this request is, for its own scans to pass over.
     #[inline]
-    pub(super) fn index_in(&self, node: &Node<R>) -> Option<usize> {
-        std::ptr::eq(self.node.as_ptr(), node).then_some(self.index)
+    pub(crate) fn own(&self) -> Own<R> {
+        Own { node: self.node.as_ptr(), index: self.receipt.index() }
     }
 
     #[cfg(test)]
@@ -355,7 +399,7 @@ impl<R: Room> Placed<R> {
         // Relaxed: S4 orders it.
         slot.record.ticket.store(ticket, Ordering::Relaxed);
         if slot.update(|word| word & !(QUEUING | WAITERS) | QUEUED).has(WAITERS) {
-            self.node().tell_room(self.index);
+            self.node().tell_room(self.receipt.index());
         }
     }
 
@@ -368,14 +412,14 @@ impl<R: Room> Placed<R> {
         if before.has(RESCAN) {
             return Grant::LookAgain;
         }
-        self.word = Word(granted(before.0));
+        self.receipt = Receipt::new(self.receipt.index(), Word(granted(before.0)));
         Grant::Granted
     }
 
     /// Frees the slot if nobody has touched its word since this request wrote it last. If it returns `true`, the node may be gone.
     #[inline]
     pub(crate) fn free_unchanged(&self) -> bool {
-        self.slot().free_unchanged(self.word)
+        self.slot().free_unchanged(self.receipt.word())
     }
 
     /// Frees the slot and wakes whoever waits for it.
@@ -383,8 +427,8 @@ impl<R: Room> Placed<R> {
     /// The pin keeps the node, which may be pruned as soon as the slot is free, until the wake-up is done.
     pub(crate) fn free(&self, _pin: &crate::reclaim::Pin) {
         let node = self.node();
-        if node.slot(self.index).free() {
-            node.tell_room(self.index);
+        if node.slot(self.receipt.index()).free() {
+            node.tell_room(self.receipt.index());
         }
     }
 

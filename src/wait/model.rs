@@ -28,8 +28,10 @@ impl Event {
 
     pub(super) fn listen(&self) -> EventListener {
         let entry = Arc::new(Entry { notified: AtomicBool::new(false), thread: thread::current() });
-        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());
+        // The turn comes first, as in `notify`: loom switches before an atomic access and nowhere else, so each turn and the
+        // look at the list behind it are one step.
         self.turn.fetch_add(1, Ordering::AcqRel);
+        self.list.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());
         EventListener(entry)
     }
 

@@ -1,0 +1,291 @@
+//! One page of the cache, that anybody may read without taking a lock.
+//!
+//! # Promise
+//! [`Frame::read`] copies the page as it was at one moment during the call, or
+//! says that the frame held none. It takes no lock and never sleeps; it
+//! repeats itself while somebody is changing the frame.
+//!
+//! # Shape
+//! A sequence lock. `sequence` is bumped before and after each change, and a
+//! reader that finds it moved throws its copy away. The bytes are atomic words,
+//! so that reading them during a change is no data race, merely useless.
+//!
+//! | bits of `sequence` | meaning |
+//! |---|---|
+//! | `0` | CHANGING: a writer is at work on the words |
+//! | `1` | PRESENT: the frame holds its page |
+//! | `2..64` | a count, one up with every change |
+//!
+//! # Orderings
+//! | pair | writer | reader | carries |
+//! |---|---|---|---|
+//! | P1 | last store of `sequence`, Release | first load, Acquire | the words of that change |
+//! | P2 | `fence(Release)` after setting CHANGING | `fence(Acquire)` before the second load | whoever read a word of a change sees that it began |
+//!
+//! Changes are ordered among themselves by the mutex around [`State`].
+
+use std::hint;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::thread;
+
+use parking_lot::{Mutex, MutexGuard};
+
+/// Bytes in a page.
+pub(crate) const PAGE: usize = 4096;
+
+/// Bytes in a word.
+const WORD: usize = 8;
+
+const CHANGING: u64 = 1;
+const PRESENT: u64 = 1 << 1;
+const ONE_CHANGE: u64 = 1 << 2;
+
+/// How often a reader looks again before it lets somebody else run: whoever is
+/// changing the frame may have lost its processor in the middle.
+const LOOKS_BEFORE_YIELD: u32 = 64;
+
+/// What a frame holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Absent,
+    /// The page as it is on the disk (or as it is being written there).
+    Clean,
+    /// The disk has older bytes.
+    Dirty,
+}
+
+/// A place for one page of the file.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    sequence: AtomicU64,
+    state: Mutex<State>,
+    page_lock: Mutex<()>,
+    words: [AtomicU64; PAGE / WORD],
+}
+
+impl Frame {
+    pub(crate) fn new() -> Frame {
+        Frame {
+            sequence: AtomicU64::new(0),
+            state: Mutex::new(State::Absent),
+            page_lock: Mutex::new(()),
+            words: [const { AtomicU64::new(0) }; PAGE / WORD],
+        }
+    }
+
+    /// Copies the page to `to`. False if the frame holds no page; `to` is then
+    /// worth nothing.
+    pub(crate) fn read(&self, to: &mut [u8; PAGE]) -> bool {
+        let mut looks = 0;
+        loop {
+            // ORDERING (P1): what this value says is there, we see.
+            let before = self.sequence.load(Ordering::Acquire);
+            if before & CHANGING == 0 {
+                if before & PRESENT == 0 {
+                    return false;
+                }
+                self.copy_words(to);
+                // ORDERING (P2): if any word above came from a later change,
+                // the load below sees that change's CHANGING, or what followed.
+                fence(Ordering::Acquire);
+                if self.sequence.load(Ordering::Relaxed) == before {
+                    return true;
+                }
+            }
+            looks += 1;
+            if looks % LOOKS_BEFORE_YIELD == 0 {
+                thread::yield_now();
+            } else {
+                hint::spin_loop();
+            }
+        }
+    }
+
+    /// Puts a page that was read from the disk into the frame, unless it holds
+    /// one already: whatever is there is at least as new.
+    pub(crate) fn insert(&self, page: &[u8; PAGE]) {
+        let mut state = self.state.lock();
+        if *state == State::Absent {
+            self.change(0, page);
+            *state = State::Clean;
+        }
+    }
+
+    /// Copies `bytes` into the page at `offset` and marks it dirty. False if the
+    /// frame holds no page to change; a write of the whole page needs none.
+    pub(crate) fn write(&self, offset: usize, bytes: &[u8]) -> bool {
+        let mut state = self.state.lock();
+        if *state == State::Absent && bytes.len() != PAGE {
+            return false;
+        }
+        self.change(offset, bytes);
+        *state = State::Dirty;
+        true
+    }
+
+    /// Whether the frame holds a page.
+    pub(crate) fn is_present(&self) -> bool {
+        *self.state.lock() != State::Absent
+    }
+
+    /// Whether the frame holds bytes that the disk does not have.
+    pub(crate) fn is_dirty(&self) -> bool {
+        *self.state.lock() == State::Dirty
+    }
+
+    /// Takes the page lock: see [`LockedFrame`].
+    pub(crate) fn lock(&self) -> LockedFrame<'_> {
+        LockedFrame { frame: self, _page_lock: self.page_lock.lock() }
+    }
+
+    /// Changes words and makes the frame present. The caller holds `state`.
+    fn change(&self, offset: usize, bytes: &[u8]) {
+        // Relaxed: only holders of `state` store here, and we hold it.
+        let before = self.sequence.load(Ordering::Relaxed);
+        self.sequence.store(before | CHANGING, Ordering::Relaxed);
+        // ORDERING (P2): nobody sees one of the words below and then still the
+        // old sequence. Without it a reader could accept half a change.
+        fence(Ordering::Release);
+        let words = &self.words[offset / WORD..];
+        for (word, bytes) in words.iter().zip(bytes.chunks_exact(WORD)) {
+            let mut le_bytes = [0; WORD];
+            le_bytes.copy_from_slice(bytes);
+            word.store(u64::from_le_bytes(le_bytes), Ordering::Relaxed);
+        }
+        // ORDERING (P1): whoever sees this sees the words.
+        self.sequence.store((before | PRESENT) + ONE_CHANGE, Ordering::Release);
+    }
+
+    /// Relaxed: [`Frame::read`] and the mutex say whether the copy is any good.
+    fn copy_words(&self, to: &mut [u8; PAGE]) {
+        for (bytes, word) in to.chunks_exact_mut(WORD).zip(&self.words) {
+            bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+        }
+    }
+}
+
+/// A frame whose page lock we hold: only one thread at a time writes a page back
+/// or drops it.
+///
+/// It is needed beside the file's lock, because the holders of *block* go
+/// together: two of them may find the same dirty page. The second must not write
+/// its copy of the page to the disk after the first has gone on to its own write.
+/// The same holds for write-back, which takes no range at all.
+/// The page lock is always taken after the file's lock, never the other way round.
+#[derive(Debug)]
+pub(crate) struct LockedFrame<'a> {
+    frame: &'a Frame,
+    _page_lock: MutexGuard<'a, ()>,
+}
+
+impl LockedFrame<'_> {
+    /// If the page is dirty: copies it to `to` and calls it clean from here on. The
+    /// caller writes it to the disk, and calls [`LockedFrame::dirty_again`] if that
+    /// failed. Who writes to the frame meanwhile makes it dirty again.
+    pub(crate) fn take_dirty(&self, to: &mut [u8; PAGE]) -> bool {
+        let mut state = self.frame.state.lock();
+        if *state != State::Dirty {
+            return false;
+        }
+        self.frame.copy_words(to);
+        *state = State::Clean;
+        true
+    }
+
+    /// Takes back [`LockedFrame::take_dirty`].
+    pub(crate) fn dirty_again(&self) {
+        let mut state = self.frame.state.lock();
+        if *state == State::Clean {
+            *state = State::Dirty;
+        }
+    }
+
+    /// Empties the frame, whatever it holds.
+    pub(crate) fn drop_page(&self) {
+        let mut state = self.frame.state.lock();
+        if *state != State::Absent {
+            // Relaxed: as in `Frame::change`.
+            let before = self.frame.sequence.load(Ordering::Relaxed);
+            // ORDERING (P1): whoever finds the frame empty also sees all that its
+            // pages went through before.
+            self.frame.sequence.store((before & !PRESENT) + ONE_CHANGE, Ordering::Release);
+            *state = State::Absent;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    #[test]
+    fn holds_what_was_inserted_until_it_is_dropped() {
+        let frame = Frame::new();
+        let mut page = [0; PAGE];
+        assert!(!frame.read(&mut page));
+        frame.insert(&[1; PAGE]);
+        frame.insert(&[2; PAGE]); // too late: somebody was faster
+        assert!(frame.read(&mut page));
+        assert_eq!(page, [1; PAGE]);
+        frame.lock().drop_page();
+        assert!(!frame.read(&mut page));
+    }
+
+    #[test]
+    fn part_of_a_page_can_only_be_written_to_a_page() {
+        let frame = Frame::new();
+        assert!(!frame.write(512, &[3; 512]));
+        assert!(frame.write(0, &[4; PAGE]));
+        assert!(frame.write(512, &[3; 512]));
+        let mut page = [0; PAGE];
+        assert!(frame.read(&mut page));
+        assert_eq!(page[..512], [4; 512]);
+        assert_eq!(page[512..1024], [3; 512]);
+        assert_eq!(page[1024..], [4; PAGE - 1024]);
+    }
+
+    #[test]
+    fn a_write_during_write_back_leaves_the_page_dirty() {
+        let frame = Frame::new();
+        frame.insert(&[1; PAGE]);
+        assert!(!frame.is_dirty());
+        assert!(frame.write(0, &[2; 512]));
+        let locked = frame.lock();
+        let mut page = [0; PAGE];
+        assert!(locked.take_dirty(&mut page));
+        assert_eq!(page[..513], [&[2; 512][..], &[1]].concat());
+        assert!(!frame.is_dirty());
+        assert!(frame.write(0, &[3; 512]));
+        assert!(frame.is_dirty());
+        assert!(locked.take_dirty(&mut page));
+        locked.dirty_again(); // as if the disk had failed
+        assert!(frame.is_dirty());
+    }
+
+    #[test]
+    fn readers_never_see_half_a_change() {
+        let frame = Frame::new();
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 0..20_000_u32 {
+                    let page = [round.to_le_bytes()[0]; PAGE];
+                    assert!(frame.write(0, &page));
+                    if round % 16 == 0 {
+                        frame.lock().drop_page();
+                    }
+                }
+                stop.store(true, Ordering::Relaxed);
+            });
+            scope.spawn(|| {
+                let mut page = [0; PAGE];
+                while !stop.load(Ordering::Relaxed) {
+                    if frame.read(&mut page) {
+                        assert!(page.iter().all(|&byte| byte == page[0]));
+                    }
+                }
+            });
+        });
+    }
+}

@@ -1,0 +1,317 @@
+//! The load: the same threads with the same seeds, under each lock in turn.
+//!
+//! A run of one variant: fill the file with version 1; let the threads loose; write
+//! everything back; compare cache, disk and history.
+
+use std::ops::{AddAssign, Range};
+use std::panic;
+use std::process;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cache::{Found, PageCache, Thread};
+use crate::checker::{Checker, Faults, SECTORS};
+use crate::device::{Aligned, Device, DeviceError, PageBuffer, offset_of};
+use crate::file_lock::{FileLock, Variant, Waits};
+use crate::frame::PAGE;
+use crate::options::{Kind, Options};
+use crate::sector::{self, SECTOR};
+
+/// The longest write, in pages. It may touch one page more.
+const LONGEST_WRITE: usize = 2;
+
+/// How many pages are written at once when the file is filled.
+const FILL_PAGES: usize = 16;
+
+/// Half of the operations go to so many pages in the middle of the file, or to a sixteenth
+/// of it if that is less: files have places that everybody wants.
+const HOT_PAGES: usize = 64;
+
+/// How long dirty pages lie between two rounds of write-back.
+const WRITE_BACK_EVERY: Duration = Duration::from_millis(5);
+
+/// How often the progress bar moves.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long the threads may take to come to an end. No operation takes anything like
+/// that long, so a thread that has not ended by then was forgotten by its lock.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often each kind of operation was done, and how long locks were waited for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) hits: u64,
+    pub(crate) misses: u64,
+    pub(crate) buffered: u64,
+    pub(crate) direct: u64,
+    pub(crate) truncates: u64,
+    /// Pages that the write-back thread wrote; not an operation of the load.
+    pub(crate) written_back: u64,
+    pub(crate) waits: Waits,
+}
+
+impl Tally {
+    /// Operations of the load.
+    pub(crate) fn operations(&self) -> u64 {
+        self.hits + self.misses + self.buffered + self.direct + self.truncates
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.buffered += other.buffered;
+        self.direct += other.direct;
+        self.truncates += other.truncates;
+        self.written_back += other.written_back;
+        self.waits += other.waits;
+    }
+}
+
+/// What one variant did.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) variant: Variant,
+    pub(crate) time: Duration,
+    pub(crate) tally: Tally,
+    pub(crate) faults: Faults,
+}
+
+/// Runs the load under one variant of the lock.
+pub(crate) fn run(variant: Variant, device: &Device, options: &Options) -> Result<Outcome, DeviceError> {
+    write_version_one(variant, device)?;
+    let run = Run {
+        device,
+        options,
+        cache: PageCache::new(device, FileLock::new(variant), options.pause),
+        checker: Checker::new(device.pages()),
+        stop: AtomicBool::new(false),
+        operations: AtomicU64::new(0),
+    };
+    let began = Instant::now();
+    let tally = thread::scope(|scope| {
+        let run = &run;
+        let mut threads: Vec<_> = (0..options.threads).map(|number| scope.spawn(move || run.operate(number))).collect();
+        threads.push(scope.spawn(|| run.write_back_while_running()));
+        run.watch(variant, &threads);
+        let mut tally = Tally::default();
+        for thread in threads {
+            match thread.join() {
+                Ok(result) => tally += result?,
+                Err(panic) => panic::resume_unwind(panic),
+            }
+        }
+        Ok(tally)
+    })?;
+    let time = began.elapsed();
+    run.check_the_end(variant)?;
+    Ok(Outcome { variant, time, tally, faults: run.checker.faults() })
+}
+
+/// What all threads of a run share.
+struct Run<'a> {
+    device: &'a Device,
+    options: &'a Options,
+    cache: PageCache<'a>,
+    checker: Checker,
+    stop: AtomicBool,
+    /// For the progress bar.
+    operations: AtomicU64,
+}
+
+impl Run<'_> {
+    /// One thread of the load.
+    fn operate(&self, number: u16) -> Result<Tally, DeviceError> {
+        let mut random = Rng::with_seed(self.options.seed);
+        for _ in 0..number {
+            random = random.fork();
+        }
+        let mut tally = Tally::default();
+        let mut thread = Thread::new();
+        let mut read = [0; PAGE];
+        let mut write = Aligned::<{ LONGEST_WRITE * PAGE }>::new();
+        // Relaxed, as all of `stop` and `operations`: they order nothing, and whoever
+        // looks at results has joined the threads.
+        while !self.stop.load(Ordering::Relaxed) {
+            match self.options.mix.draw(&mut random) {
+                Kind::Read => {
+                    let page = self.any_page(&mut random);
+                    let floor = self.checker.before_read(page);
+                    let found = self.cache.read(page, &mut read, &mut thread)?;
+                    self.checker.after_read(page, &floor, &read);
+                    match found {
+                        Found::InCache => tally.hits += 1,
+                        Found::OnDisk => tally.misses += 1,
+                    }
+                }
+                Kind::Buffered => {
+                    let sectors = self.any_sectors(1, &mut random);
+                    let bytes = &mut write[..sectors.len() * SECTOR];
+                    let making = self.checker.begin_write(sectors.clone());
+                    making.stamp(bytes);
+                    self.cache.write_buffered(offset_of_sector(sectors.start), bytes, &mut thread)?;
+                    making.complete();
+                    tally.buffered += 1;
+                }
+                Kind::Direct => {
+                    let unit = self.device.unit() / SECTOR;
+                    let sectors = self.any_sectors(unit, &mut random);
+                    let bytes = &mut write[..sectors.len() * SECTOR];
+                    let making = self.checker.begin_write(sectors.clone());
+                    making.stamp(bytes);
+                    self.cache.write_direct(offset_of_sector(sectors.start), bytes, &mut thread)?;
+                    making.complete();
+                    tally.direct += 1;
+                }
+                Kind::Truncate => {
+                    let page = self.any_tail(&mut random);
+                    let making = self.checker.begin_truncate(page);
+                    let left = self.cache.truncate(page, &mut thread)?;
+                    making.complete();
+                    self.checker.behind_the_end(page, left);
+                    tally.truncates += 1;
+                }
+            }
+            self.operations.fetch_add(1, Ordering::Relaxed);
+        }
+        tally.waits = thread.waits;
+        Ok(tally)
+    }
+
+    /// The thread that brings dirty pages to the disk.
+    fn write_back_while_running(&self) -> Result<Tally, DeviceError> {
+        let mut tally = Tally::default();
+        let mut thread = Thread::new();
+        while !self.stop.load(Ordering::Relaxed) {
+            tally.written_back += self.write_back(&mut thread)?;
+            thread::sleep(WRITE_BACK_EVERY);
+        }
+        tally.waits = thread.waits;
+        Ok(tally)
+    }
+
+    /// Writes back every page that is dirty; returns how many.
+    fn write_back(&self, thread: &mut Thread) -> Result<u64, DeviceError> {
+        let mut written = 0;
+        for page in 0..self.device.pages() {
+            written += u64::from(self.cache.write_back(page, thread)?);
+        }
+        Ok(written)
+    }
+
+    /// Moves the progress bar until the time is up, or a thread has ended early
+    /// because something failed. Then waits for the threads to end.
+    fn watch(&self, variant: Variant, threads: &[ScopedJoinHandle<'_, Result<Tally, DeviceError>>]) {
+        let time = self.options.seconds_each();
+        let bar = progress_bar(variant, time.as_millis());
+        let began = Instant::now();
+        while began.elapsed() < time && !threads.iter().any(ScopedJoinHandle::is_finished) {
+            thread::sleep(TICK.min(time.saturating_sub(began.elapsed())));
+            bar.set_position(clamp(began.elapsed().as_millis()));
+            let operations = self.operations.load(Ordering::Relaxed);
+            bar.set_message(format!("{operations} operations"));
+        }
+        self.stop.store(true, Ordering::Relaxed);
+        let stopped = Instant::now();
+        while !threads.iter().all(ScopedJoinHandle::is_finished) {
+            if stopped.elapsed() > PATIENCE {
+                // These threads cannot be joined any more, so there is no way back.
+                eprintln!(
+                    "error: under the {}, threads still wait {} seconds after the end: a lock \
+                     was never granted",
+                    variant.name(),
+                    PATIENCE.as_secs()
+                );
+                process::exit(1);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        bar.finish_and_clear();
+    }
+
+    /// When nobody is at work any more: writes everything back, and compares.
+    fn check_the_end(&self, variant: Variant) -> Result<(), DeviceError> {
+        let bar = progress_bar(variant, self.device.pages() as u128);
+        bar.set_message("comparing cache and disk");
+        self.write_back(&mut Thread::new())?;
+        let mut disk = PageBuffer::new();
+        let mut cached = [0; PAGE];
+        for page in 0..self.device.pages() {
+            self.device.read_page(page, &mut disk)?;
+            let is_cached = self.cache.cached(page, &mut cached);
+            self.checker.at_the_end(page, &disk, is_cached.then_some(&cached));
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// Any page; every second time one of the hot ones.
+    fn any_page(&self, random: &mut Rng) -> usize {
+        let pages = self.device.pages();
+        if random.bool() {
+            let hot = HOT_PAGES.min(pages / 16); // the smallest file has 16
+            pages / 2 + random.usize(..hot)
+        } else {
+            random.usize(..pages)
+        }
+    }
+
+    /// The sectors of a write: whole pages every second time, and otherwise any piece
+    /// made of `unit` sectors.
+    fn any_sectors(&self, unit: usize, random: &mut Rng) -> Range<usize> {
+        let mut first = self.any_page(random) * SECTORS;
+        let unit = if random.bool() { SECTORS } else { unit };
+        first += random.usize(..SECTORS / unit) * unit;
+        let length = unit * random.usize(1..=LONGEST_WRITE * SECTORS / unit);
+        first..(first + length).min(self.device.pages() * SECTORS)
+    }
+
+    /// Where to truncate: rather near the end of the file, or there would be little
+    /// left to race for.
+    fn any_tail(&self, random: &mut Rng) -> usize {
+        let pages = self.device.pages();
+        let (longest, longer) = (random.usize(1..=pages), random.usize(1..=pages));
+        pages - random.usize(1..=longest.min(longer))
+    }
+}
+
+/// Fills the file: version 1 of every sector.
+fn write_version_one(variant: Variant, device: &Device) -> Result<(), DeviceError> {
+    let bar = progress_bar(variant, device.pages() as u128);
+    bar.set_message("filling the file");
+    // Cut off first: what is left of another variant must not be mistaken for ours.
+    device.set_size(0)?;
+    device.set_size(device.size())?;
+    let mut bytes = Aligned::<{ FILL_PAGES * PAGE }>::new();
+    for first in (0..device.pages()).step_by(FILL_PAGES) {
+        let pages = FILL_PAGES.min(device.pages() - first);
+        for (number, bytes) in (first * SECTORS..).zip(bytes.chunks_exact_mut(SECTOR)) {
+            sector::stamp(bytes, number as u64, 1);
+        }
+        device.write(offset_of(first), &bytes[..pages * PAGE])?;
+        bar.inc(pages as u64);
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn offset_of_sector(sector: usize) -> u64 {
+    sector as u64 * SECTOR as u64
+}
+
+/// On standard error, and only if that is a terminal.
+fn progress_bar(variant: Variant, length: u128) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{prefix:>15} [{bar:40}] {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(clamp(length)).with_style(style.progress_chars("=> ")).with_prefix(variant.name())
+}
+
+fn clamp(length: u128) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}

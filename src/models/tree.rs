@@ -1,0 +1,475 @@
+//! The tree: who publishes and scans is seen or sees, whatever the tree does meanwhile.
+//!
+//! A request here is an *attempt*: place, scan, and if nobody is in the way, touch the byte; free. No queue, so that the tree's own steps
+//! are all that is searched.
+
+use super::{Byte, check};
+use crate::mode::Mode::{self, Add, Exclusive};
+use crate::owner::Visitor;
+use crate::reclaim::LazyPin;
+use crate::tree::{Entry, Placed, Query, Room, Tree};
+use loom::thread::{self, JoinHandle};
+use std::ops::ControlFlow::{Break, Continue};
+use std::sync::Arc;
+
+/// The first byte of the root's second cell: a range around it cannot go down.
+const MIDDLE: u64 = 1 << 63;
+
+/// Nobody waits in these models.
+#[derive(Default)]
+struct Nobody;
+
+impl Room for Nobody {
+    fn slot_changed(&self, _: usize) {}
+}
+
+/// A request: bytes `start..=last`. `who` is its owner, and where it looks for a slot first: an even one at slot 0, an odd one at slot 1.
+#[derive(Clone, Copy)]
+struct Ask {
+    start: u64,
+    last: u64,
+    mode: Mode,
+    who: u64,
+}
+
+fn add(start: u64, last: u64, who: u64) -> Ask {
+    Ask { start, last, mode: Add, who }
+}
+
+fn exclusive(start: u64, last: u64, who: u64) -> Ask {
+    Ask { start, last, mode: Exclusive, who }
+}
+
+impl Ask {
+    fn entry(self) -> Entry {
+        Entry { start: self.start, last: self.last, mode: self.mode.bit(), owner: self.who }
+    }
+
+    fn query(self) -> Query {
+        Query { start: self.start, last: self.last, against: self.mode.against(), owner: self.who }
+    }
+}
+
+/// A tree, and a byte for those to meet at whose ranges do.
+struct Stage {
+    tree: Tree<Nobody>,
+    byte: Byte,
+}
+
+impl Stage {
+    fn new() -> Arc<Stage> {
+        Arc::new(Stage { tree: Tree::new(), byte: Byte::new() })
+    }
+
+    /// One in which the root has a child, for its first cell.
+    fn with_child() -> Arc<Stage> {
+        let stage = Stage::new();
+        stage.grow(exclusive(0, 0, 1));
+        stage
+    }
+
+    /// One in which that child spans bytes 0 and 1, no more.
+    fn with_small_child() -> Arc<Stage> {
+        let stage = Stage::new();
+        // A record of somebody else in the cell, for the child to cover as well.
+        let neighbour = stage.place(exclusive(0, 0, 2));
+        stage.grow(exclusive(1, 1, 1));
+        free(neighbour);
+        stage
+    }
+
+    /// One in which the root's slots are taken, by requests that nobody else meets.
+    fn with_full_root() -> Arc<Stage> {
+        let stage = Stage::new();
+        stage.place(add(100, 100, 100));
+        stage.place(add(101, 101, 101));
+        stage
+    }
+
+    fn grow(&self, ask: Ask) {
+        self.tree.grow_for(&ask.entry(), &LazyPin::new());
+    }
+
+    fn trim(&self) {
+        self.tree.trim(&LazyPin::new());
+    }
+
+    fn place(&self, ask: Ask) -> Placed<Nobody> {
+        // SAFETY: each model keeps its stage until all its threads have ended.
+        unsafe { self.tree.place(&ask.entry(), Visitor::passing(ask.who), &LazyPin::new()) }
+    }
+
+    fn is_clear(&self, ask: Ask, own: Option<&Placed<Nobody>>) -> bool {
+        let own = own.map(Placed::own);
+        self.tree.scan(&ask.query(), own, &LazyPin::new(), |_| Break(())).is_continue()
+    }
+
+    /// Places a request and scans, as its owner would; whether it saw somebody. The request stays.
+    fn place_and_look(&self, ask: Ask) -> bool {
+        let placed = self.place(ask);
+        !self.is_clear(ask, Some(&placed))
+    }
+
+    fn attempt(&self, ask: Ask) {
+        let placed = self.place(ask);
+        if self.is_clear(ask, Some(&placed)) {
+            self.byte.touch(ask.mode);
+        }
+        free(placed);
+    }
+
+    /// Whether a scan from the root finds the request of `who`.
+    fn finds(&self, who: u64) -> bool {
+        let everything = exclusive(0, u64::MAX, u64::MAX);
+        let mut found = false;
+        let _ = self.tree.scan(&everything.query(), None, &LazyPin::new(), |seen| {
+            found |= seen.owner() == who;
+            Continue(())
+        });
+        found
+    }
+}
+
+/// As a release does it.
+fn free(placed: Placed<Nobody>) {
+    if !placed.free_unchanged() {
+        placed.free(LazyPin::new().get());
+    }
+}
+
+fn spawn<T: 'static>(stage: &Arc<Stage>, run: impl FnOnce(&Stage) -> T + 'static) -> JoinHandle<T> {
+    let stage = Arc::clone(stage);
+    thread::spawn(move || run(&stage))
+}
+
+/// Two place themselves and look; `others` do what they do to the tree meanwhile.
+fn one_sees_the_other(stage: &Arc<Stage>, one: Ask, other: Ask, meanwhile: Option<fn(&Stage)>) {
+    let meanwhile = meanwhile.map(|meanwhile| spawn(stage, meanwhile));
+    let it = spawn(stage, move |stage| stage.place_and_look(other));
+    let one_saw = stage.place_and_look(one);
+    let other_saw = it.join().unwrap();
+    if let Some(meanwhile) = meanwhile {
+        meanwhile.join().unwrap();
+    }
+    assert!(one_saw | other_saw, "neither saw the other");
+    assert!(stage.finds(one.who) && stage.finds(other.who), "lost");
+}
+
+/// Property: of two that publish and then scan, one sees the other. Shape: both in the root. Bound 3.
+#[test]
+fn one_of_two_sees_the_other_in_one_node() {
+    check(3, || {
+        let stage = Stage::new();
+        one_sees_the_other(&stage, exclusive(0, 1, 2), exclusive(0, 0, 3), None);
+    });
+}
+
+/// The same; shape: one in the root, the other in its child. Bound 3.
+#[test]
+fn one_of_two_sees_the_other_in_parent_and_child() {
+    check(3, || {
+        let stage = Stage::with_child();
+        one_sees_the_other(&stage, exclusive(0, MIDDLE, 2), exclusive(0, 0, 3), None);
+    });
+}
+
+/// The same; shape: the second has itself linked the child that it goes to. Bound 3.
+#[test]
+fn one_of_two_sees_the_other_in_a_child_of_its_own() {
+    check(3, || {
+        let stage = Stage::new();
+        let it = spawn(&stage, |stage| {
+            stage.grow(exclusive(0, 0, 3));
+            stage.place_and_look(exclusive(0, 0, 3))
+        });
+        let one_saw = stage.place_and_look(exclusive(0, MIDDLE, 2));
+        assert!(it.join().unwrap() | one_saw, "neither saw the other");
+    });
+}
+
+/// The same; shape: a third thread links the child. Three threads, bound 2.
+#[test]
+fn one_of_two_sees_the_other_while_a_child_is_linked() {
+    check(2, || {
+        let stage = Stage::new();
+        let link = |stage: &Stage| stage.grow(exclusive(0, 0, 4));
+        one_sees_the_other(&stage, exclusive(0, MIDDLE, 2), exclusive(0, 0, 3), Some(link));
+    });
+}
+
+/// The same; shape: the root is full but for one slot, so that one of them goes to a child that it has to make. Bound 3.
+#[test]
+fn one_of_two_sees_the_other_while_a_full_node_grows() {
+    check(3, || {
+        let stage = Stage::new();
+        stage.place(add(MIDDLE, MIDDLE, 100));
+        one_sees_the_other(&stage, exclusive(0, 0, 2), exclusive(0, 0, 3), None);
+    });
+}
+
+/// The same; shape: the second splices a node in above the child that the first goes to. Bound 3.
+#[test]
+fn one_of_two_sees_the_other_across_a_splice() {
+    check(3, || {
+        let stage = Stage::with_small_child();
+        let it = spawn(&stage, |stage| {
+            stage.grow(exclusive(0, 2, 3));
+            stage.place_and_look(exclusive(0, 2, 3))
+        });
+        let one_saw = stage.place_and_look(exclusive(0, 0, 2));
+        assert!(it.join().unwrap() | one_saw, "neither saw the other");
+    });
+}
+
+/// The same; shape: the root is full, and both go to its chain, which is made now. Bound 2.
+#[test]
+fn one_of_two_sees_the_other_in_a_chain() {
+    check(2, || {
+        let stage = Stage::with_full_root();
+        one_sees_the_other(&stage, exclusive(0, MIDDLE, 2), exclusive(0, MIDDLE, 3), None);
+    });
+}
+
+/// The same; shape: the child that the second goes to is being pruned. Three threads, bound 2.
+#[test]
+fn one_of_two_sees_the_other_while_a_child_is_pruned() {
+    check(2, || {
+        let stage = Stage::with_child();
+        one_sees_the_other(&stage, exclusive(0, MIDDLE, 2), exclusive(0, 0, 3), Some(Stage::trim));
+    });
+}
+
+/// Property: one at a time, and each after the other's writes. Shape: the root. Bound 3.
+#[test]
+fn attempts_exclude_one_another_in_one_node() {
+    check(3, || {
+        let stage = Stage::new();
+        let it = spawn(&stage, |stage| stage.attempt(exclusive(0, 0, 3)));
+        stage.attempt(exclusive(0, 0, 2));
+        it.join().unwrap();
+    });
+}
+
+/// The same; shape: one slot of a child is used twice, for different ranges. Bound 3.
+#[test]
+fn attempts_exclude_one_another_in_a_slot_used_again() {
+    check(3, || {
+        let stage = Stage::with_child();
+        let it = spawn(&stage, |stage| {
+            stage.attempt(exclusive(0, 0, 3));
+            free(stage.place(exclusive(1, 1, 3)));
+        });
+        stage.attempt(exclusive(0, MIDDLE, 2));
+        it.join().unwrap();
+    });
+}
+
+/// Property: a request is never lost in a node that was unlinked. Shape: claim against prune. Bound 3.
+#[test]
+fn a_claim_is_found_after_a_prune() {
+    check(3, || {
+        let stage = Stage::with_child();
+        let pruner = spawn(&stage, Stage::trim);
+        stage.place(exclusive(0, 0, 2));
+        pruner.join().unwrap();
+        assert!(stage.finds(2), "lost");
+    });
+}
+
+/// The same; shape: a child is linked to the node that is being pruned, and a request goes there. Bound 3.
+#[test]
+fn a_claim_below_a_pruned_node_is_found() {
+    check(3, || {
+        let stage = Stage::with_child();
+        let pruner = spawn(&stage, Stage::trim);
+        stage.grow(exclusive(0, 0, 2));
+        stage.place(exclusive(0, 0, 2));
+        pruner.join().unwrap();
+        assert!(stage.finds(2), "lost");
+    });
+}
+
+/// The same; shape: parent and child pruned by two at the same time. Three threads, bound 2.
+#[test]
+fn a_claim_is_found_after_parent_and_child_were_pruned_by_two() {
+    check(2, || {
+        let stage = Stage::with_child();
+        stage.grow(exclusive(0, 0, 1));
+        let pruners = [spawn(&stage, Stage::trim), spawn(&stage, Stage::trim)];
+        stage.place(exclusive(0, 0, 2));
+        pruners.into_iter().for_each(|pruner| pruner.join().unwrap());
+        assert!(stage.finds(2), "lost");
+    });
+}
+
+/// The same; shape: a node still looks full to one who therefore grows its chain, and is vacant for the pruner. Three threads, bound 2.
+#[test]
+fn a_chain_on_a_pruned_node_is_found() {
+    check(2, || {
+        let stage = Stage::with_child();
+        let held = [stage.place(add(0, 0, 100)), stage.place(add(0, 0, 101))];
+        // A quarter of everything lies on either side: not for a grandchild.
+        let quarter = MIDDLE / 2;
+        let it = spawn(&stage, move |stage| drop_slot(stage.place(exclusive(quarter - 1, quarter, 2))));
+        let pruner = spawn(&stage, Stage::trim);
+        held.into_iter().for_each(free);
+        it.join().unwrap();
+        pruner.join().unwrap();
+        assert!(stage.finds(2), "lost");
+    });
+}
+
+/// The same; shape: a chain of two vacant nodes, and one that claims in it. Bound 3.
+#[test]
+fn a_claim_in_a_chain_is_found_after_a_prune() {
+    check(3, || {
+        let stage = Stage::with_full_root();
+        let chained = [4, 5, 6, 7].map(|who| stage.place(add(0, MIDDLE, who)));
+        chained.into_iter().for_each(free);
+        let pruner = spawn(&stage, Stage::trim);
+        stage.place(exclusive(0, MIDDLE, 2));
+        pruner.join().unwrap();
+        assert!(stage.finds(2), "lost");
+    });
+}
+
+/// The same; shape: two pruners at neighbours in a chain of three, whose last is in use. Bound 3.
+#[test]
+fn a_claim_in_a_chain_is_found_after_neighbours_were_pruned_by_two() {
+    check(3, || {
+        let stage = Stage::with_full_root();
+        let [oldest, rest @ ..] = [4, 5, 6, 7, 8, 9].map(|who| stage.place(add(0, MIDDLE, who)));
+        drop_slot(oldest);
+        rest.into_iter().for_each(free);
+        let pruner = spawn(&stage, Stage::trim);
+        stage.trim();
+        pruner.join().unwrap();
+        assert!(stage.finds(4), "lost");
+    });
+}
+
+/// The same; shape: a chain gets a node in front while the one that was in front is pruned. Three threads, bound 2.
+#[test]
+fn a_claim_in_a_new_chain_node_is_found_after_a_prune() {
+    check(2, || {
+        let stage = Stage::with_full_root();
+        let [one, two] = [4, 5].map(|who| stage.place(add(0, MIDDLE, who)));
+        let it = spawn(&stage, |stage| drop_slot(stage.place(exclusive(0, MIDDLE, 2))));
+        let pruner = spawn(&stage, Stage::trim);
+        free(one);
+        free(two);
+        it.join().unwrap();
+        pruner.join().unwrap();
+        assert!(stage.finds(2), "lost");
+    });
+}
+
+/// The same; shape: a node is spliced in above the one that is being pruned. Bound 3.
+#[test]
+fn a_claim_above_a_pruned_node_is_found() {
+    check(3, || {
+        let stage = Stage::with_small_child();
+        let pruner = spawn(&stage, Stage::trim);
+        stage.grow(exclusive(0, 2, 2));
+        stage.place(exclusive(0, 2, 2));
+        pruner.join().unwrap();
+        assert!(stage.finds(2), "lost");
+    });
+}
+
+/// Property: what was written under a range is known to who finds the range free, though its node is gone. Three threads, bound 2.
+#[test]
+fn writes_are_known_through_a_pruned_node() {
+    check(2, || {
+        let stage = Stage::with_child();
+        let it = spawn(&stage, |stage| stage.attempt(exclusive(0, 0, 3)));
+        let pruner = spawn(&stage, Stage::trim);
+        stage.attempt(exclusive(0, MIDDLE, 2));
+        it.join().unwrap();
+        pruner.join().unwrap();
+    });
+}
+
+/// The same; shape: the slot was claimed by somebody else, whom the reader does not conflict with. Three threads, bound 2.
+#[test]
+fn writes_are_known_through_a_slot_used_again() {
+    check(2, || {
+        let stage = Stage::with_child();
+        let writer = stage.place(exclusive(0, 0, 2));
+        stage.byte.touch(Exclusive);
+        let next = spawn(&stage, |stage| drop_slot(stage.place(add(1, 1, 4))));
+        let reader = spawn(&stage, |stage| stage.attempt(add(0, MIDDLE, 5)));
+        free(writer);
+        next.join().unwrap();
+        reader.join().unwrap();
+    });
+}
+
+/// The same; shape: the slot changes hands while the reader reads it. Three threads, bound 2.
+#[test]
+fn writes_are_known_through_a_slot_that_changes_hands() {
+    check(2, || {
+        let stage = Stage::new();
+        let writer = stage.place(exclusive(0, 0, 2));
+        let ask = add(0, 0, 3);
+        let placed = stage.place(ask);
+        let reader = spawn(&stage, move |stage| {
+            if stage.is_clear(ask, Some(&placed)) {
+                stage.byte.touch(Add);
+            }
+        });
+        let next = spawn(&stage, |stage| drop_slot(stage.place(add(1, 1, 4))));
+        stage.byte.touch(Exclusive);
+        free(writer);
+        next.join().unwrap();
+        reader.join().unwrap();
+    });
+}
+
+/// Property: a record that is half of one request and half of another is not believed. Shape: a slot is used again for a range that the
+/// scan must see, beside one that it must not. Bound 3.
+#[test]
+fn a_slot_used_again_is_not_missed() {
+    check(3, || {
+        let stage = Stage::new();
+        let it = spawn(&stage, |stage| {
+            free(stage.place(exclusive(0, 0, 3)));
+            stage.attempt(exclusive(2, 3, 3));
+        });
+        stage.attempt(exclusive(3, 3, 2));
+        it.join().unwrap();
+    });
+}
+
+/// The same; shape: the slot is free for a moment, then used again by who does not conflict. Bound 3.
+#[test]
+fn a_slot_seen_free_hands_its_writes_on() {
+    check(3, || {
+        let stage = Stage::new();
+        let it = spawn(&stage, |stage| {
+            stage.attempt(exclusive(0, 0, 3));
+            stage.place(exclusive(1, 1, 3));
+        });
+        stage.attempt(exclusive(0, 0, 2));
+        it.join().unwrap();
+    });
+}
+
+/// Property: a look without a request of one's own (`try_`) never finds a conflict that was not there: not with the start of one record
+/// and the end of the next. Bound 3.
+#[test]
+fn a_torn_record_is_no_conflict() {
+    check(3, || {
+        let stage = Stage::new();
+        let before = stage.place(exclusive(0, 0, 3));
+        let it = spawn(&stage, |stage| {
+            free(before);
+            stage.place(exclusive(2, 2, 3));
+        });
+        assert!(stage.is_clear(exclusive(1, 1, 2), None), "a conflict with nobody");
+        it.join().unwrap();
+    });
+}
+
+/// Leaves a request where it is.
+fn drop_slot(_: Placed<Nobody>) {}
