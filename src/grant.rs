@@ -96,7 +96,7 @@ impl Live {
 impl Drop for Live {
     #[inline]
     fn drop(&mut self) {
-        if !self.0.free_unchanged() {
+        if !self.0.free_unwatched() {
             self.free_and_wake();
         }
     }
@@ -106,8 +106,21 @@ impl Drop for Live {
 pub(crate) struct Held(Live);
 
 impl Held {
-    /// The state word, for `Debug`.
-    pub(crate) fn word(&self) -> Word {
+    /// What is held when the range is empty: nothing.
+    pub(crate) fn nothing(mode: Mode) -> Held {
+        Held(Live(Placed::nowhere(mode.bit())))
+    }
+
+    pub(crate) fn range(&self) -> ByteRange {
+        self.0.0.range().map_or(ByteRange::EMPTY, |(start, last)| ByteRange::new(start..=last))
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        Mode::from_bit(self.0.0.mode())
+    }
+
+    /// The state word, for `Debug`; `None` if nothing is held.
+    pub(crate) fn word(&self) -> Option<Word> {
         self.0.0.word()
     }
 }
@@ -121,7 +134,7 @@ pub(crate) unsafe fn acquire(tree: &Tree, ask: &Ask, visitor: Visitor) -> Held {
     let pin = LazyPin::new();
     // SAFETY: the caller's promise, word by word.
     let live = unsafe { Live::publish(tree, ask, visitor, &pin) };
-    if ask.is_clear(tree, Some(live.0.own()), &pin) {
+    if ask.is_clear(tree, Some(live.0.own(ask.entry.mode)), &pin) {
         return Held(live);
     }
     drop(pin);
@@ -156,7 +169,7 @@ pub(crate) unsafe fn try_acquire(tree: &Tree, ask: &Ask, visitor: Visitor) -> Op
     }
     // SAFETY: the caller's promise, word by word.
     let live = unsafe { Live::publish(tree, ask, visitor, &pin) };
-    ask.is_clear(tree, Some(live.0.own()), &pin).then(|| Held(live))
+    ask.is_clear(tree, Some(live.0.own(ask.entry.mode)), &pin).then(|| Held(live))
 }
 
 /// How a request leaves its doorway.
@@ -173,7 +186,7 @@ pub(crate) unsafe fn enter(tree: &Tree, ask: &Ask, visitor: Visitor) -> Doorway 
     let pin = LazyPin::new();
     // SAFETY: the caller's promise, word by word.
     let live = unsafe { Live::publish(tree, ask, visitor, &pin) };
-    if ask.is_clear(tree, Some(live.0.own()), &pin) {
+    if ask.is_clear(tree, Some(live.0.own(ask.entry.mode)), &pin) {
         return Doorway::Granted(Held(live));
     }
     drop(pin);
@@ -185,7 +198,7 @@ pub(crate) struct Waiter {
     /// Where a future sleeps.
     listener: Option<Listener>,
     live: Live,
-    query: Query,
+    ask: Ask,
     ticket: u64,
 }
 
@@ -212,14 +225,14 @@ impl Waiter {
         live.0.start_queuing();
         let ticket = owner::next_ticket();
         live.0.queue(ticket);
-        Waiter { listener: None, live, query: ask.query, ticket }
+        Waiter { listener: None, live, ask: *ask, ticket }
     }
 
     /// The blocker that must go last before this request can be granted: the queued one with the highest ticket below its own, or
     /// else a holder.
     fn nearest_blocker<'t>(&self, tree: &'t Tree, pin: &'t LazyPin) -> Option<Seen<'t>> {
         let mut nearest: Option<Seen<'t>> = None;
-        let _ = tree.scan(&self.query, Some(self.live.0.own()), pin, |seen| {
+        let _ = tree.scan(&self.ask.query, Some(self.live.0.own(self.ask.entry.mode)), pin, |seen| {
             let behind_me = seen.ticket().is_some_and(|ticket| ticket > self.ticket);
             // `None`, a holder, is less than any ticket.
             if !behind_me && nearest.as_ref().is_none_or(|nearest| seen.ticket() >= nearest.ticket()) {
@@ -230,7 +243,7 @@ impl Waiter {
         nearest
     }
 
-    fn look(&mut self, tree: &Tree, patience: Patience) -> Turn {
+    fn look(&self, tree: &Tree, patience: Patience) -> Turn {
         let pin = LazyPin::new();
         let Some(blocker) = self.nearest_blocker(tree, &pin) else {
             return match self.live.0.grant() {
@@ -250,7 +263,7 @@ impl Waiter {
     }
 
     #[cold]
-    fn wait(mut self, tree: &Tree) -> Held {
+    fn wait(self, tree: &Tree) -> Held {
         loop {
             match self.look(tree, Patience::Spin) {
                 Turn::Mine => return Held(self.live),
@@ -260,7 +273,7 @@ impl Waiter {
         }
     }
 
-    fn wait_until(mut self, tree: &Tree, deadline: Instant) -> Option<Held> {
+    fn wait_until(self, tree: &Tree, deadline: Instant) -> Option<Held> {
         loop {
             match self.look(tree, Patience::Spin) {
                 Turn::Mine => return Some(Held(self.live)),

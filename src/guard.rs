@@ -33,9 +33,7 @@ pub struct ByTask(());
 #[clippy::has_significant_drop]
 pub struct Guard<L: LockRef, O> {
     // Fields are dropped in this order: the range is released while `lock` keeps the tree in place.
-    held: Option<Held>,
-    range: ByteRange,
-    mode: Mode,
+    held: Held,
     lock: L,
     owner: PhantomData<O>,
 }
@@ -57,20 +55,20 @@ pub type SendRangeGuard<'lock> = Guard<&'lock RangeLock, ByTask>;
 pub type ArcRangeGuard = Guard<Arc<RangeLock>, ByTask>;
 
 impl<L: LockRef, O> Guard<L, O> {
-    /// `held` belongs to the tree of `lock`; `None` for an empty range.
+    /// `held` belongs to the tree of `lock`.
     #[inline]
-    pub(crate) fn new(lock: L, range: ByteRange, mode: Mode, held: Option<Held>) -> Guard<L, O> {
-        Guard { held, range, mode, lock, owner: PhantomData }
+    pub(crate) fn new(lock: L, held: Held) -> Guard<L, O> {
+        Guard { held, lock, owner: PhantomData }
     }
 
     /// The bytes that it holds.
     pub fn range(&self) -> ByteRange {
-        self.range
+        self.held.range()
     }
 
     /// The mode that it holds them in.
     pub fn mode(&self) -> Mode {
-        self.mode
+        self.held.mode()
     }
 
     /// The lock that they are locked in.
@@ -82,9 +80,9 @@ impl<L: LockRef, O> Guard<L, O> {
 impl<L: LockRef, O> fmt::Debug for Guard<L, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Guard");
-        out.field("range", &self.range).field("mode", &self.mode);
-        match &self.held {
-            Some(held) => out.field("state", &held.word()),
+        out.field("range", &self.range()).field("mode", &self.mode());
+        match self.held.word() {
+            Some(word) => out.field("state", &word),
             None => out.field("state", &format_args!("holds nothing")),
         };
         out.finish()

@@ -44,6 +44,15 @@ impl Mode {
         }
     }
 
+    /// The mode of a bit that [`Mode::bit`] gave.
+    pub(crate) const fn from_bit(bit: u64) -> Mode {
+        match bit {
+            0b001 => Mode::Add,
+            0b010 => Mode::Block,
+            _ => Mode::Exclusive,
+        }
+    }
+
     /// The bits of the modes that this one does not go with.
     pub(crate) const fn against(self) -> u64 {
         match self {
@@ -65,6 +74,7 @@ mod tests {
                 let together = matches!((a, b), (Add, Add) | (Block, Block));
                 assert_eq!(a.goes_with(b), together, "{a:?} {b:?}");
             }
+            assert_eq!(Mode::from_bit(a.bit()), a);
         }
     }
 }

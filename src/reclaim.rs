@@ -25,6 +25,29 @@ impl LazyPin {
     }
 }
 
+/// Part of a node on the real epoch in a model: read by whoever uses the node, written when it is freed.
+#[cfg(all(loom, spanlock_epoch))]
+#[derive(Debug)]
+pub(crate) struct Canary(loom::cell::UnsafeCell<()>);
+
+#[cfg(all(loom, spanlock_epoch))]
+impl Canary {
+    pub(crate) fn new() -> Canary {
+        Canary(loom::cell::UnsafeCell::new(()))
+    }
+
+    pub(crate) fn read(&self) {
+        self.0.with(|_| ());
+    }
+}
+
+#[cfg(all(loom, spanlock_epoch))]
+impl Drop for Canary {
+    fn drop(&mut self) {
+        self.0.with_mut(|_| ());
+    }
+}
+
 #[cfg(any(not(loom), spanlock_epoch))]
 mod imp {
     /// While it lives, nothing that was reachable when it was taken is freed.
@@ -42,6 +65,13 @@ mod imp {
         /// `object` came from `Box::into_raw`, is retired once, and nobody who pins from now on can reach it.
         pub(crate) unsafe fn retire<T: 'static>(&self, object: *mut T) {
             let free = move || {
+                // In a model the memory itself stays, for loom to judge who still reads it.
+                #[cfg(loom)]
+                // SAFETY: from `Box::into_raw`, and this is its only release, by this function's own contract.
+                unsafe {
+                    object.drop_in_place();
+                }
+                #[cfg(not(loom))]
                 // SAFETY: from `Box::into_raw`, and this is its only release, by this function's own contract.
                 drop(unsafe { Box::from_raw(object) });
             };

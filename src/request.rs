@@ -119,11 +119,12 @@ impl<L: LockRef> Request<L> {
 
     #[inline]
     fn granted(self, held: Held) -> Guard<L, L::Blocking> {
-        Guard::new(self.lock, self.range, self.mode, Some(held))
+        Guard::new(self.lock, held)
     }
 
     fn empty(self) -> Guard<L, L::Blocking> {
-        Guard::new(self.lock, self.range, self.mode, None)
+        let nothing = Held::nothing(self.mode);
+        self.granted(nothing)
     }
 }
 
@@ -194,34 +195,33 @@ impl<L: LockRef> Future for Acquire<L> {
         let request = this.request.as_ref().expect("polled after it was ready");
         let tree = request.lock.tree();
         if let State::New = this.state {
-            this.state = if request.range.is_empty() {
-                State::Done
-            } else {
-                let ask = Ask::new(request.range, request.mode, owner::fresh());
-                // SAFETY: what comes back goes into `state`, which is dropped before `request` and its lock, or into a guard together with
-                // that lock. Both kinds of `L` keep the lock where it is when they, or this future, are moved.
-                match unsafe { grant::enter(tree, &ask, owner::visit()) } {
-                    Doorway::Granted(held) => return this.ready(Some(held)),
-                    Doorway::Queued(waiter) => State::Queued(waiter),
-                }
-            };
+            if request.range.is_empty() {
+                let nothing = Held::nothing(request.mode);
+                return this.ready(nothing);
+            }
+            let ask = Ask::new(request.range, request.mode, owner::fresh());
+            // SAFETY: what comes back goes into `state`, which is dropped before `request` and its lock, or into a guard together with
+            // that lock. Both kinds of `L` keep the lock where it is when they, or this future, are moved.
+            match unsafe { grant::enter(tree, &ask, owner::visit()) } {
+                Doorway::Granted(held) => return this.ready(held),
+                Doorway::Queued(waiter) => this.state = State::Queued(waiter),
+            }
         }
         if let State::Queued(waiter) = &mut this.state {
             ready!(waiter.poll(tree, context));
         }
-        let held = match std::mem::replace(&mut this.state, State::Done) {
-            State::Queued(waiter) => Some(waiter.into_held()),
-            State::New | State::Done => None,
-        };
-        this.ready(held)
+        match std::mem::replace(&mut this.state, State::Done) {
+            State::Queued(waiter) => this.ready(waiter.into_held()),
+            State::New | State::Done => unreachable!("it was queued a moment ago"),
+        }
     }
 }
 
 impl<L: LockRef> Acquire<L> {
-    fn ready(&mut self, held: Option<Held>) -> Poll<Guard<L, ByTask>> {
-        let Request { lock, range, mode } = self.request.take().expect("`poll` has looked");
+    fn ready(&mut self, held: Held) -> Poll<Guard<L, ByTask>> {
+        let request = self.request.take().expect("`poll` has looked");
         self.state = State::Done;
-        Poll::Ready(Guard::new(lock, range, mode, held))
+        Poll::Ready(Guard::new(request.lock, held))
     }
 }
 

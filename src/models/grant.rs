@@ -1,1 +1,483 @@
+//! The grants: nobody is let in beside another, nobody sleeps on, and who came first is first.
+//!
+//! Who only sets the scene is placed, or queued, by the main thread. Where a request must be granted while another one is still held, the
+//! main thread holds on until the granted one's thread has ended: then a wake-up that comes too late is a deadlock.
 
+use super::{Byte, check};
+use crate::grant::{self, Doorway, Held, Tree, Waiter};
+use crate::lock::RangeLock;
+use crate::mode::Mode::{self, Add, Exclusive};
+use crate::owner::Visitor;
+use crate::range::ByteRange;
+use crate::reclaim::LazyPin;
+use crate::tree::{Entry, Query};
+use loom::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use loom::thread::{self, JoinHandle};
+use std::ops::ControlFlow::{Break, Continue};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The first byte of the root's second cell: a range around it cannot go down.
+const MIDDLE: u64 = 1 << 63;
+
+/// A tree, and byte 0.
+struct Stage {
+    tree: Tree,
+    byte: Byte,
+}
+
+/// A request. `who` is its owner, and where it looks for a slot first: an even one at slot 0, an odd one at slot 1.
+#[derive(Clone)]
+struct Ask {
+    bytes: RangeInclusive<u64>,
+    mode: Mode,
+    who: u64,
+}
+
+fn add(bytes: RangeInclusive<u64>, who: u64) -> Ask {
+    Ask { bytes, mode: Add, who }
+}
+
+fn exclusive(bytes: RangeInclusive<u64>, who: u64) -> Ask {
+    Ask { bytes, mode: Exclusive, who }
+}
+
+impl Ask {
+    fn visitor(&self) -> Visitor {
+        Visitor::passing(self.who)
+    }
+
+    fn ask(&self) -> grant::Ask {
+        grant::Ask::new(ByteRange::new(self.bytes.clone()), self.mode, self.visitor().thread)
+    }
+
+    fn entry(&self) -> Entry {
+        let owner = self.visitor().thread.get();
+        Entry { start: *self.bytes.start(), last: *self.bytes.end(), mode: self.mode.bit(), owner }
+    }
+
+    fn query(&self) -> Query {
+        let owner = self.visitor().thread.get();
+        Query { start: *self.bytes.start(), last: *self.bytes.end(), against: self.mode.against(), owner }
+    }
+}
+
+// SAFETY, here and below: each model keeps its stage until all its threads have ended.
+impl Stage {
+    fn new() -> Arc<Stage> {
+        Arc::new(Stage { tree: Tree::new(), byte: Byte::new() })
+    }
+
+    /// One in which the root has a child, for its first cell.
+    fn with_child() -> Arc<Stage> {
+        let stage = Stage::new();
+        stage.tree.grow_for(&exclusive(0..=0, 1).entry(), &LazyPin::new());
+        stage
+    }
+
+    fn enter(&self, ask: &Ask) -> Doorway {
+        // SAFETY: see above.
+        unsafe { grant::enter(&self.tree, &ask.ask(), ask.visitor()) }
+    }
+
+    /// For one whom nobody is in the way of.
+    fn hold(&self, ask: Ask) -> Held {
+        match self.enter(&ask) {
+            Doorway::Granted(held) => held,
+            Doorway::Queued(_) => panic!("it waits, and should not"),
+        }
+    }
+
+    /// For one who must wait.
+    fn queue(&self, ask: Ask) -> Waiter {
+        match self.enter(&ask) {
+            Doorway::Granted(_) => panic!("it was granted, and should wait"),
+            Doorway::Queued(waiter) => waiter,
+        }
+    }
+
+    fn acquire(&self, ask: &Ask) -> Held {
+        // SAFETY: see above.
+        unsafe { grant::acquire(&self.tree, &ask.ask(), ask.visitor()) }
+    }
+
+    fn try_acquire(&self, ask: &Ask) -> Option<Held> {
+        // SAFETY: see above.
+        unsafe { grant::try_acquire(&self.tree, &ask.ask(), ask.visitor()) }
+    }
+
+    /// Waits, touches the byte, releases.
+    fn cycle(&self, ask: Ask) {
+        let held = self.acquire(&ask);
+        self.byte.touch(ask.mode);
+        drop(held);
+    }
+
+    /// The same of one that is queued.
+    fn finish(&self, waiter: Waiter, mode: Mode) {
+        let held = waiter.finish(&self.tree);
+        self.byte.touch(mode);
+        drop(held);
+    }
+
+    /// Touches the byte that `held` holds, and releases.
+    fn release(&self, held: Held, mode: Mode) {
+        self.byte.touch(mode);
+        drop(held);
+    }
+
+    /// Everyone has ended: nothing may be left behind.
+    fn assert_idle(&self) {
+        assert_eq!(grant::count(&self.tree), (0, 0), "something was left behind");
+    }
+}
+
+fn spawn<T: 'static>(stage: &Arc<Stage>, run: impl FnOnce(&Stage) -> T + 'static) -> JoinHandle<T> {
+    let stage = Arc::clone(stage);
+    thread::spawn(move || run(&stage))
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
+
+/// Property: overlapping exclusive holders never coexist, and none sleeps for ever. Shape: the whole library, owners and guards too. Bound 3.
+#[test]
+fn exclusive_excludes_exclusive() {
+    check(3, || {
+        let lock = Arc::new(RangeLock::new());
+        let byte = Arc::new(Byte::new());
+        let cycle = |lock: &RangeLock, byte: &Byte| {
+            let guard = lock.exclusive(0..8);
+            byte.touch(guard.mode());
+        };
+        let (its_lock, its_byte) = (Arc::clone(&lock), Arc::clone(&byte));
+        let it = thread::spawn(move || cycle(&its_lock, &its_byte));
+        cycle(&lock, &byte);
+        it.join().unwrap();
+    });
+}
+
+/// Property: no grant to two, no lost wake-up (who was taken for a holder and then queues wakes whoever sleeps on it). Shape: two
+/// in the root that arrive together. Bound 4.
+#[test]
+fn two_that_arrive_together_take_turns() {
+    check(4, || {
+        let stage = Stage::new();
+        let it = spawn(&stage, |stage| stage.cycle(exclusive(0..=0, 3)));
+        stage.cycle(exclusive(0..=0, 2));
+        it.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
+/// The same; shape: one in the root, one in its child. Bound 4.
+#[test]
+fn two_in_parent_and_child_take_turns() {
+    check(4, || {
+        let stage = Stage::with_child();
+        let it = spawn(&stage, |stage| stage.cycle(exclusive(0..=0, 3)));
+        stage.cycle(exclusive(0..=MIDDLE, 2));
+        it.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
+/// The same; shape: three; the first holds in the root, whose child takes what the root has no slot for. Three threads, bound 2.
+#[test]
+fn two_that_arrive_behind_a_holder_take_turns() {
+    check(2, || {
+        let stage = Stage::new();
+        let holder = stage.hold(exclusive(0..=0, 2));
+        let one = spawn(&stage, |stage| stage.cycle(exclusive(0..=0, 3)));
+        let two = spawn(&stage, |stage| stage.cycle(exclusive(0..=0, 4)));
+        stage.release(holder, Exclusive);
+        one.join().unwrap();
+        two.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
+/// The same; shape: three that arrive together. Three threads, bound 1.
+#[test]
+fn three_that_arrive_together_take_turns() {
+    check(1, || {
+        let stage = Stage::new();
+        let one = spawn(&stage, |stage| stage.cycle(exclusive(0..=0, 3)));
+        let two = spawn(&stage, |stage| stage.cycle(add(0..=0, 4)));
+        stage.cycle(exclusive(0..=0, 2));
+        one.join().unwrap();
+        two.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
+/// Property: who registers on a holder is woken by its release. Bound 5.
+#[test]
+fn a_release_wakes_who_registers() {
+    check(5, || {
+        let stage = Stage::new();
+        let holder = stage.hold(exclusive(0..=0, 2));
+        let it = spawn(&stage, |stage| stage.cycle(exclusive(0..=0, 3)));
+        stage.release(holder, Exclusive);
+        it.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
+/// The same; shape: the holder is in a child, and the waiter in the root. Bound 4.
+#[test]
+fn a_release_in_a_child_wakes_who_registers() {
+    check(4, || {
+        let stage = Stage::with_child();
+        let holder = stage.hold(exclusive(0..=0, 2));
+        let it = spawn(&stage, |stage| stage.cycle(exclusive(0..=MIDDLE, 3)));
+        stage.release(holder, Exclusive);
+        it.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
+/// The same; shape: two adders register on one holder, one in its node and one in a child, and go on together. Three threads, bound 2.
+#[test]
+fn a_release_wakes_two_who_register() {
+    check(2, || {
+        let stage = Stage::new();
+        let holder = stage.hold(exclusive(0..=0, 2));
+        let one = spawn(&stage, |stage| stage.cycle(add(0..=0, 3)));
+        let two = spawn(&stage, |stage| stage.cycle(add(0..=0, 4)));
+        stage.release(holder, Exclusive);
+        one.join().unwrap();
+        two.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
+/// The same; shape: both are queued before, so that it is their registrations that race. Three threads, bound 3.
+#[test]
+fn a_release_wakes_two_queued_adders() {
+    check(3, || {
+        let stage = Stage::new();
+        let holder = stage.hold(exclusive(0..=0, 2));
+        let waiters = [3, 4].map(|who| stage.queue(add(0..=0, who)));
+        let threads = waiters.map(|waiter| spawn(&stage, |stage| stage.finish(waiter, Add)));
+        stage.release(holder, Exclusive);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        stage.assert_idle();
+    });
+}
+
+/// Property: a `try_` that withdraws wakes whoever took it for a holder. Bound 4.
+#[test]
+fn a_try_that_withdraws_wakes_who_registered() {
+    check(4, || {
+        let stage = Stage::new();
+        let it = spawn(&stage, |stage| {
+            if let Some(held) = stage.try_acquire(&exclusive(0..=0, 3)) {
+                stage.release(held, Exclusive);
+            }
+        });
+        stage.cycle(exclusive(0..=0, 2));
+        it.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
+/// The same; shape: what it withdraws for is a third, which stays; and the waiter shares with that one. Three threads, bound 2.
+#[test]
+fn a_try_that_withdraws_wakes_who_may_go_on() {
+    check(2, || {
+        let stage = Stage::new();
+        let holder = stage.hold(add(0..=0, 2));
+        let it = spawn(&stage, |stage| drop(stage.try_acquire(&exclusive(0..=0, 3))));
+        let waiter = spawn(&stage, |stage| stage.cycle(add(0..=0, 4)));
+        waiter.join().unwrap();
+        stage.release(holder, Add);
+        it.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
+/// Property: a request that withdraws from a node which is being removed wakes whoever took it for a holder there. Three threads, bound 2.
+#[test]
+fn a_claim_that_withdraws_wakes_who_registered() {
+    check(2, || {
+        let stage = Stage::with_child();
+        let pruner = spawn(&stage, |stage| stage.tree.trim(&LazyPin::new()));
+        let it = spawn(&stage, |stage| stage.cycle(exclusive(0..=0, 3)));
+        stage.cycle(exclusive(0..=MIDDLE, 2));
+        it.join().unwrap();
+        pruner.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
+/// Property: a queued request that is cancelled wakes who stood behind it, while the holder in front of both stays. Bound 4.
+#[test]
+fn a_cancel_wakes_who_registers() {
+    check(4, || {
+        let stage = Stage::new();
+        let holder = stage.hold(add(0..=0, 2));
+        let cancelled = stage.queue(exclusive(0..=0, 3));
+        let it = spawn(&stage, |stage| stage.cycle(add(0..=0, 4)));
+        drop(cancelled);
+        it.join().unwrap();
+        stage.release(holder, Add);
+        stage.assert_idle();
+    });
+}
+
+/// Property: a deadline races with the grant: granted or gone, never both or neither, and who stands behind goes on. Three threads, bound 2.
+#[test]
+fn a_deadline_races_with_the_grant() {
+    check(2, || {
+        let stage = Stage::new();
+        let holder = stage.hold(add(0..=0, 2));
+        let waiter = stage.queue(exclusive(0..=0, 3));
+        let one = spawn(&stage, |stage| {
+            if let Some(held) = waiter.finish_until(&stage.tree, soon()) {
+                stage.release(held, Exclusive);
+            }
+        });
+        let two = spawn(&stage, |stage| stage.cycle(add(0..=0, 4)));
+        stage.release(holder, Add);
+        one.join().unwrap();
+        two.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
+/// Property: a deadline against a release, from the doorway on: nothing is left behind. Bound 5.
+#[test]
+fn a_deadline_races_with_a_release() {
+    check(5, || {
+        let stage = Stage::new();
+        let holder = stage.hold(exclusive(0..=0, 2));
+        let it = spawn(&stage, |stage| {
+            let ask = exclusive(0..=0, 3);
+            // SAFETY: the stage stays until all threads have ended.
+            let held = unsafe { grant::acquire_until(&stage.tree, &ask.ask(), ask.visitor(), soon()) };
+            if let Some(held) = held {
+                stage.release(held, Exclusive);
+            }
+        });
+        stage.release(holder, Exclusive);
+        it.join().unwrap();
+        stage.assert_idle();
+        assert!(stage.try_acquire(&exclusive(0..=0, 4)).is_some(), "it is free");
+    });
+}
+
+/// Property: one that is cancelled in the middle of the queue lets the one behind it wait for the one before it. Three threads, bound 3.
+#[test]
+fn a_cancel_in_the_middle_loses_nobody() {
+    check(3, || {
+        let stage = Stage::new();
+        let holder = stage.hold(exclusive(0..=0, 2));
+        let middle = stage.queue(exclusive(0..=0, 3));
+        let behind = stage.queue(exclusive(0..=0, 4));
+        let one = spawn(&stage, |_| drop(middle));
+        let two = spawn(&stage, |stage| stage.finish(behind, Exclusive));
+        stage.release(holder, Exclusive);
+        one.join().unwrap();
+        two.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
+/// Property: a request that finished its doorway before another began is granted first. Shape: the second begins when it sees a flag that the
+/// first sets; the holder in front of both may leave at any time. Three threads, bound 2.
+#[test]
+fn who_came_first_is_first() {
+    check(2, || {
+        let stage = Stage::new();
+        let holder = stage.hold(add(0..=0, 2));
+        let queued = Arc::new(AtomicBool::new(false));
+        let granted = Arc::new(AtomicBool::new(false));
+        let (its_queued, its_granted) = (Arc::clone(&queued), Arc::clone(&granted));
+        let first = spawn(&stage, move |stage| {
+            let door = stage.enter(&exclusive(0..=0, 3));
+            its_queued.store(true, Relaxed);
+            let held = match door {
+                Doorway::Granted(held) => held,
+                Doorway::Queued(waiter) => waiter.finish(&stage.tree),
+            };
+            its_granted.store(true, Relaxed);
+            stage.release(held, Exclusive);
+        });
+        let second = spawn(&stage, move |stage| {
+            if queued.load(Relaxed) {
+                // "Began after": whatever told this thread so has synchronised with the first.
+                loom::sync::atomic::fence(loom::sync::atomic::Ordering::SeqCst);
+                let held = stage.acquire(&add(0..=0, 4));
+                assert!(granted.load(Relaxed), "the second overtook the first");
+                stage.release(held, Add);
+            }
+        });
+        stage.release(holder, Add);
+        first.join().unwrap();
+        second.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
+/// The same; shape: the first was queued by the main thread; the second is a `try_`, which must not barge. Bound 4.
+#[test]
+fn nobody_barges() {
+    check(4, || {
+        let stage = Stage::new();
+        let holder = stage.hold(add(0..=0, 2));
+        let waiter = stage.queue(exclusive(0..=0, 3));
+        let granted = Arc::new(AtomicBool::new(false));
+        let its_granted = Arc::clone(&granted);
+        let first = spawn(&stage, move |stage| {
+            let held = waiter.finish(&stage.tree);
+            its_granted.store(true, Relaxed);
+            stage.release(held, Exclusive);
+        });
+        drop(holder);
+        if let Some(held) = stage.try_acquire(&add(0..=0, 4)) {
+            assert!(granted.load(Relaxed), "`try_` overtook a queued one");
+            stage.release(held, Add);
+        }
+        first.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
+/// Property: RESCAN between a queued request's scan and its grant makes it look again. Shape: a holder appears behind the back of a queued
+/// one, as a nested request will: publish, ask for the rescan, and hold if the other was still queued. Three threads, bound 3.
+#[test]
+fn a_rescan_is_not_lost() {
+    check(3, || {
+        let stage = Stage::new();
+        let holder = stage.hold(add(0..=0, 2));
+        let waiter = stage.queue(exclusive(0..=0, 3));
+        let it = spawn(&stage, |stage| stage.finish(waiter, Exclusive));
+        let passing = spawn(&stage, |stage| {
+            let ask = add(0..=0, 4);
+            let pin = LazyPin::new();
+            // SAFETY: the stage stays until all threads have ended.
+            let placed = unsafe { stage.tree.place(&ask.entry(), ask.visitor(), &pin) };
+            let mut asked = false;
+            let queued = exclusive(0..=0, 3).visitor().thread.get();
+            let in_the_way = stage.tree.scan(&ask.query(), Some(placed.own(ask.entry().mode)), &pin, |seen| {
+                if seen.owner() == queued && !asked {
+                    asked = seen.ask_to_rescan();
+                    if asked { Continue(()) } else { Break(()) }
+                } else {
+                    Break(())
+                }
+            });
+            if in_the_way.is_continue() {
+                stage.byte.touch(Add);
+            }
+            placed.free(pin.get());
+        });
+        stage.release(holder, Add);
+        it.join().unwrap();
+        passing.join().unwrap();
+        stage.assert_idle();
+    });
+}

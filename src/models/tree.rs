@@ -100,7 +100,7 @@ impl Stage {
     }
 
     fn is_clear(&self, ask: Ask, own: Option<&Placed<Nobody>>) -> bool {
-        let own = own.map(Placed::own);
+        let own = own.map(|placed| placed.own(ask.entry().mode));
         self.tree.scan(&ask.query(), own, &LazyPin::new(), |_| Break(())).is_continue()
     }
 
@@ -132,7 +132,7 @@ impl Stage {
 
 /// As a release does it.
 fn free(placed: Placed<Nobody>) {
-    if !placed.free_unchanged() {
+    if !placed.free_unwatched() {
         placed.free(LazyPin::new().get());
     }
 }

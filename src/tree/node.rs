@@ -17,7 +17,7 @@
 //! - INV-N4: a link that carries [`FROZEN`] is changed by nobody but the pruner that froze it.
 
 use super::Room;
-use super::slot::{Entry, PARTS, Parts, Receipt, Record, Slot, Word};
+use super::slot::{Entry, Parts, Record, Slot, Sum, Word};
 use crate::reclaim::Pin;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, atomics, const_fn, hint};
 use std::ptr::{self, NonNull};
@@ -69,12 +69,15 @@ struct Header<R> {
     overflow: Link<R>,
     /// What the waiting side keeps for this node; null until somebody waits.
     room: AtomicPtr<R>,
+    #[cfg(all(loom, spanlock_epoch))]
+    canary: crate::reclaim::Canary,
 }
 
 #[cfg(not(loom))]
 const _: () = {
     assert!(size_of::<Header<()>>() == 64, "the header is one line");
     assert!(size_of::<Node<()>>() == 384, "a node is six lines");
+    assert!(super::slot::PARTS as usize == 2 * CELLS, "a part is half a cell");
 };
 
 /// The trace of a sampled acquire: a thread, and whether it had found another thread's mark.
@@ -101,7 +104,7 @@ impl Mark {
 /// Where a node's claim of a slot ended.
 pub(super) enum Occupied {
     /// In this slot.
-    Slot(Receipt),
+    Slot(usize),
     /// Every slot is taken.
     Full,
     /// The node is being removed.
@@ -129,11 +132,21 @@ impl<R> Node<R> {
                     children: atomics!(Link::null(); CELLS),
                     overflow: Link::null(),
                     room: AtomicPtr::new(ptr::null_mut()),
+                    #[cfg(all(loom, spanlock_epoch))]
+                    canary: crate::reclaim::Canary::new(),
                 },
                 states: atomics!(AtomicU64::new(0); SLOTS),
                 records: atomics!(Record::new(); SLOTS),
             }
         }
+    }
+
+    /// Tells a model on the real epoch that the node is being used.
+    #[inline(always)]
+    pub(super) fn used(&self) -> &Self {
+        #[cfg(all(loom, spanlock_epoch))]
+        self.header.canary.read();
+        self
     }
 
     pub(super) fn base(&self) -> u64 {
@@ -182,10 +195,16 @@ impl<R> Node<R> {
     /// The parts of the span that `start..=last`, which meets it, touches.
     #[inline]
     pub(super) fn parts(&self, start: u64, last: u64) -> Parts {
-        // A span of fewer bytes than parts leaves the upper parts unused.
-        let shift = self.span_shift().saturating_sub(PARTS.ilog2());
+        self.parts_within(start.max(self.header.base), last.min(self.last()))
+    }
+
+    /// The parts that `start..=last`, a part of the span, touches.
+    #[inline]
+    fn parts_within(&self, start: u64, last: u64) -> Parts {
+        // Parts are half cells. Cells of one byte have no halves, and leave the upper parts unused.
+        let shift = self.header.cell_shift.saturating_sub(1);
         let part_of = |byte: u64| (byte - self.header.base) >> shift;
-        Parts::new(part_of(start.max(self.header.base)), part_of(last.min(self.last())))
+        Parts::new(part_of(start), part_of(last))
     }
 
     /// Whether its cells are large enough to be cut up again.
@@ -195,6 +214,7 @@ impl<R> Node<R> {
 
     #[inline]
     pub(super) fn child(&self, cell: usize) -> &Link<R> {
+        self.used();
         &self.header.children[cell]
     }
 
@@ -204,13 +224,16 @@ impl<R> Node<R> {
 
     #[inline]
     pub(super) fn overflow(&self) -> &Link<R> {
+        self.used();
         &self.header.overflow
     }
 
     /// Whether it has neither children nor a chain.
     #[inline]
     pub(super) fn is_alone(&self) -> bool {
-        self.header.overflow.is_null() && self.header.children.iter().all(Link::is_null)
+        // Without a branch for each: this is on every path.
+        let links = self.header.children.iter().chain([&self.header.overflow]);
+        links.fold(0, |any, link| any | link.load().0.addr()) == 0
     }
 
     /// The nodes chained to this one.
@@ -220,6 +243,7 @@ impl<R> Node<R> {
 
     #[inline]
     pub(super) fn slot(&self, index: usize) -> Slot<'_> {
+        self.used();
         Slot { state: &self.states[index], record: &self.records[index] }
     }
 
@@ -227,16 +251,18 @@ impl<R> Node<R> {
         self.states.iter().zip(&self.records).map(|(state, record)| Slot { state, record })
     }
 
-    /// The words of all slots but `own`, OR-ed: one look at one line tells most scans that nothing here concerns them.
+    /// Whether one look at the state words tells that nothing here concerns a scan for the modes `against`: no slot is live in one of
+    /// them, or none is live but the scanner's own, of mode `own`.
     ///
     /// ORDERING (S2): Acquire: a slot that is seen free is passed over without another look.
     #[inline]
-    pub(super) fn any_word(&self, own: Option<usize>) -> Word {
+    pub(super) fn is_clear(&self, against: u64, own: Option<u64>) -> bool {
         let words = self.states.iter().map(|state| state.load(Ordering::Acquire));
-        Word::from_bits(match own {
-            None => words.fold(0, |any, word| any | word),
-            Some(own) => words.enumerate().fold(0, |any, (index, word)| any | if index == own { 0 } else { word }),
-        })
+        match own {
+            Some(mode) if against & mode != 0 => words.fold(Sum::ZERO, Sum::plus).is_only(mode),
+            // Its own mode does not concern it.
+            _ => words.fold(0, |any, word| any | word) & against == 0,
+        }
     }
 
     /// Whether no slot is in use. Acquire (S2): whoever removes the node goes on behind everything done under its slots.
@@ -251,10 +277,10 @@ impl<R> Node<R> {
 
     /// Takes a free slot for `entry` and publishes it there, trying `home` first.
     #[inline]
-    pub(super) fn occupy(&self, entry: &Entry, home: usize) -> Option<Receipt> {
-        let parts = self.parts(entry.start, entry.last);
+    pub(super) fn occupy(&self, entry: &Entry, home: usize) -> Option<usize> {
+        let parts = self.parts_within(entry.start, entry.last);
         let home = APART[home % SLOTS];
-        (0..SLOTS).map(|step| (home + step) % SLOTS).find_map(|index| self.slot(index).occupy(index, entry, parts))
+        (0..SLOTS).map(|step| (home + step) % SLOTS).find(|&index| self.slot(index).occupy(entry, parts))
     }
 
     /// Sets `frozen`; `false` if somebody else has.
@@ -314,17 +340,17 @@ impl<R: Room> Node<R> {
     /// finds the slot in use; or the pruner's does, and this load finds the node frozen.
     #[inline]
     pub(super) fn occupy_unless_frozen(&self, entry: &Entry, home: usize, _pin: &Pin) -> Occupied {
-        let Some(receipt) = self.occupy(entry, home) else { return Occupied::Full };
+        let Some(index) = self.occupy(entry, home) else { return Occupied::Full };
         if self.header.frozen.load(Ordering::Acquire) {
-            if self.slot(receipt.index()).free() {
-                self.tell_room(receipt.index());
+            if self.slot(index).free() {
+                self.tell_room(index);
             }
             return Occupied::Frozen;
         }
         if self.header.chances.load(Ordering::Relaxed) != CHANCES {
             self.header.chances.store(CHANCES, Ordering::Relaxed);
         }
-        Occupied::Slot(receipt)
+        Occupied::Slot(index)
     }
 
     /// The waiting side's part of this node, made now if this is the first time.
@@ -351,6 +377,7 @@ impl<R: Room> Node<R> {
     /// Wakes whoever waits for slot `index` to change.
     #[cold]
     pub(super) fn tell_room(&self, index: usize) {
+        self.used();
         // ORDERING: Acquire, from `room`. Not null: `WAITERS` was set by someone who had made the room first (S5).
         let room = self.header.room.load(Ordering::Acquire);
         // SAFETY: as in `room`.
@@ -417,7 +444,7 @@ impl<R> Target<R> {
         // SAFETY: a target comes from a link of a node that was itself reached under this pin (or from the root), and nodes are
         // retired only after they are unlinked: what could be reached under a pin is not freed before it ends. A node is never
         // borrowed mutably while it is shared.
-        Some(unsafe { node.as_ref() })
+        Some(unsafe { node.as_ref() }.used())
     }
 
     /// Leaves the node to be freed when nobody can be reading it any more.

@@ -52,8 +52,8 @@ impl<R: Room> Tree<R> {
         }
         // `is_alone` rather than the one child: the scan that follows asks the same.
         if self.root.is_alone() {
-            if let Some(receipt) = self.root.occupy(entry, visitor.home()) {
-                return Placed::new(&self.root, receipt);
+            if let Some(index) = self.root.occupy(entry, visitor.home()) {
+                return Placed::new(&self.root, index);
             }
         }
         self.place_below(entry, visitor, pin.get())
@@ -69,7 +69,7 @@ impl<R: Room> Tree<R> {
             }
         }
         match node.occupy_unless_frozen(entry, visitor.home(), pin) {
-            Occupied::Slot(receipt) => Placed::new(node, receipt),
+            Occupied::Slot(index) => Placed::new(node, index),
             Occupied::Full | Occupied::Frozen => self.make_room(entry, visitor, pin),
         }
     }
@@ -113,7 +113,7 @@ impl<R: Room> Tree<R> {
             let spot = self.descend(entry, limit, pin, |_| {});
             let node = spot.node;
             match node.occupy_unless_frozen(entry, visitor.home(), pin) {
-                Occupied::Slot(receipt) => return Placed::new(node, receipt),
+                Occupied::Slot(index) => return Placed::new(node, index),
                 Occupied::Frozen => {
                     limit = spot.depth - 1;
                     continue;
@@ -144,8 +144,8 @@ impl<R: Room> Tree<R> {
             return None;
         }
         for chained in node.chain(pin) {
-            if let Occupied::Slot(receipt) = chained.occupy_unless_frozen(entry, visitor.home(), pin) {
-                return Some(Placed::new(chained, receipt));
+            if let Occupied::Slot(index) = chained.occupy_unless_frozen(entry, visitor.home(), pin) {
+                return Some(Placed::new(chained, index));
             }
         }
         let more = Node::new(node.base(), node.cell_shift());

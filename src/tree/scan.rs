@@ -146,10 +146,11 @@ fn look<'t, R: Room>(
     own: Option<Own<R>>,
     visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    let own = own.and_then(|own| own.index_in(node));
-    if !node.any_word(own).has(query.against) {
+    let own = own.filter(|own| own.is_in(node));
+    if node.is_clear(query.against, own.map(|own| own.mode())) {
         return ControlFlow::Continue(());
     }
+    let own = own.map(|own| own.index());
     look_closer(node, query, own, visit)
 }
 

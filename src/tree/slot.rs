@@ -5,14 +5,15 @@
 //! | bits | name | meaning |
 //! |---|---|---|
 //! | `0..3` | mode | one bit per [`Mode`](crate::mode::Mode). Any of them set: the slot is *live* |
-//! | `3` | `CLAIMED` | taken, and its record is being written; not live yet |
-//! | `4` | `QUEUING` | its owner found a conflict and is about to draw a ticket |
-//! | `5` | `QUEUED` | it waits, and its ticket stands in the record |
-//! | `6` | `GRANTED` | it waited and was granted. (Who never waited stays PENDING: live, and none of these three.) |
-//! | `7` | `WAITERS` | somebody sleeps until this word changes; whoever clears this bit must wake them |
-//! | `8` | `RESCAN` | somebody has become a blocker behind this request's back: it must look again before it is granted |
-//! | `9..17` | parts | which eighths of the node's span the range touches: most scans pass a live slot over without reading its record |
-//! | `17..64` | version | one more at each claim. 47 bits: a slot would have to be claimed without a break for days to come round |
+//! | `3..6` | - | always zero, so that the modes of all slots can be counted in one sum of their words |
+//! | `6` | `CLAIMED` | taken, and its record is being written; not live yet |
+//! | `7` | `QUEUING` | its owner found a conflict and is about to draw a ticket |
+//! | `8` | `QUEUED` | it waits, and its ticket stands in the record |
+//! | `9` | `GRANTED` | it waited and was granted. (Who never waited stays PENDING: live, and none of these three.) |
+//! | `10` | `WAITERS` | somebody sleeps until this word changes; whoever clears this bit must wake them |
+//! | `11` | `RESCAN` | somebody has become a blocker behind this request's back: it must look again before it is granted |
+//! | `12..20` | parts | which eighths of the node's span the range touches: most scans pass a live slot over without reading its record |
+//! | `20..64` | version | one more at each claim. 44 bits: a slot would have to be claimed without a break for days to come round |
 //!
 //! ```text
 //!        claim            publish            conflict            ticket             no blocker
@@ -42,20 +43,45 @@ use super::node::{Node, SLOTS};
 use super::{Room, scan::Seen};
 use crate::sync::{AtomicU64, Ordering, fence, publish};
 use std::fmt;
+use std::num::NonZero;
 use std::ptr::{self, NonNull};
 
 const MODES: u64 = 0b111;
-const CLAIMED: u64 = 1 << 3;
-const QUEUING: u64 = 1 << 4;
-const QUEUED: u64 = 1 << 5;
-const GRANTED: u64 = 1 << 6;
-const WAITERS: u64 = 1 << 7;
-const RESCAN: u64 = 1 << 8;
+/// The bits that a sum of all words' modes can reach.
+const MODES_SUM: u64 = 0b11_1111;
+const CLAIMED: u64 = 1 << 6;
+const QUEUING: u64 = 1 << 7;
+const QUEUED: u64 = 1 << 8;
+const GRANTED: u64 = 1 << 9;
+const WAITERS: u64 = 1 << 10;
+const RESCAN: u64 = 1 << 11;
 /// Parts of a node's span that a word tells apart.
 pub(super) const PARTS: u32 = 8;
-const PARTS_SHIFT: u32 = 9;
+const PARTS_SHIFT: u32 = 12;
 const ONE_VERSION: u64 = 1 << (PARTS_SHIFT + PARTS);
 const VERSION: u64 = !(ONE_VERSION - 1);
+
+const _: () =
+    assert!(SLOTS as u64 * 0b100 <= MODES_SUM, "a node full of the highest mode bit does not overflow the sum");
+
+/// The words of several slots, added up: their modes, that is.
+#[derive(Clone, Copy)]
+pub(super) struct Sum(u64);
+
+impl Sum {
+    pub(super) const ZERO: Sum = Sum(0);
+
+    #[inline]
+    pub(super) fn plus(self, word: u64) -> Sum {
+        Sum(self.0.wrapping_add(word))
+    }
+
+    /// Whether the only live slot among them is one of `mode`; none at all if that is 0.
+    #[inline]
+    pub(super) fn is_only(self, mode: u64) -> bool {
+        self.0 & MODES_SUM == mode
+    }
+}
 
 /// A value of the state word.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -183,19 +209,19 @@ impl Slot<'_> {
         Word(self.state.load(Ordering::Relaxed)).is_live()
     }
 
-    /// Claims the slot if it is free, writes the record and publishes: PENDING, behind a full fence. `index` is the slot's own.
+    /// Claims the slot if it is free, writes the record and publishes: PENDING, behind a full fence.
     #[inline]
-    pub(super) fn occupy(self, index: usize, entry: &Entry, parts: Parts) -> Option<Receipt> {
+    pub(super) fn occupy(self, entry: &Entry, parts: Parts) -> bool {
         // Relaxed: the CAS decides.
         let word = Word(self.state.load(Ordering::Relaxed));
         if !word.is_free() {
-            return None;
+            return false;
         }
         let version = (word.0 & VERSION).wrapping_add(ONE_VERSION);
         // ORDERING (S2): Acquire, from the release of whoever was here before. It hands on what was done under that range to
         // whoever finds *this* request, and keeps the record's stores behind the claim.
         if self.state.compare_exchange(word.0, version | CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            return None;
+            return false;
         }
         // ORDERING (S3): a scan that reads any of the stores below reads, behind its own fence, a word no older than CLAIMED:
         // it notices that the record is of another version than the word that it began with.
@@ -204,9 +230,8 @@ impl Slot<'_> {
         self.record.last.store(entry.last, Ordering::Relaxed);
         self.record.owner.store(entry.owner, Ordering::Relaxed);
         // ORDERING (S1, S6): no plain store can be lost here: nobody else changes a CLAIMED word (INV-S1).
-        let word = version | parts.0 | entry.mode;
-        publish(self.state, word);
-        Some(Receipt::new(index, Word(word)))
+        publish(self.state, version | parts.0 | entry.mode);
+        true
     }
 
     /// Reads the slot if it is live in one of the modes `against` and meets `start..=last`, which touches `parts` of the node.
@@ -254,13 +279,14 @@ impl Slot<'_> {
         }
     }
 
-    /// Frees the slot if its word is still `held`: the whole of an uncontended release. No look before the CAS: that would fetch
-    /// the line twice, once to read and once to write.
+    /// Frees the slot if nobody waits for it: the whole of an uncontended release.
     #[inline]
-    fn free_unchanged(self, held: Word) -> bool {
+    fn free_unwatched(self) -> bool {
+        // Relaxed: the CAS decides.
+        let word = Word(self.state.load(Ordering::Relaxed));
         // ORDERING (S2): Release: what was done under the range is seen by whoever finds the slot free, or claimed anew.
-        !held.has(WAITERS)
-            && self.state.compare_exchange(held.0, held.freed().0, Ordering::Release, Ordering::Relaxed).is_ok()
+        !word.has(WAITERS)
+            && self.state.compare_exchange(word.0, word.freed().0, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
     /// Frees the slot; `true` if somebody waits for it and must be woken (INV-S3).
@@ -285,16 +311,15 @@ impl Slot<'_> {
     }
 }
 
-/// The slot of a live request, in the hands of whoever made the request. It is left by [`Placed::free_unchanged`] or
+/// The slot of a live request, in the hands of whoever made the request. It is left by [`Placed::free_unwatched`] or
 /// [`Placed::free`]; dropping it otherwise leaves the range locked for good.
 ///
 /// A node with a live slot is neither pruned nor freed (`prune`), and the tree outlives the request (the contract of
 /// [`Tree::place`](super::Tree::place)), so the node can be used without a pin for as long as the slot is not freed.
-pub(crate) struct Placed<R> {
-    node: NonNull<Node<R>>,
-    /// Which slot, and what a release expects to find there.
-    receipt: Receipt,
-}
+///
+/// One word, the node's address with the slot's index in its low bits, so that a guard fits into two registers: through memory
+/// it costs as much as another atomic operation. A request for no byte is in no node; its word is its mode's bit.
+pub(crate) struct Placed<R>(NonNull<Node<R>>);
 
 // SAFETY: a `Placed` is a pointer to a node that is kept in place by the slot itself; everything that it does there goes
 // through atomics, and `R` (the events) is shared between threads: hence `R: Send + Sync`.
@@ -302,10 +327,11 @@ unsafe impl<R: Send + Sync> Send for Placed<R> {}
 // SAFETY: as above; all methods that take `&self` are atomic operations.
 unsafe impl<R: Send + Sync> Sync for Placed<R> {}
 
-/// The place of the scanning request itself. By value, so that a request's own handle can stay in registers.
+/// The scanning request's own slot. By value, so that the request's handle can stay in a register.
 pub(crate) struct Own<R> {
     node: *const Node<R>,
     index: usize,
+    mode: u64,
 }
 
 impl<R> Clone for Own<R> {
@@ -316,42 +342,21 @@ impl<R> Clone for Own<R> {
 impl<R> Copy for Own<R> {}
 
 impl<R> Own<R> {
-    /// Which slot of `node` is the request's own, if any.
     #[inline]
-    pub(super) fn index_in(self, node: &Node<R>) -> Option<usize> {
-        ptr::eq(self.node, node).then_some(self.index)
-    }
-}
-
-/// A slot's index and the word that its request wrote there last, in one number, so that a [`Placed`] fits into two registers (it is
-/// on the path of every acquire, and through memory it costs as much as an atomic operation). The index takes the
-/// three bits of phases that a holder's word never shows.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Receipt(u64);
-
-impl Receipt {
-    const INDEX_SHIFT: u32 = CLAIMED.ilog2();
-    const INDEX: u64 = CLAIMED | QUEUING | QUEUED;
-
-    #[inline]
-    fn new(index: usize, word: Word) -> Receipt {
-        debug_assert!(!word.has(Receipt::INDEX));
-        Receipt(word.0 | (index as u64) << Receipt::INDEX_SHIFT)
+    pub(super) fn is_in(self, node: &Node<R>) -> bool {
+        ptr::eq(self.node, node)
     }
 
-    #[inline]
     pub(super) fn index(self) -> usize {
-        ((self.0 & Receipt::INDEX) >> Receipt::INDEX_SHIFT) as usize
+        self.index
     }
 
+    /// The bit of its mode.
     #[inline]
-    fn word(self) -> Word {
-        Word(self.0 & !Receipt::INDEX)
+    pub(super) fn mode(self) -> u64 {
+        self.mode
     }
 }
-
-const _: () =
-    assert!(Receipt::INDEX == 0b111 << Receipt::INDEX_SHIFT && SLOTS <= 8, "an index fits into three adjacent bits");
 
 /// What became of a request that found no blocker left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -362,30 +367,72 @@ pub(crate) enum Grant {
     LookAgain,
 }
 
+/// The low bits of a node's address, which are free to hold an index.
+const LOW: usize = align_of::<Node<()>>() - 1;
+const _: () = assert!(SLOTS <= LOW && MODES as usize <= LOW);
+
 impl<R: Room> Placed<R> {
     #[inline]
-    pub(super) fn new(node: &Node<R>, receipt: Receipt) -> Placed<R> {
-        Placed { node: NonNull::from(node), receipt }
+    pub(super) fn new(node: &Node<R>, index: usize) -> Placed<R> {
+        Placed(NonNull::from(node).map_addr(|addr| addr | index))
     }
 
-    fn node(&self) -> &Node<R> {
-        // SAFETY: the slot is live, so the node is neither pruned nor freed, and it is only ever shared (see the type).
-        unsafe { self.node.as_ref() }
+    /// A request for no byte in the mode of this bit.
+    pub(crate) fn nowhere(mode: u64) -> Placed<R> {
+        Placed(NonNull::dangling().with_addr(NonZero::new(mode as usize).expect("a mode's bit is set")))
     }
 
-    fn slot(&self) -> Slot<'_> {
-        self.node().slot(self.receipt.index())
-    }
-
-    /// Where this request is, for its own scans to pass over.
     #[inline]
-    pub(crate) fn own(&self) -> Own<R> {
-        Own { node: self.node.as_ptr(), index: self.receipt.index() }
+    fn is_nowhere(&self) -> bool {
+        self.0.addr().get() <= LOW
+    }
+
+    #[inline]
+    fn index(&self) -> usize {
+        self.0.addr().get() & LOW
+    }
+
+    #[inline]
+    fn node_ptr(&self) -> *const Node<R> {
+        self.0.as_ptr().map_addr(|addr| addr & !LOW)
+    }
+
+    #[inline]
+    fn node(&self) -> &Node<R> {
+        debug_assert!(!self.is_nowhere());
+        // SAFETY: the slot is live, so the node is neither pruned nor freed, and it is only ever shared (see the type).
+        unsafe { &*self.node_ptr() }.used()
+    }
+
+    #[inline]
+    fn slot(&self) -> Slot<'_> {
+        self.node().slot(self.index())
+    }
+
+    /// Where this request, of the mode with this bit, is: for its own scans to pass over.
+    #[inline]
+    pub(crate) fn own(&self, mode: u64) -> Own<R> {
+        Own { node: self.node_ptr(), index: self.index(), mode }
+    }
+
+    /// The range, inclusive; `None` if it is empty.
+    pub(crate) fn range(&self) -> Option<(u64, u64)> {
+        if self.is_nowhere() {
+            return None;
+        }
+        // Relaxed: written by this request, and by nobody else while it lives (INV-S1).
+        let (start, last, _) = self.slot().hint();
+        Some((start, last))
+    }
+
+    /// The mode's bit.
+    pub(crate) fn mode(&self) -> u64 {
+        if self.is_nowhere() { self.index() as u64 } else { self.slot().state.load(Ordering::Relaxed) & MODES }
     }
 
     #[cfg(test)]
     pub(super) fn shares_node_with(&self, other: &Placed<R>) -> bool {
-        self.node == other.node
+        ptr::eq(self.node_ptr(), other.node_ptr())
     }
 
     /// PENDING -> QUEUING: from now on this request draws a ticket, and is no holder.
@@ -399,27 +446,23 @@ impl<R: Room> Placed<R> {
         // Relaxed: S4 orders it.
         slot.record.ticket.store(ticket, Ordering::Relaxed);
         if slot.update(|word| word & !(QUEUING | WAITERS) | QUEUED).has(WAITERS) {
-            self.node().tell_room(self.receipt.index());
+            self.node().tell_room(self.index());
         }
     }
 
     /// QUEUED -> GRANTED, unless somebody asked for another scan.
     ///
     /// By CAS: a plain store would lose a `RESCAN` that arrives now, and with it the exclusion.
-    pub(crate) fn grant(&mut self) -> Grant {
-        let granted = |word| word & !QUEUED | GRANTED;
-        let before = self.slot().update(|word| if word & RESCAN != 0 { word & !RESCAN } else { granted(word) });
-        if before.has(RESCAN) {
-            return Grant::LookAgain;
-        }
-        self.receipt = Receipt::new(self.receipt.index(), Word(granted(before.0)));
-        Grant::Granted
+    pub(crate) fn grant(&self) -> Grant {
+        let before =
+            self.slot().update(|word| if word & RESCAN != 0 { word & !RESCAN } else { word & !QUEUED | GRANTED });
+        if before.has(RESCAN) { Grant::LookAgain } else { Grant::Granted }
     }
 
-    /// Frees the slot if nobody has touched its word since this request wrote it last. If it returns `true`, the node may be gone.
+    /// Frees the slot if nobody waits for it. If it returns `true`, the node may be gone.
     #[inline]
-    pub(crate) fn free_unchanged(&self) -> bool {
-        self.slot().free_unchanged(self.receipt.word())
+    pub(crate) fn free_unwatched(&self) -> bool {
+        self.is_nowhere() || self.slot().free_unwatched()
     }
 
     /// Frees the slot and wakes whoever waits for it.
@@ -427,14 +470,14 @@ impl<R: Room> Placed<R> {
     /// The pin keeps the node, which may be pruned as soon as the slot is free, until the wake-up is done.
     pub(crate) fn free(&self, _pin: &crate::reclaim::Pin) {
         let node = self.node();
-        if node.slot(self.receipt.index()).free() {
-            node.tell_room(self.receipt.index());
+        if node.slot(self.index()).free() {
+            node.tell_room(self.index());
         }
     }
 
-    /// The word, for `Debug`.
-    pub(crate) fn word(&self) -> Word {
-        Word(self.slot().state.load(Ordering::Relaxed))
+    /// The word, for `Debug`; `None` for no byte.
+    pub(crate) fn word(&self) -> Option<Word> {
+        (!self.is_nowhere()).then(|| Word(self.slot().state.load(Ordering::Relaxed)))
     }
 }
 
