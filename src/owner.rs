@@ -39,7 +39,7 @@ pub(crate) struct Visitor {
 
 impl Visitor {
     /// A thread of a test's own making, at its first sampled acquire.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn sampling(number: u64) -> Visitor {
         Visitor { thread: OwnerId(number * BLOCK), acquire: SAMPLE }
     }

@@ -430,7 +430,7 @@ impl<R: Room> Placed<R> {
         if self.is_nowhere() { self.index() as u64 } else { self.slot().state.load(Ordering::Relaxed) & MODES }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn shares_node_with(&self, other: &Placed<R>) -> bool {
         ptr::eq(self.node_ptr(), other.node_ptr())
     }

@@ -1,0 +1,543 @@
+//! The performance that the lock is to have, measured beside the others in one run: `cargo bench --bench pairs`.
+//!
+//! Criterion measures one thing after the other. Where a machine's speed changes meanwhile (other tenants, clock rates) that says little of
+//! their ratio. Here the contenders take turns, A B C A B C, each for a millisecond or a few; what is compared is always of the same
+//! round; and what is told is the median of the rounds' ratios, with the interval that holds the true median in 95 of 100 cases.
+//!
+//! One element = one pair, an acquire and its release; with two threads, by either of them.
+//!
+//! # Arguments
+//! - a word in front: only the contests whose name contains it;
+//! - `--test` (or no `--bench`, as `cargo test` calls it): everything once, for a moment;
+//! - `--count N [CONTENDER]`: makes N uncontended pairs on one thread and exits, for counting instructions. The difference between two
+//!   runs, divided by the difference in pairs, is free of what the program does besides:
+//!   ```text
+//!   cargo bench --bench pairs --no-run        # says where the program is
+//!   valgrind --tool=callgrind --callgrind-out-file=/dev/null PROGRAM --count 100000
+//!   valgrind --tool=callgrind --callgrind-out-file=/dev/null PROGRAM --count 200000
+//!   ```
+//!   An unknown CONTENDER prints the known ones. The default is `exclusive`.
+
+mod support;
+
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
+use indicatif::{ProgressBar, ProgressStyle};
+use range_lock::VecRangeLock;
+use spanlock::{RangeGuard, RangeLock, WholeFileLock};
+use std::fmt;
+use std::hint::black_box;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use support::{Crowd, PAGE, PLACE, Region, Section, deepen, release};
+
+const THREADS: usize = 2;
+
+/// What the command line asks for.
+enum Task {
+    Measure { only: Option<String>, effort: Effort },
+    Count { pairs: u64, contender: String },
+}
+
+/// How long to measure.
+#[derive(Clone, Copy)]
+struct Effort {
+    /// Rounds with one thread, and with two.
+    rounds: usize,
+    rounds_of_two: usize,
+    /// A contender's turn, with one thread and with two.
+    turn: Duration,
+    turn_of_two: Duration,
+    /// Ranges in the large crowd.
+    crowd: u64,
+}
+
+impl Effort {
+    const FULL: Effort = Effort {
+        rounds: 1000,
+        rounds_of_two: 150,
+        turn: Duration::from_millis(1),
+        turn_of_two: Duration::from_millis(8),
+        crowd: 100_000,
+    };
+    const TEST: Effort = Effort {
+        rounds: 2,
+        rounds_of_two: 1,
+        turn: Duration::from_micros(10),
+        turn_of_two: Duration::from_micros(100),
+        crowd: 1000,
+    };
+}
+
+fn main() -> ExitCode {
+    match task(std::env::args().skip(1)) {
+        Ok(Task::Measure { only, effort }) => measure(only.as_deref(), effort),
+        Ok(Task::Count { pairs, contender }) => return count(pairs, &contender),
+        Err(message) => {
+            eprintln!("{message}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Flags of other benches are passed over: `cargo bench -- ...` gives them to all.
+fn task(arguments: impl Iterator<Item = String>) -> Result<Task, String> {
+    let mut arguments = arguments.peekable();
+    let only = arguments.next_if(|first| !first.starts_with("--"));
+    let mut effort = Effort::TEST;
+    let mut testing = false;
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--bench" => effort = Effort::FULL,
+            "--test" => testing = true,
+            "--count" => {
+                let number = arguments.next().and_then(|number| number.parse().ok());
+                let pairs = number.ok_or("--count needs a number of pairs")?;
+                let contender = arguments.next().unwrap_or_else(|| "exclusive".to_owned());
+                return Ok(Task::Count { pairs, contender });
+            }
+            _ => {}
+        }
+    }
+    Ok(Task::Measure { only, effort: if testing { Effort::TEST } else { effort } })
+}
+
+/// Something that one thread does in turns with others: called with a number of pairs.
+struct Lone<'a> {
+    name: &'static str,
+    pairs: Box<dyn FnMut(u64) + 'a>,
+}
+
+impl<'a> Lone<'a> {
+    fn new<G>(name: &'static str, mut acquire: impl FnMut() -> G + 'a) -> Lone<'a> {
+        let pairs = move |pairs| {
+            for _ in 0..pairs {
+                release(acquire());
+            }
+        };
+        Lone { name, pairs: Box::new(pairs) }
+    }
+
+    fn time(&mut self, pairs: u64) -> Duration {
+        let start = Instant::now();
+        (self.pairs)(pairs);
+        start.elapsed()
+    }
+
+    /// How many pairs fill a turn.
+    fn pairs_in(&mut self, turn: Duration) -> u64 {
+        const FEW: u64 = 256;
+        self.time(FEW);
+        let nanos = self.time(FEW).as_nanos().max(1) as f64 / FEW as f64;
+        (turn.as_nanos() as f64 / nanos).ceil() as u64
+    }
+}
+
+/// Something that two threads do at the same time, in turns with other things: thread number `.0` makes pairs until the flag is set,
+/// and returns how many.
+struct Duo<'a> {
+    name: &'static str,
+    pairs: Box<UntilStopped<'a>>,
+}
+
+type UntilStopped<'a> = dyn Fn(u64, &AtomicBool) -> u64 + Sync + 'a;
+
+impl<'a> Duo<'a> {
+    fn new<G>(name: &'static str, section: Section, acquire: impl Fn(u64) -> G + Sync + 'a) -> Duo<'a> {
+        /// Pairs between two looks at the flag.
+        const BATCH: u64 = 32;
+        let pairs = move |thread, stop: &AtomicBool| {
+            let mut pairs = 0;
+            loop {
+                for _ in 0..BATCH {
+                    section.under(acquire(thread));
+                }
+                pairs += BATCH;
+                if stop.load(Ordering::Relaxed) {
+                    return pairs;
+                }
+            }
+        };
+        Duo { name, pairs: Box::new(pairs) }
+    }
+}
+
+/// What a contender took in each round: nanoseconds for a pair.
+struct Series {
+    contest: &'static str,
+    name: &'static str,
+    nanos: Vec<f64>,
+}
+
+/// Where results go, and the progress bar.
+struct Record<'a> {
+    only: Option<&'a str>,
+    effort: Effort,
+    series: Vec<Series>,
+    bar: ProgressBar,
+}
+
+impl Record<'_> {
+    fn wants(&self, contest: &str) -> bool {
+        self.only.is_none_or(|only| contest.contains(only))
+    }
+
+    fn begin(&mut self, contest: &'static str, names: impl Iterator<Item = &'static str>, rounds: usize) -> usize {
+        let first = self.series.len();
+        self.series.extend(names.map(|name| Series { contest, name, nanos: Vec::with_capacity(rounds) }));
+        self.bar.set_length(rounds as u64);
+        self.bar.set_position(0);
+        self.bar.set_message(contest);
+        first
+    }
+
+    /// One thread.
+    fn lone(&mut self, contest: &'static str, mut contenders: Vec<Lone<'_>>) {
+        let rounds = self.effort.rounds;
+        let first = self.begin(contest, contenders.iter().map(|lone| lone.name), rounds);
+        let pairs: Vec<_> = contenders.iter_mut().map(|lone| lone.pairs_in(self.effort.turn)).collect();
+        for _ in 0..rounds {
+            for (index, (lone, &pairs)) in contenders.iter_mut().zip(&pairs).enumerate() {
+                let nanos = lone.time(pairs).as_nanos() as f64 / pairs as f64;
+                self.series[first + index].nanos.push(nanos);
+            }
+            self.bar.inc(1);
+        }
+    }
+
+    /// Two threads, the same two in all turns: a lock learns which threads use it.
+    fn duo(&mut self, contest: &'static str, contenders: &[Duo<'_>]) {
+        /// The first round lets the locks take their shape.
+        const WARM_UP: usize = 1;
+        let rounds = self.effort.rounds_of_two;
+        let first = self.begin(contest, contenders.iter().map(|duo| duo.name), rounds);
+        let gate = Barrier::new(THREADS + 1);
+        let (turn, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        // Bits of an f64 each: pairs in a nanosecond.
+        let rates: [AtomicU64; THREADS] = [const { AtomicU64::new(0) }; THREADS];
+        let work = |thread: usize| {
+            loop {
+                gate.wait();
+                let Some(duo) = contenders.get(turn.load(Ordering::Relaxed)) else { return };
+                let start = Instant::now();
+                let pairs = (duo.pairs)(thread as u64, &stop);
+                let rate = pairs as f64 / start.elapsed().as_nanos().max(1) as f64;
+                rates[thread].store(rate.to_bits(), Ordering::Relaxed);
+                gate.wait();
+            }
+        };
+        let work = &work;
+        // The barrier orders all of these.
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                scope.spawn(move || work(thread));
+            }
+            for round in 0..WARM_UP + rounds {
+                for index in 0..contenders.len() {
+                    turn.store(index, Ordering::Relaxed);
+                    stop.store(false, Ordering::Relaxed);
+                    gate.wait();
+                    thread::sleep(self.effort.turn_of_two);
+                    stop.store(true, Ordering::Relaxed);
+                    gate.wait();
+                    let rate: f64 = rates.iter().map(|rate| f64::from_bits(rate.load(Ordering::Relaxed))).sum();
+                    if round >= WARM_UP {
+                        self.series[first + index].nanos.push(rate.recip());
+                    }
+                }
+                if round >= WARM_UP {
+                    self.bar.inc(1);
+                }
+            }
+            turn.store(usize::MAX, Ordering::Relaxed);
+            gate.wait();
+        });
+    }
+
+    fn find(&self, contest: &str, name: &str) -> Option<&Series> {
+        self.series.iter().find(|series| series.contest == contest && series.name == name)
+    }
+}
+
+/// The locks of one thread without others.
+#[derive(Debug)]
+struct Quiet {
+    range: RangeLock,
+    whole: WholeFileLock,
+    rwlock: parking_lot::RwLock<()>,
+    /// Locks parts of a vector.
+    vector: VecRangeLock<u8>,
+}
+
+impl Quiet {
+    fn new() -> Quiet {
+        let vector = VecRangeLock::new(vec![0; 4 * PAGE as usize]);
+        Quiet { range: RangeLock::new(), whole: WholeFileLock::new(), rwlock: parking_lot::RwLock::new(()), vector }
+    }
+
+    fn contenders(&self) -> Vec<Lone<'_>> {
+        let place = PLACE.start as usize..PLACE.end as usize;
+        vec![
+            Lone::new("exclusive", || self.range.exclusive(black_box(PLACE))),
+            Lone::new("rwlock-write", || self.rwlock.write()),
+            Lone::new("range-lock", move || self.vector.try_lock(black_box(place.clone())).expect("it is free")),
+            Lone::new("whole-exclusive", || self.whole.exclusive()),
+            Lone::new("whole-add", || self.whole.add()),
+            Lone::new("rwlock-read", || self.rwlock.read()),
+        ]
+    }
+}
+
+/// Only for counting: a pair below the root.
+fn below<'a>(locks: &'a [RangeLock; 3]) -> (Vec<Vec<RangeGuard<'a>>>, Vec<Lone<'a>>) {
+    let names = ["one-level", "two-levels", "three-levels"];
+    let held = locks.iter().zip(1..).map(|(lock, levels)| deepen(lock, levels)).collect();
+    let lone = |(name, lock): (&'static str, &'a RangeLock)| Lone::new(name, || lock.exclusive(black_box(PLACE)));
+    (held, names.into_iter().zip(locks).map(lone).collect())
+}
+
+fn count(pairs: u64, contender: &str) -> ExitCode {
+    let quiet = Quiet::new();
+    let locks = [const { RangeLock::new() }; 3];
+    let (held, deep) = below(&locks);
+    let mut known: Vec<_> = quiet.contenders().into_iter().chain(deep).collect();
+    let code = match known.iter_mut().find(|lone| lone.name == contender) {
+        Some(lone) => {
+            (lone.pairs)(pairs);
+            ExitCode::SUCCESS
+        }
+        None => {
+            let names: Vec<_> = known.iter().map(|lone| lone.name).collect();
+            eprintln!("no contender is called {contender}; there are: {}", names.join(", "));
+            ExitCode::FAILURE
+        }
+    };
+    drop(held);
+    code
+}
+
+const ONE: &str = "one thread";
+const CROWD: &str = "crowd";
+const WHOLE: &str = "whole file, two threads";
+const WHOLE_200: &str = "whole file, two threads, 200 ns";
+const DISJOINT: &str = "disjoint, two threads";
+const DISJOINT_200: &str = "disjoint, two threads, 200 ns";
+const DISJOINT_1000: &str = "disjoint, two threads, 1 us";
+
+fn measure(only: Option<&str>, effort: Effort) {
+    let style = ProgressStyle::with_template("[{bar:40}] {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(1).with_style(style.progress_chars("=> "));
+    let mut record = Record { only, effort, series: Vec::new(), bar };
+    if record.wants(ONE) {
+        record.lone(ONE, Quiet::new().contenders());
+    }
+    if record.wants(CROWD) {
+        crowd(&mut record);
+    }
+    for (contest, nanos) in [(WHOLE, 0), (WHOLE_200, 200)] {
+        if record.wants(contest) {
+            whole(&mut record, contest, Section::nanos(nanos));
+        }
+    }
+    for (contest, nanos) in [(DISJOINT, 0), (DISJOINT_200, 200), (DISJOINT_1000, 1000)] {
+        if record.wants(contest) {
+            disjoint(&mut record, contest, Section::nanos(nanos));
+        }
+    }
+    record.bar.finish_and_clear();
+    say(format_args!("{}\n\n{}", times(&record), verdicts(&record)));
+}
+
+fn crowd(record: &mut Record<'_>) {
+    let [few, many] = [Crowd { size: 100 }, Crowd { size: record.effort.crowd }];
+    let locks = [RangeLock::new(), RangeLock::new()];
+    let held = [few.gather(&locks[0]), many.gather(&locks[1])];
+    let outside = |name, lock| Lone::new(name, move || RangeLock::exclusive(lock, black_box(PLACE)));
+    let gap = |name, lock, crowd: Crowd| {
+        let gap = crowd.middle_gap();
+        Lone::new(name, move || RangeLock::exclusive(lock, black_box(gap.clone())))
+    };
+    let random = |name, lock, crowd: Crowd| {
+        let mut random = fastrand::Rng::with_seed(2);
+        Lone::new(name, move || RangeLock::exclusive(lock, crowd.random_gap(&mut random)))
+    };
+    let contenders = vec![
+        outside("outside, few", &locks[0]),
+        outside("outside, many", &locks[1]),
+        gap("gap, few", &locks[0], few),
+        gap("gap, many", &locks[1], many),
+        random("random gaps, few", &locks[0], few),
+        random("random gaps, many", &locks[1], many),
+    ];
+    record.lone(CROWD, contenders);
+    drop(held);
+}
+
+fn whole(record: &mut Record<'_>, contest: &'static str, section: Section) {
+    let ours = WholeFileLock::new();
+    let theirs = parking_lot::RwLock::new(());
+    let contenders = [Duo::new("add", section, |_| ours.add()), Duo::new("rwlock-read", section, |_| theirs.read())];
+    record.duo(contest, &contenders);
+}
+
+/// One lock and two private ones, with no neighbours and with some.
+fn disjoint(record: &mut Record<'_>, contest: &'static str, section: Section) {
+    const NAMES: [(u64, &str, &str); 3] = [
+        (0, "one lock", "private locks"),
+        (100, "one lock, 100 held", "private locks, 100 held"),
+        (1000, "one lock, 1000 held", "private locks, 1000 held"),
+    ];
+    let regions = [Region { thread: 0 }, Region { thread: 1 }];
+    let locks: Vec<_> = NAMES.iter().map(|_| [const { RangeLock::new() }; 1 + THREADS]).collect();
+    let (mut contenders, mut held) = (Vec::new(), Vec::new());
+    for ([shared, private @ ..], (neighbours, together, apart)) in locks.iter().zip(NAMES) {
+        for (region, private) in regions.iter().zip(private) {
+            held.push(region.pile_up(shared, neighbours));
+            held.push(region.pile_up(private, neighbours));
+        }
+        let page = |thread| black_box(Region { thread }.page());
+        contenders.push(Duo::new(together, section, move |thread| shared.exclusive(page(thread))));
+        contenders.push(Duo::new(apart, section, move |thread| private[thread as usize].exclusive(page(thread))));
+    }
+    record.duo(contest, &contenders);
+    drop(held);
+}
+
+/// What is asked of a ratio.
+#[derive(Clone, Copy)]
+enum Limit {
+    /// Of times: at most this.
+    AtMost(f64),
+    /// Of speeds: at least this.
+    AtLeast(f64),
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Limit::AtMost(most) => write!(f, "time at most {most}"),
+            Limit::AtLeast(least) => write!(f, "speed at least {least}"),
+        }
+    }
+}
+
+/// What the measured ratio says of a limit.
+fn verdict(limit: Limit, ratio: Median) -> &'static str {
+    let (met, unclear) = match limit {
+        Limit::AtMost(most) => (ratio.high <= most, ratio.low <= most),
+        Limit::AtLeast(least) => (ratio.low >= least, ratio.high >= least),
+    };
+    match (met, unclear) {
+        (true, _) => "met",
+        (false, true) => "unclear",
+        (false, false) => "MISSED",
+    }
+}
+
+/// Contest, ours, theirs, what is asked. "No slower" is asked with the tolerance that the shared lock has against private ones.
+const TARGETS: [(&str, &str, &str, Limit); 20] = [
+    (ONE, "exclusive", "rwlock-write", Limit::AtMost(2.5)),
+    (ONE, "exclusive", "range-lock", Limit::AtMost(1.0)),
+    (ONE, "whole-exclusive", "rwlock-write", Limit::AtMost(2.5)),
+    (ONE, "whole-add", "rwlock-read", Limit::AtMost(2.5)),
+    (CROWD, "outside, many", "outside, few", Limit::AtMost(2.0)),
+    (CROWD, "gap, many", "gap, few", Limit::AtMost(2.0)),
+    (CROWD, "random gaps, many", "random gaps, few", Limit::AtMost(2.0)),
+    (WHOLE, "add", "rwlock-read", Limit::AtMost(2.5)),
+    (WHOLE_200, "add", "rwlock-read", Limit::AtMost(2.5)),
+    (DISJOINT, "one lock", "private locks", Limit::AtLeast(0.9)),
+    (DISJOINT, "one lock, 100 held", "private locks, 100 held", Limit::AtLeast(0.9)),
+    (DISJOINT, "one lock, 1000 held", "private locks, 1000 held", Limit::AtLeast(0.9)),
+    (DISJOINT, "one lock, 100 held", "one lock", Limit::AtLeast(0.9)),
+    (DISJOINT, "one lock, 1000 held", "one lock", Limit::AtLeast(0.9)),
+    (DISJOINT_200, "one lock", "private locks", Limit::AtLeast(0.9)),
+    (DISJOINT_200, "one lock, 1000 held", "private locks, 1000 held", Limit::AtLeast(0.9)),
+    (DISJOINT_200, "one lock, 1000 held", "one lock", Limit::AtLeast(0.9)),
+    (DISJOINT_1000, "one lock", "private locks", Limit::AtLeast(0.9)),
+    (DISJOINT_1000, "one lock, 1000 held", "private locks, 1000 held", Limit::AtLeast(0.9)),
+    (DISJOINT_1000, "one lock, 1000 held", "one lock", Limit::AtLeast(0.9)),
+];
+
+/// A median, and the 95 % confidence interval around it.
+#[derive(Clone, Copy)]
+struct Median {
+    low: f64,
+    middle: f64,
+    high: f64,
+}
+
+impl Median {
+    fn of(values: impl Iterator<Item = f64>) -> Median {
+        let mut sorted: Vec<f64> = values.collect();
+        sorted.sort_by(f64::total_cmp);
+        let n = sorted.len();
+        // The rank of the true median is binomial: n/2, with a deviation of sqrt(n)/2.
+        let off = (n as f64).sqrt().round() as usize;
+        let at = |rank: usize| sorted[rank.min(n - 1)];
+        Median { low: at((n / 2).saturating_sub(off)), middle: at(n / 2), high: at(n / 2 + off) }
+    }
+}
+
+/// What was measured, plainly.
+fn times(record: &Record<'_>) -> Table {
+    let mut table = table(["", "", "ns for a pair", "fastest round"]);
+    let mut contest = "";
+    for series in &record.series {
+        let median = Median::of(series.nanos.iter().copied()).middle;
+        let fastest = series.nanos.iter().copied().fold(f64::INFINITY, f64::min);
+        let group = if series.contest == contest { "" } else { series.contest };
+        table.add_row([group.to_owned(), series.name.to_owned(), format!("{median:.1}"), format!("{fastest:.1}")]);
+        contest = series.contest;
+    }
+    align_right(table, 2..4)
+}
+
+/// What was asked, and what came of it.
+fn verdicts(record: &Record<'_>) -> Table {
+    let mut table = table(["target", "asked", "measured", "95 %", "", "rounds"]);
+    for (contest, ours, theirs, limit) in TARGETS {
+        let (Some(ours), Some(theirs)) = (record.find(contest, ours), record.find(contest, theirs)) else { continue };
+        let rounds = ours.nanos.iter().zip(&theirs.nanos);
+        let ratio = match limit {
+            Limit::AtMost(_) => Median::of(rounds.map(|(ours, theirs)| ours / theirs)),
+            Limit::AtLeast(_) => Median::of(rounds.map(|(ours, theirs)| theirs / ours)),
+        };
+        // A few rounds say nothing.
+        let tested = ours.nanos.len() <= Effort::TEST.rounds;
+        table.add_row([
+            format!("{contest}: {} / {}", ours.name, theirs.name),
+            limit.to_string(),
+            format!("{:.2}", ratio.middle),
+            format!("{:.2} to {:.2}", ratio.low, ratio.high),
+            if tested { "not measured" } else { verdict(limit, ratio) }.to_owned(),
+            ours.nanos.len().to_string(),
+        ]);
+    }
+    align_right(table, 2..4)
+}
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    /// A line under the header, and nothing else.
+    const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+    let mut table = Table::new();
+    table.load_style(STYLE);
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header);
+    table
+}
+
+fn align_right(mut table: Table, columns: std::ops::Range<usize>) -> Table {
+    for column in table.column_iter_mut().skip(columns.start).take(columns.len()) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// Prints; whoever closes the pipe early wants no more of it.
+fn say(text: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
