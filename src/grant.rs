@@ -21,7 +21,7 @@
 //!
 //! # Invariants
 //! - INV-G1: a live request's slot is freed exactly once, by dropping its [`Live`].
-//! - INV-G2: nobody parks while pinned. This is the only room that pins.
+//! - INV-G2: nobody parks, and no waker is called, while pinned. This is the only room that pins.
 //! - INV-G3: who parks has listened, and has then set WAITERS in the very word that made it wait.
 //!
 //! # Source
@@ -74,6 +74,16 @@ impl Ask {
     }
 }
 
+/// Ends a pin, and only then wakes whoever waited for a slot that was given up under it: a waker is foreign code.
+#[inline]
+fn unpin(pin: LazyPin) {
+    let owes = pin.owes_wakes();
+    drop(pin);
+    if owes {
+        wait::deliver();
+    }
+}
+
 /// A published request. Dropping it is the release, or the cancellation.
 struct Live(Placed<Bells>);
 
@@ -88,8 +98,11 @@ impl Live {
 
     #[cold]
     fn free_and_wake(&self) {
+        let pin = LazyPin::new();
         // Pinned *before* the slot is freed: from then on the node may be pruned, and the wake-up needs it.
-        self.0.free(LazyPin::new().get());
+        self.0.free(pin.get());
+        drop(pin);
+        wait::deliver();
     }
 }
 
@@ -134,11 +147,9 @@ pub(crate) unsafe fn acquire(tree: &Tree, ask: &Ask, visitor: Visitor) -> Held {
     let pin = LazyPin::new();
     // SAFETY: the caller's promise, word by word.
     let live = unsafe { Live::publish(tree, ask, visitor, &pin) };
-    if ask.is_clear(tree, Some(live.0.own(ask.entry.mode)), &pin) {
-        return Held(live);
-    }
-    drop(pin);
-    Waiter::queue(live, ask).wait(tree)
+    let clear = ask.is_clear(tree, Some(live.0.own(ask.entry.mode)), &pin);
+    unpin(pin);
+    if clear { Held(live) } else { Waiter::queue(live, ask).wait(tree) }
 }
 
 /// Waits until the range is granted or `deadline` has passed.
@@ -169,7 +180,9 @@ pub(crate) unsafe fn try_acquire(tree: &Tree, ask: &Ask, visitor: Visitor) -> Op
     }
     // SAFETY: the caller's promise, word by word.
     let live = unsafe { Live::publish(tree, ask, visitor, &pin) };
-    ask.is_clear(tree, Some(live.0.own(ask.entry.mode)), &pin).then(|| Held(live))
+    let clear = ask.is_clear(tree, Some(live.0.own(ask.entry.mode)), &pin);
+    unpin(pin);
+    clear.then(|| Held(live))
 }
 
 /// How a request leaves its doorway.
@@ -186,11 +199,9 @@ pub(crate) unsafe fn enter(tree: &Tree, ask: &Ask, visitor: Visitor) -> Doorway 
     let pin = LazyPin::new();
     // SAFETY: the caller's promise, word by word.
     let live = unsafe { Live::publish(tree, ask, visitor, &pin) };
-    if ask.is_clear(tree, Some(live.0.own(ask.entry.mode)), &pin) {
-        return Doorway::Granted(Held(live));
-    }
-    drop(pin);
-    Doorway::Queued(Waiter::queue(live, ask))
+    let clear = ask.is_clear(tree, Some(live.0.own(ask.entry.mode)), &pin);
+    unpin(pin);
+    if clear { Doorway::Granted(Held(live)) } else { Doorway::Queued(Waiter::queue(live, ask)) }
 }
 
 /// A queued request. Dropping it gives the place in the queue up.
@@ -225,6 +236,7 @@ impl Waiter {
         live.0.start_queuing();
         let ticket = owner::next_ticket();
         live.0.queue(ticket);
+        wait::deliver();
         Waiter { listener: None, live, ask: *ask, ticket }
     }
 
@@ -259,7 +271,10 @@ impl Waiter {
         // Listen first, then ask to be told (INV-G3).
         let (bells, index) = blocker.room();
         let listener = bells.listen(index);
-        if blocker.ask_for_wake() { Turn::Wait(listener) } else { Turn::LookAgain }
+        let will_hear = blocker.ask_for_wake();
+        // Before the listener goes, which may wake others.
+        drop(pin);
+        if will_hear { Turn::Wait(listener) } else { Turn::LookAgain }
     }
 
     #[cold]
@@ -277,6 +292,8 @@ impl Waiter {
         loop {
             match self.look(tree, Patience::Spin) {
                 Turn::Mine => return Some(Held(self.live)),
+                // Newcomers that come and go can make it look again and again.
+                Turn::LookAgain if Instant::now() >= deadline => return None,
                 Turn::LookAgain => {}
                 Turn::Wait(listener) => {
                     if listener.wait_until(deadline) == Woken::TimedOut {

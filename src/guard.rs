@@ -77,6 +77,18 @@ impl<L: LockRef, O> Guard<L, O> {
     }
 }
 
+/// Does nothing itself: dropping `held` is the release. But it makes a guard count as a user of its lock while it is dropped, so that
+/// the compiler refuses a lock that goes first:
+/// ```compile_fail,E0597
+/// let guard;
+/// let lock = spanlock::RangeLock::new();
+/// guard = lock.add(..);
+/// ```
+impl<L: LockRef, O> Drop for Guard<L, O> {
+    #[inline]
+    fn drop(&mut self) {}
+}
+
 impl<L: LockRef, O> fmt::Debug for Guard<L, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Guard");

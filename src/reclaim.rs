@@ -8,43 +8,34 @@
 //! hide a missing one. `--cfg spanlock_epoch` puts the real epoch into the model; there a freed node is *written*, so that loom
 //! reports whoever still reads it.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 
 /// A pin taken when it is first needed: a request that stays in the root never needs one.
 #[derive(Debug, Default)]
-pub(crate) struct LazyPin(OnceCell<Pin>);
+pub(crate) struct LazyPin {
+    pin: OnceCell<Pin>,
+    /// Somebody was notified under this pin, and must be woken when it has ended.
+    owes_wakes: Cell<bool>,
+}
 
 impl LazyPin {
     pub(crate) const fn new() -> LazyPin {
-        LazyPin(OnceCell::new())
+        LazyPin { pin: OnceCell::new(), owes_wakes: Cell::new(false) }
     }
 
     #[inline]
     pub(crate) fn get(&self) -> &Pin {
-        self.0.get_or_init(Pin::new)
-    }
-}
-
-/// Part of a node on the real epoch in a model: read by whoever uses the node, written when it is freed.
-#[cfg(all(loom, spanlock_epoch))]
-#[derive(Debug)]
-pub(crate) struct Canary(loom::cell::UnsafeCell<()>);
-
-#[cfg(all(loom, spanlock_epoch))]
-impl Canary {
-    pub(crate) fn new() -> Canary {
-        Canary(loom::cell::UnsafeCell::new(()))
+        self.pin.get_or_init(Pin::new)
     }
 
-    pub(crate) fn read(&self) {
-        self.0.with(|_| ());
+    /// Notes that a wake-up may be due when the pin has ended.
+    pub(crate) fn owe_wakes(&self) {
+        self.owes_wakes.set(true);
     }
-}
 
-#[cfg(all(loom, spanlock_epoch))]
-impl Drop for Canary {
-    fn drop(&mut self) {
-        self.0.with_mut(|_| ());
+    #[inline]
+    pub(crate) fn owes_wakes(&self) -> bool {
+        self.owes_wakes.get()
     }
 }
 

@@ -225,6 +225,17 @@ impl<L: LockRef> Acquire<L> {
     }
 }
 
+/// Does nothing itself, but makes the future a user of its lock while it is dropped, as for [`Guard`]:
+/// ```compile_fail,E0597
+/// use spanlock::{Mode, RangeLock};
+/// let mut future;
+/// let lock = RangeLock::new();
+/// future = std::future::IntoFuture::into_future(lock.request(.., Mode::Add));
+/// ```
+impl<L: LockRef> Drop for Acquire<L> {
+    fn drop(&mut self) {}
+}
+
 impl<L: LockRef> fmt::Debug for Acquire<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match (&self.state, &self.request) {

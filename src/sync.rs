@@ -15,9 +15,14 @@ pub(crate) use std::{
 };
 
 #[cfg(loom)]
-pub(crate) use loom::{
-    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence},
-    thread_local,
+mod model;
+#[cfg(loom)]
+pub(crate) use {
+    loom::{
+        sync::atomic::{Ordering, fence},
+        thread_local,
+    },
+    model::{AtomicBool, AtomicPtr, AtomicU64},
 };
 
 /// Atomics that only advise: see the header.

@@ -17,11 +17,15 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 #[cfg(loom)]
-use model::{Event, EventListener, deliver};
+pub(crate) use model::deliver;
+#[cfg(loom)]
+use model::{Event, EventListener};
+#[cfg(not(loom))]
+pub(crate) use relay::deliver;
 #[cfg(not(loom))]
 use {
     event_listener::{Event, EventListener, Listener as _},
-    relay::{Relay, deliver},
+    relay::Relay,
     std::{future::Future, pin::Pin, sync::OnceLock, thread},
 };
 
@@ -49,10 +53,9 @@ impl<const N: usize> Events<N> {
         }
     }
 
-    /// Wakes all that listen to `slot`.
+    /// Wakes all that listen to `slot`: threads now, tasks at the next [`deliver`] of this thread.
     pub(crate) fn notify(&self, slot: usize) {
         self.0[slot].notify(usize::MAX);
-        deliver();
     }
 }
 

@@ -2,6 +2,7 @@
 //! everybody else is woken.
 
 use spanlock::{Acquire, Mode, RangeLock};
+use std::cell::RefCell;
 use std::future::{Future, IntoFuture};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -121,4 +122,54 @@ fn a_waker_that_panics_costs_nobody_else_the_wake_up() {
     assert!(panicked.is_err(), "the panic reaches whoever released");
     assert_eq!((quiet.calls(), loud.calls()), (2, 1));
     assert!(futures.iter_mut().all(|future| poll(future, Waker::noop()).is_ready()));
+}
+
+#[test]
+fn a_guard_may_outlast_its_thread_in_a_thread_local() {
+    thread_local! {
+        static LAST: RefCell<Option<spanlock::ArcRangeGuard>> = const { RefCell::new(None) };
+    }
+    let lock = Arc::new(RangeLock::new());
+    let holder = lock.request_arc(.., Mode::Exclusive).wait();
+    let other = Arc::new(Mutex::new(Some(ask(&lock, Mode::Add))));
+    let act = Act::new({
+        let other = Arc::clone(&other);
+        move || drop(other.lock().unwrap().take())
+    });
+    let mut first = ask(&lock, Mode::Add);
+    assert!(poll(&mut first, &act.clone().into()).is_pending());
+    assert!(poll(other.lock().unwrap().as_mut().unwrap(), Waker::noop()).is_pending());
+    // The release, and with it the wakers, run among the destructors of that thread's thread-locals.
+    std::thread::spawn(move || LAST.with(|last| *last.borrow_mut() = Some(holder))).join().unwrap();
+    assert_eq!(act.calls(), 1);
+    assert!(poll(&mut first, Waker::noop()).is_ready());
+}
+
+#[test]
+fn no_waker_is_called_while_the_epoch_is_pinned() {
+    let pinned = Arc::new(AtomicUsize::new(0));
+    let act = Act::new({
+        let pinned = Arc::clone(&pinned);
+        move || _ = pinned.fetch_add(usize::from(crossbeam_epoch::is_pinned()), Ordering::SeqCst)
+    });
+    let lock = Arc::new(RangeLock::new());
+    // So many that the root is full, and those that follow are below it, where a release needs a pin.
+    let crowd: Vec<_> = (0..20).map(|at| lock.request_arc(at..=at, Mode::Block).wait()).collect();
+    assert!(lock.heap_nodes() > 0);
+    let ask = |mode| lock.request_arc(100..200, mode).into_future();
+    let holder = lock.request_arc(100..200, Mode::Block).wait();
+    let (mut cancelled, mut behind, mut last) = (ask(Mode::Exclusive), ask(Mode::Block), ask(Mode::Add));
+    for future in [&mut cancelled, &mut behind, &mut last] {
+        assert!(poll(future, &act.clone().into()).is_pending());
+    }
+    drop(cancelled);
+    assert_eq!(act.calls(), 1, "the cancelled one wakes the one behind it");
+    let behind = poll(&mut behind, Waker::noop());
+    assert!(behind.is_ready());
+    drop(behind);
+    drop(holder);
+    assert!(act.calls() > 1, "the releases wake the last one");
+    assert!(poll(&mut last, Waker::noop()).is_ready());
+    assert_eq!(pinned.load(Ordering::SeqCst), 0);
+    drop(crowd);
 }

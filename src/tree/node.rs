@@ -11,7 +11,8 @@
 //!
 //! # Invariants
 //! - INV-N1: a live request in a node's slot lies within the node's span. It need not be in the deepest possible node, so nothing ever moves.
-//! - INV-N2: a child's span lies within the parent's cell that points to it; a chained node has the span of the node that it is chained to.
+//! - INV-N2: exactly one link leads to a node that is not removed. A child's span lies within the cell whose link leads to it; a chained
+//!   node has the span of the node that it is chained to, or takes its place.
 //! - INV-N3: spans are powers of [`CELLS`], like the root's. So two disjoint spans in one cell always have a common one, in that
 //!   cell, that puts them into different cells: a node can be spliced in above any child.
 //! - INV-N4: a link that carries [`FROZEN`] is changed by nobody but the pruner that froze it.
@@ -232,8 +233,13 @@ impl<R> Node<R> {
     #[inline]
     pub(super) fn is_alone(&self) -> bool {
         // Without a branch for each: this is on every path.
-        let links = self.header.children.iter().chain([&self.header.overflow]);
-        links.fold(0, |any, link| any | link.load().0.addr()) == 0
+        self.links().fold(0, |any, link| any | link.load().0.addr()) == 0
+    }
+
+    /// Its children's links, and its chain's.
+    #[inline]
+    pub(super) fn links(&self) -> impl Iterator<Item = &Link<R>> {
+        self.header.children.iter().chain([&self.header.overflow])
     }
 
     /// The nodes chained to this one.
@@ -251,17 +257,20 @@ impl<R> Node<R> {
         self.states.iter().zip(&self.records).map(|(state, record)| Slot { state, record })
     }
 
-    /// Whether one look at the state words tells that nothing here concerns a scan for the modes `against`: no slot is live in one of
-    /// them, or none is live but the scanner's own, of mode `own`.
+    /// Whether one look at the state words tells that nothing here concerns a scan of `start..=last` for the modes `against`: no slot
+    /// is live in one of them, or none in a part of the span that the range touches, or none but the scanner's own, of mode `own`.
     ///
     /// ORDERING (S2): Acquire: a slot that is seen free is passed over without another look.
     #[inline]
-    pub(super) fn is_clear(&self, against: u64, own: Option<u64>) -> bool {
+    pub(super) fn is_clear(&self, start: u64, last: u64, against: u64, own: Option<u64>) -> bool {
         let words = self.states.iter().map(|state| state.load(Ordering::Acquire));
         match own {
             Some(mode) if against & mode != 0 => words.fold(Sum::ZERO, Sum::plus).is_only(mode),
             // Its own mode does not concern it.
-            _ => words.fold(0, |any, word| any | word) & against == 0,
+            _ => {
+                let any = words.fold(0, |any, word| any | word);
+                any & against == 0 || !self.parts(start, last).are_in(any)
+            }
         }
     }
 

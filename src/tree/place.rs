@@ -56,11 +56,12 @@ impl<R: Room> Tree<R> {
                 return Placed::new(&self.root, index);
             }
         }
-        self.place_below(entry, visitor, pin.get())
+        self.place_below(entry, visitor, pin)
     }
 
     /// The common case below the root: the deepest node has room.
-    fn place_below(&self, entry: &Entry, visitor: Visitor, pin: &Pin) -> Placed<R> {
+    fn place_below(&self, entry: &Entry, visitor: Visitor, lazy: &LazyPin) -> Placed<R> {
+        let pin = lazy.get();
         let mut node = &self.root;
         while let Some(cell) = node.cell_around(entry.start, entry.last) {
             match node.child(cell).load().node(pin) {
@@ -70,7 +71,11 @@ impl<R: Room> Tree<R> {
         }
         match node.occupy_unless_frozen(entry, visitor.home(), pin) {
             Occupied::Slot(index) => Placed::new(node, index),
-            Occupied::Full | Occupied::Frozen => self.make_room(entry, visitor, pin),
+            Occupied::Full | Occupied::Frozen => {
+                // A withdrawal from a frozen node notifies.
+                lazy.owe_wakes();
+                self.make_room(entry, visitor, pin)
+            }
         }
     }
 

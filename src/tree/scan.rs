@@ -147,7 +147,7 @@ fn look<'t, R: Room>(
     visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     let own = own.filter(|own| own.is_in(node));
-    if node.is_clear(query.against, own.map(|own| own.mode())) {
+    if node.is_clear(query.start, query.last, query.against, own.map(|own| own.mode())) {
         return ControlFlow::Continue(());
     }
     let own = own.map(|own| own.index());

@@ -153,6 +153,12 @@ impl Parts {
         // Ones up to `last`, without those below `first`.
         Parts(((2 << last) - (1 << first)) << PARTS_SHIFT)
     }
+
+    /// Whether a word, or several OR-ed, touches any of them.
+    #[inline]
+    pub(super) fn are_in(self, words: u64) -> bool {
+        words & self.0 != 0
+    }
 }
 
 /// What a request says of itself in its slot. All accesses are Relaxed: S1, S3 and S4 order them.
@@ -239,7 +245,7 @@ impl Slot<'_> {
     pub(super) fn read(self, start: u64, last: u64, parts: Parts, against: u64) -> Option<Reading> {
         // ORDERING (S1, S2, S4): Acquire, so that the record is the one that this word speaks of, or a younger one.
         let word = Word(self.state.load(Ordering::Acquire));
-        if !word.has(against) || !word.has(parts.0) {
+        if !word.has(against) || !parts.are_in(word.0) {
             return None;
         }
         let its_start = self.record.start.load(Ordering::Relaxed);

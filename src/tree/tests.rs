@@ -192,6 +192,33 @@ fn chains_give_back_from_the_middle() {
 }
 
 #[test]
+fn steps_on_the_way_down_go_when_nobody_is_on_them() {
+    let tree = Bare::new();
+    // Nine requests in cells of their own at each level force the next level; only the deepest stay.
+    let deep: Vec<_> = (0..16_u64)
+        .map(|path| {
+            let at = path << 60;
+            let mut upper = Vec::new();
+            for level in (4..58).step_by(4).rev() {
+                upper.extend(
+                    (0..=SLOTS as u64)
+                        .map(|_| put(&tree, at + (1 << level), at + (1 << level), 1, Visitor::passing(1))),
+                );
+            }
+            let deepest = put(&tree, at, at, 2, Visitor::passing(1));
+            upper.iter().for_each(free);
+            deepest
+        })
+        .collect();
+    tree.trim(&LazyPin::new());
+    assert!(nodes(&tree) <= 32, "{} nodes for 16 requests", nodes(&tree));
+    assert_eq!(found(&tree, 0, u64::MAX), vec![2; 16]);
+    deep.iter().for_each(free);
+    tree.trim(&LazyPin::new());
+    assert_eq!(nodes(&tree), 0);
+}
+
+#[test]
 fn memory_follows_a_moving_window() {
     let tree = Bare::new();
     let mut window = std::collections::VecDeque::new();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Tasks are not modelled: nothing waits to be delivered.
-pub(super) fn deliver() {}
+pub(crate) fn deliver() {}
 
 #[derive(Debug)]
 struct Entry {

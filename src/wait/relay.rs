@@ -1,16 +1,18 @@
 //! Calling wakers outside of the lock under which they are found.
 //!
 //! `event-listener` holds a [`Relay`]'s waker in place of the task's. Called, it only puts the task's own waker on a list of the
-//! calling thread; whoever has notified an event, or left one, then calls [`deliver`], with no lock held.
+//! calling thread; whoever has notified an event, or left one, then calls [`deliver`], with no lock held and no pin.
 
 use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 use std::{mem, vec};
 
 thread_local! {
-    /// Wakers to be called as soon as this thread has left the event's lock.
-    static FOUND: RefCell<Vec<Waker>> = const { RefCell::new(Vec::new()) };
+    /// Wakers to be called as soon as this thread has left the event's lock. Never dropped, so that it is there for destructors of other
+    /// thread-locals too; nothing leaks, because whoever adds to it delivers, and an empty list owns nothing.
+    static FOUND: ManuallyDrop<RefCell<Vec<Waker>>> = const { ManuallyDrop::new(RefCell::new(Vec::new())) };
 }
 
 /// Stands between an event and a task.
@@ -33,13 +35,8 @@ impl Target {
 
 impl Wake for Target {
     fn wake(self: Arc<Self>) {
-        let Some(waker) = self.replace(None) else { return };
-        let mut waker = Some(waker);
-        let _ = FOUND.try_with(|found| found.borrow_mut().extend(waker.take()));
-        // This thread is ending and has no list any more: better under the lock than never.
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        let waker = self.replace(None);
+        FOUND.with(|found| found.borrow_mut().extend(waker));
     }
 }
 
@@ -62,8 +59,8 @@ impl Relay {
 }
 
 /// Calls the wakers that this thread has found.
-pub(super) fn deliver() {
-    let found = FOUND.try_with(|found| mem::take(&mut *found.borrow_mut())).unwrap_or_default();
+pub(crate) fn deliver() {
+    let found = FOUND.with(|found| mem::take(&mut *found.borrow_mut()));
     if !found.is_empty() {
         Delivery(found.into_iter()).finish();
     }
