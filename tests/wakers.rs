@@ -140,7 +140,14 @@ fn a_guard_may_outlast_its_thread_in_a_thread_local() {
     assert!(poll(&mut first, &act.clone().into()).is_pending());
     assert!(poll(other.lock().unwrap().as_mut().unwrap(), Waker::noop()).is_pending());
     // The release, and with it the wakers, run among the destructors of that thread's thread-locals.
-    std::thread::spawn(move || LAST.with(|last| *last.borrow_mut() = Some(holder))).join().unwrap();
+    let last_thing = move || {
+        LAST.with(|last| *last.borrow_mut() = Some(holder));
+        // Whatever the library keeps for this thread is made after `LAST`, hence dropped before it, if it is dropped.
+        let lock = Arc::new(RangeLock::new());
+        let _held = lock.request_arc(.., Mode::Exclusive).wait();
+        assert!(poll(&mut ask(&lock, Mode::Add), Waker::noop()).is_pending());
+    };
+    std::thread::spawn(last_thing).join().unwrap();
     assert_eq!(act.calls(), 1);
     assert!(poll(&mut first, Waker::noop()).is_ready());
 }
