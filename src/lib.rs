@@ -27,7 +27,7 @@
 //!   barges, `try_` included.
 //! - **Concurrent entering.** A request that conflicts with no earlier live one is granted without waiting for anybody.
 //! - **Nothing else blocks.** Disjoint ranges never wait for one another, not even for a thread that was descheduled in the middle of
-//!   an acquire or a release.
+//!   an acquire or a release. (Asking, granting and releasing are lock-free; falling asleep and waking somebody take a short mutex.)
 //! - **Cancel.** A request can be given up at any moment (deadline passed, future dropped); whoever waited for it goes on.
 //!
 //! Start at [`RangeLock`]; [`WholeFileLock`] is the same without ranges.

@@ -16,8 +16,9 @@ use std::sync::Arc;
 /// that conflict, the first to come is the first served. An owner never conflicts with itself, and the owner of a blocking call
 /// is its thread: the calls below can be nested.
 ///
-/// An idle lock is at most 512 bytes and owns no heap memory, and [`RangeLock::new`] is `const`, so a lock can be a `static` or lie in
-/// an inode. Give it 128-byte alignment's worth of room: it is aligned like its root node.
+/// A lock is 512 bytes, aligned to 128, and [`RangeLock::new`] is `const`, so a lock can be a `static` or lie in an inode. It owns no
+/// heap memory until threads meet in it: then it grows nodes, which are given back when they are not used, or by [`RangeLock::trim`]. Where
+/// somebody has had to wait, a list of sleepers stays until the lock is dropped (about 2 KiB at most, nodes on the heap apart).
 ///
 /// Ranges are in bytes, and anything that is `RangeBounds<u64>`: `0..4096`, `4096..`, `..`, `..=u64::MAX`, a [`ByteRange`].
 /// An empty range is granted at once and holds nothing.
@@ -156,9 +157,9 @@ impl RangeLock {
         Request::new(Arc::clone(self), ByteRange::new(range), mode)
     }
 
-    /// Gives the memory back that no live request needs. Never waits; other threads go on meanwhile.
+    /// Gives the nodes back that no live request needs. Never waits; other threads go on meanwhile.
     ///
-    /// Unused memory is given back bit by bit anyway, whenever the lock grows.
+    /// Unused nodes are given back bit by bit anyway, while the lock is used.
     pub fn trim(&self) {
         grant::trim(&self.tree);
     }

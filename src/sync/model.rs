@@ -4,6 +4,9 @@
 //! only. So a thread that loads a word and then changes it (as every loop around a compare-and-swap does) hides, by its own load, all loads
 //! of others that came before: that its change might come before those is never tried. Therefore each access here first stores
 //! to a companion of the atomic. Nobody loads that, so it orders nothing; but loom takes any two stores for dependent, and tries both orders.
+//!
+//! Relaxed accesses have no companion: they are looks ahead of a compare-and-swap, which has one; and records, whose readers look at a
+//! word before and behind, and that has one.
 
 use loom::sync::atomic::{self, AtomicU8, Ordering};
 
@@ -22,21 +25,23 @@ macro_rules! traced {
                 Self { atomic: <$inner>::new(value), companion: AtomicU8::new(0) }
             }
 
-            fn traced(&self) -> &$inner {
-                self.companion.store(0, Ordering::Relaxed);
+            fn traced(&self, order: Ordering) -> &$inner {
+                if order != Ordering::Relaxed {
+                    self.companion.store(0, Ordering::Relaxed);
+                }
                 &self.atomic
             }
 
             pub(crate) fn load(&self, order: Ordering) -> $value {
-                self.traced().load(order)
+                self.traced(order).load(order)
             }
 
             pub(crate) fn store(&self, value: $value, order: Ordering) {
-                self.traced().store(value, order);
+                self.traced(order).store(value, order);
             }
 
             pub(crate) fn swap(&self, value: $value, order: Ordering) -> $value {
-                self.traced().swap(value, order)
+                self.traced(order).swap(value, order)
             }
 
             pub(crate) fn compare_exchange(
@@ -46,7 +51,7 @@ macro_rules! traced {
                 success: Ordering,
                 failure: Ordering,
             ) -> Result<$value, $value> {
-                self.traced().compare_exchange(from, to, success, failure)
+                self.traced(success).compare_exchange(from, to, success, failure)
             }
 
             pub(crate) fn compare_exchange_weak(
@@ -56,7 +61,7 @@ macro_rules! traced {
                 success: Ordering,
                 failure: Ordering,
             ) -> Result<$value, $value> {
-                self.traced().compare_exchange_weak(from, to, success, failure)
+                self.traced(success).compare_exchange_weak(from, to, success, failure)
             }
         }
     };

@@ -2,7 +2,7 @@
 //!
 //! # Promise
 //! [`Tree::place`] publishes a request; [`Tree::scan`] visits every live request that meets a range. Of two requests that both
-//! place themselves and then scan, at least one sees the other. No step waits for another thread.
+//! place themselves and then scan, at least one sees the other. No step waits for another thread, unless a [`Room`] does.
 //!
 //! # Shape
 //! A radix tree over `u64` of fixed fan-out. A node covers an aligned power-of-two span, cut into equal cells, with a few slots for
