@@ -1,0 +1,240 @@
+//! Promise: the rooms of the house. Each source file names only the crate modules and the outside crates that this table allows
+//! it, so that arrows point downwards and what is dangerous stays in one place.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What is named nowhere but where the table says so.
+const FENCED: &[&str] = &[
+    "std::sync::atomic",
+    "std::sync",
+    "std::thread",
+    "loom",
+    "crossbeam_epoch",
+    "crossbeam_utils",
+    "event_listener",
+    "smallvec",
+];
+
+/// (file, crate modules that it may name, fenced crates that it may name). `std::sync` includes `std::sync::atomic`.
+const ROOMS: &[(&str, &[&str], &[&str])] = &[
+    ("lib.rs", &["error", "guard", "lock", "mode", "range", "request", "whole"], &[]),
+    // Facts: plain values, which know nothing else.
+    ("range.rs", &[], &[]),
+    ("mode.rs", &[], &[]),
+    ("error.rs", &[], &[]),
+    ("owner.rs", &["sync"], &["crossbeam_utils"]),
+    // Platform.
+    ("sync.rs", &[], &["std::sync", "std::thread", "loom"]),
+    ("sync/model.rs", &[], &["loom"]),
+    // loom there: only the memory that a model gives back.
+    ("reclaim.rs", &[], &["crossbeam_epoch", "loom"]),
+    // Mechanisms: blind to each other. The tree knows no waiting and no fairness.
+    ("tree/mod.rs", &["reclaim", "sync"], &[]),
+    ("tree/node.rs", &["reclaim", "sync"], &[]),
+    ("tree/slot.rs", &["reclaim", "sync"], &[]),
+    ("tree/place.rs", &["owner", "reclaim", "sync"], &[]),
+    ("tree/scan.rs", &["reclaim", "sync"], &["smallvec"]),
+    ("tree/prune.rs", &["reclaim", "sync"], &["smallvec"]),
+    // The parking itself is `std`'s, or a model's.
+    ("wait.rs", &["sync"], &["event_listener", "std::sync", "std::thread"]),
+    ("wait/relay.rs", &[], &["std::sync"]),
+    ("wait/model.rs", &["sync"], &["std::sync", "loom"]),
+    // Protocol.
+    ("grant.rs", &["mode", "owner", "range", "reclaim", "sync", "tree", "wait"], &[]),
+    // Surface. `std::sync` there is `Arc`.
+    ("request.rs", &["error", "grant", "guard", "lock", "mode", "owner", "range"], &["std::sync"]),
+    ("guard.rs", &["grant", "lock", "mode", "range", "request"], &["std::sync"]),
+    ("lock.rs", &["grant", "guard", "mode", "range", "request", "sync"], &["std::sync"]),
+    ("whole.rs", &["guard", "lock", "mode", "request", "sync"], &[]),
+];
+
+/// Words that only some rooms may say: taking a pin, and retiring a node.
+const WORDS: &[(&str, &[&str])] = &[
+    ("crossbeam_epoch::pin(", &["reclaim.rs"]),
+    ("LazyPin::new(", &["grant.rs", "reclaim.rs"]),
+    (".retire(", &["tree/prune.rs", "tree/node.rs", "reclaim.rs"]),
+];
+
+/// Models and tests are not the library: files and folders of these names are not checked. (`wait/model.rs` and
+/// `sync/model.rs` are checked: stand-ins that a model of the library runs on.)
+const OUTSIDE: &[&str] = &["models", "tests"];
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("the folder can be read") {
+        let path = entry.expect("the folder can be read").path();
+        let outside = path.file_stem().is_some_and(|name| OUTSIDE.iter().any(|outside| name == *outside));
+        match path.is_dir() {
+            _ if outside => {}
+            true => files(&path, found),
+            false if path.extension().is_some_and(|extension| extension == "rs") => found.push(path),
+            false => {}
+        }
+    }
+}
+
+/// The code of a file: without comments, without its tests (from `#[cfg(test)]` on), and with every path in one piece:
+/// `use a::{b, c::{d, e}};` names `a::b`, `a::c::d` and `a::c::e`.
+fn code(text: &str) -> String {
+    let lines = text.lines().take_while(|line| line.trim() != "#[cfg(test)]");
+    lines.map(|line| line.find("//").map_or(line, |comment| &line[..comment])).collect::<Vec<_>>().join("\n")
+}
+
+/// Every `use` of the code, one path each, without spaces.
+fn uses(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = code;
+    while let Some(at) = rest.find("use ") {
+        let starts_word =
+            rest[..at].chars().next_back().is_none_or(|before| !before.is_alphanumeric() && before != '_');
+        rest = &rest[at + 4..];
+        if !starts_word {
+            continue;
+        }
+        let Some(end) = rest.find(';') else { break };
+        let tree: String = rest[..end].chars().filter(|c| !c.is_whitespace()).collect();
+        expand("", &tree, &mut found);
+    }
+    found
+}
+
+fn expand(prefix: &str, tree: &str, found: &mut Vec<String>) {
+    let (mut depth, mut start) = (0, 0);
+    let mut parts = Vec::new();
+    for (at, c) in tree.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(&tree[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&tree[start..]);
+    for part in parts.into_iter().filter(|part| !part.is_empty()) {
+        match part.split_once('{') {
+            Some((head, rest)) => {
+                expand(&format!("{prefix}{head}"), rest.strip_suffix('}').unwrap_or(rest), found);
+            }
+            None => found.push(format!("{prefix}{part}")),
+        }
+    }
+}
+
+/// Whether `path` occurs in `code` as a whole path of its own, not as the end of another.
+fn names(code: &str, path: &str) -> bool {
+    code.match_indices(path).any(|(at, _)| {
+        let before = code[..at].chars().next_back();
+        let after = code[at + path.len()..].chars().next();
+        let part_of_a_word = |c: char| c.is_alphanumeric() || c == '_';
+        let fits = |c: Option<char>| c.is_none_or(|c| !part_of_a_word(c));
+        fits(before) && before != Some(':') && fits(after)
+    })
+}
+
+/// The crate modules that a file names, from wherever: `crate::x`, or `super::x` in a file of the top level.
+fn modules(code: &str, uses: &[String], file: &str) -> BTreeSet<String> {
+    let paths = uses.iter().map(String::as_str).collect::<Vec<_>>().join("\n") + "\n" + code;
+    let mut found = BTreeSet::new();
+    let mut prefixes = vec!["crate::"];
+    if file.contains('/') {
+        prefixes.push("super::super::");
+    }
+    for prefix in prefixes {
+        for (at, _) in paths.match_indices(prefix) {
+            let rest = &paths[at + prefix.len()..];
+            let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if !name.is_empty() {
+                found.insert(name);
+            }
+        }
+    }
+    // The folder's own rooms.
+    if let Some((folder, _)) = file.split_once('/') {
+        found.remove(folder);
+    }
+    found
+}
+
+/// What is wrong with one file; nothing, if it keeps to its room.
+fn check(file: &str, text: &str, modules_allowed: &[&str], fenced_allowed: &[&str]) -> Vec<String> {
+    let code = code(text);
+    let uses = uses(&code);
+    let mut wrong = Vec::new();
+    for module in modules(&code, &uses, file) {
+        if !modules_allowed.contains(&module.as_str()) {
+            wrong.push(format!("{file} names crate::{module}"));
+        }
+    }
+    for fenced in FENCED {
+        let named = names(&code, fenced) || uses.iter().any(|path| names(path, fenced));
+        let allowed =
+            fenced_allowed.iter().any(|allowed| fenced == allowed || fenced.starts_with(&format!("{allowed}::")));
+        if named && !allowed && !attribute_only(&code, fenced) {
+            wrong.push(format!("{file} names {fenced}"));
+        }
+    }
+    for (word, allowed) in WORDS {
+        if code.contains(word) && !allowed.contains(&file) {
+            wrong.push(format!("{file} says {word}"));
+        }
+    }
+    wrong
+}
+
+/// `cfg(loom)` chooses code and names no crate.
+fn attribute_only(code: &str, fenced: &str) -> bool {
+    let without = code.replace("cfg(loom)", "").replace("not(loom)", "").replace("cfg(not(loom))", "");
+    fenced == "loom" && !without.match_indices("loom").any(|(at, _)| without[at + 4..].starts_with("::"))
+}
+
+#[test]
+fn every_file_keeps_to_its_room() {
+    let root = source();
+    let mut found = Vec::new();
+    files(&root, &mut found);
+    let mut wrong = Vec::new();
+    let mut seen = BTreeSet::new();
+    for path in found {
+        let file = path.strip_prefix(&root).expect("it was found there").to_string_lossy().replace('\\', "/");
+        let text = fs::read_to_string(&path).expect("the file can be read");
+        match ROOMS.iter().find(|(name, ..)| *name == file) {
+            Some((_, modules, fenced)) => wrong.extend(check(&file, &text, modules, fenced)),
+            None => wrong.push(format!("{file} is not in the table: give it a room")),
+        }
+        seen.insert(file);
+    }
+    wrong.extend(ROOMS.iter().filter(|(name, ..)| !seen.contains(*name)).map(|(name, ..)| format!("{name} is gone")));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The check itself: what it must see, and what it must not mistake for something.
+#[test]
+fn the_check_sees_what_it_should() {
+    let seen = |text: &str| check("tree/node.rs", text, &["sync"], &[]).join("; ");
+    assert_eq!(seen("use crate::sync::{fence, Ordering};\n// crate::wait\n/// crate::grant loom::thread\n"), "");
+    assert_eq!(seen("#[cfg(loom)]\n#[cfg(all(loom, not(x)))]\nfn f() { my_loom(); crossbeam_epoch_like(); }"), "");
+    assert_eq!(seen("use super::slot::Slot;\nuse crate::tree::Tree;\n"), "");
+    assert_eq!(seen("use crate::wait::Event;"), "tree/node.rs names crate::wait");
+    assert_eq!(seen("use crate::{\n    sync::fence,\n    grant::{Held, Live},\n};"), "tree/node.rs names crate::grant");
+    assert_eq!(seen("fn f() { crate::wait::spin() }"), "tree/node.rs names crate::wait");
+    assert_eq!(seen("use super::super::wait;"), "tree/node.rs names crate::wait");
+    assert_eq!(seen("use std::{fmt, thread};"), "tree/node.rs names std::thread");
+    assert_eq!(seen("fn f() { std::thread::yield_now() }"), "tree/node.rs names std::thread");
+    assert_eq!(seen("use std::sync::Arc;"), "tree/node.rs names std::sync");
+    assert_eq!(seen("use event_listener::Event;"), "tree/node.rs names event_listener");
+    assert_eq!(seen("fn f(g: &crossbeam_epoch::Guard) {}"), "tree/node.rs names crossbeam_epoch");
+    assert_eq!(seen("#[cfg(loom)]\nuse loom::thread;"), "tree/node.rs names loom");
+    assert_eq!(seen("fn f() { LazyPin::new() }"), "tree/node.rs says LazyPin::new(");
+    assert_eq!(seen("fn f() {}\n#[cfg(test)]\nmod tests { use crate::wait; }"), "");
+    // `std::sync` brings its atomics along, and not the other way round.
+    assert!(check("wait.rs", "use std::sync::atomic::AtomicBool;", &[], &["std::sync"]).is_empty());
+    assert!(!check("wait.rs", "use std::sync::Mutex;", &[], &["std::sync::atomic"]).is_empty());
+}

@@ -1,0 +1,286 @@
+//! Promise: memory follows the live requests. Any number of ranges can be held at once; when they are gone, later use and
+//! `trim()` bring the lock back to its root, which is at most 512 bytes; a lock that is dropped leaves nothing behind.
+//!
+//! `SPANLOCK_RANGES` sets how many ranges are held at once (10^5).
+
+mod common;
+
+use common::alloc::{Counting, bytes};
+use common::poll::Hand;
+use fastrand::Rng;
+use parking_lot::Mutex;
+use spanlock::{Mode, RangeGuard, RangeLock, WholeFileLock};
+use std::sync::Arc;
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Bytes are counted for the whole process: tests that look at them run one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn ranges() -> u64 {
+    common::from_env("SPANLOCK_RANGES", common::by_build(30_000, 100_000)).max(1000)
+}
+
+/// Where the ranges of a crowd lie: range i of `count`, and a byte beside it that nobody holds.
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    /// 16 bytes of every 32, one after the other.
+    Dense,
+    /// Spread evenly over all of `u64`.
+    Even,
+    /// A few clusters far apart, of single bytes.
+    Clusters,
+}
+
+impl Layout {
+    fn range(self, i: u64, count: u64) -> (u64, u64) {
+        match self {
+            Layout::Dense => (32 * i, 32 * i + 15),
+            Layout::Even => {
+                let step = u64::MAX / count;
+                (i * step, i * step + step / 2)
+            }
+            Layout::Clusters => {
+                let start = (i % 7) * (u64::MAX / 7) + 2 * (i / 7);
+                (start, start)
+            }
+        }
+    }
+}
+
+/// `count` ranges held at once, in random order.
+fn hold(lock: &RangeLock, layout: Layout, count: u64) -> Vec<RangeGuard<'_>> {
+    let mut order: Vec<u64> = (0..count).collect();
+    Rng::with_seed(3).shuffle(&mut order);
+    let held = order.into_iter().map(|i| {
+        let (start, last) = layout.range(i, count);
+        lock.request(start..=last, Mode::ALL[i as usize % 3]).wait()
+    });
+    held.collect()
+}
+
+#[test]
+fn very_many_ranges_are_held_at_once_and_each_is_found() {
+    let _alone = ALONE.lock();
+    let count = ranges();
+    for layout in [Layout::Dense, Layout::Even, Layout::Clusters] {
+        let lock = RangeLock::new();
+        let guards = hold(&lock, layout, count);
+        // At least one node for so many: the count below means something.
+        assert!(lock.heap_nodes() as u64 > count / 64, "{} nodes for {count} ranges", lock.heap_nodes());
+        let refused = |byte: u64, mode| {
+            let mut hand = Hand::new(lock.request(byte..=byte, mode));
+            hand.poll().is_pending()
+        };
+        for i in 0..count {
+            let (start, last) = layout.range(i, count);
+            let mode = Mode::ALL[i as usize % 3];
+            for asked in [start, last] {
+                assert!(refused(asked, Mode::Exclusive), "{layout:?}: range {i} is not found");
+            }
+            assert!(!refused(last + 1, Mode::Exclusive), "{layout:?}: the byte behind range {i} is nobody's");
+            if i % 16 == 0 {
+                for asked in Mode::ALL {
+                    assert_eq!(
+                        refused(start, asked),
+                        !common::together(mode, asked),
+                        "{layout:?}: range {i}, {asked:?}"
+                    );
+                }
+            }
+        }
+        let mut whole = Hand::new(lock.request(.., Mode::Add));
+        whole.pending();
+        drop(guards);
+        assert!(whole.woken(), "{layout:?}: the whole file is free, and nobody said so");
+        drop(whole.ready());
+        lock.trim();
+        assert_eq!(lock.heap_nodes(), 0, "{layout:?}");
+    }
+}
+
+/// 10^6 ranges (with the default crowd) in waves: the tree does not grow from wave to wave, and goes back to its root.
+#[test]
+fn waves_of_ranges_leave_only_the_root() {
+    let _alone = ALONE.lock();
+    let count = ranges();
+    let lock = RangeLock::new();
+    let mut most = Vec::new();
+    for wave in 0..10 {
+        let layout = [Layout::Dense, Layout::Even, Layout::Clusters][wave % 3];
+        let guards = hold(&lock, layout, count);
+        most.push(lock.heap_nodes());
+        drop(guards);
+    }
+    // The same layout needs about the same: what the waves before left is used again or given back.
+    for (early, late) in most.iter().zip(&most[3..]) {
+        assert!(*late < 3 * early + 100, "nodes in use from wave to wave: {most:?}");
+    }
+    lock.trim();
+    assert_eq!(lock.heap_nodes(), 0);
+    assert!(lock.try_exclusive(..).is_some());
+}
+
+/// Use alone gives memory back too, without `trim()`: a crowd that is gone does not stay for good. In small crowds somewhere else,
+/// which need nodes of their own, and in pairs of acquire and release, which need none.
+#[test]
+fn later_use_gives_memory_back() {
+    let _alone = ALONE.lock();
+    for crowded in [false, true] {
+        let lock = RangeLock::new();
+        drop(hold(&lock, Layout::Even, 2000));
+        let before = lock.heap_nodes();
+        assert!(before > 2000 / 64);
+        // The pruner visits a leaf in about a thousand acquires, and each leaf twice; so this is more than enough.
+        let enough = 8 * 1024 * before as u64;
+        let mut acquires = 0;
+        let mut rng = Rng::with_seed(5);
+        while lock.heap_nodes() >= before / 4 {
+            assert!(acquires < enough, "{before} nodes before, {} after {acquires} acquires", lock.heap_nodes());
+            let place = if crowded { rng.u64(0..1 << 40) } else { 0 };
+            for _ in 0..100 {
+                let crowd = (0..if crowded { 40 } else { 1 }).map(|i| lock.add(place + i..place + i + 1));
+                acquires += crowd.collect::<Vec<_>>().len() as u64;
+            }
+        }
+    }
+}
+
+#[test]
+fn trim_keeps_what_is_held_and_what_waits() {
+    let _alone = ALONE.lock();
+    let lock = RangeLock::new();
+    let count = 2000;
+    let mut guards = hold(&lock, Layout::Even, count);
+    let mut rng = Rng::with_seed(11);
+    rng.shuffle(&mut guards);
+    let mut waiting: Vec<_> =
+        guards.iter().step_by(50).map(|g| Hand::new(lock.request(g.range(), Mode::Exclusive))).collect();
+    waiting.iter_mut().for_each(Hand::pending);
+    while !guards.is_empty() {
+        guards.truncate(guards.len() * 3 / 4);
+        lock.trim();
+        for guard in &guards {
+            let mut hand = Hand::new(lock.request(guard.range(), Mode::Exclusive));
+            assert!(hand.poll().is_pending(), "{guard:?} was lost by trim()");
+        }
+    }
+    // Every one of them was woken by the release it waited for, and found its way through the trimmed tree.
+    for hand in &mut waiting {
+        assert!(hand.woken());
+        drop(hand.ready());
+    }
+    drop(waiting);
+    lock.trim();
+    assert_eq!(lock.heap_nodes(), 0);
+}
+
+#[test]
+fn an_idle_lock_is_small_and_owns_no_heap() {
+    let _alone = ALONE.lock();
+    assert!(size_of::<RangeLock>() <= 512, "{} bytes", size_of::<RangeLock>());
+    assert!(size_of::<WholeFileLock>() <= 512);
+    let (allocations, lock) = common::alloc::allocations(RangeLock::new);
+    assert_eq!(allocations, 0);
+    assert_eq!(lock.heap_nodes(), 0);
+}
+
+static FILE: RangeLock = RangeLock::new();
+static WHOLE: WholeFileLock = WholeFileLock::new();
+const _: RangeLock = RangeLock::new();
+
+/// A `static` lock, with guards that live as long as anything.
+#[test]
+fn a_static_lock_works() {
+    let guard: RangeGuard<'static> = FILE.exclusive(0..10);
+    let whole: RangeGuard<'static> = WHOLE.add();
+    let other =
+        std::thread::spawn(|| (FILE.try_add(9..10).is_none(), FILE.try_add(10..).is_some(), WHOLE.try_add().is_some()));
+    assert_eq!(other.join().expect("a try does not panic"), (true, true, true));
+    drop((guard, whole));
+    assert!(FILE.try_exclusive(..).is_some() && WHOLE.try_exclusive().is_some());
+}
+
+/// A tree that grows and goes again, some times over; says how many nodes it had. Each time what was removed before is reclaimed, that
+/// of other locks too.
+fn grow_and_trim(rounds: usize) -> usize {
+    let lock = RangeLock::new();
+    let mut nodes = 0;
+    for _ in 0..rounds {
+        let guards = hold(&lock, Layout::Even, 2000);
+        nodes = lock.heap_nodes();
+        drop(guards);
+        lock.trim();
+        assert_eq!(lock.heap_nodes(), 0);
+    }
+    nodes
+}
+
+/// Nodes that were removed are freed, not only forgotten.
+#[test]
+fn removed_nodes_are_freed() {
+    let _alone = ALONE.lock();
+    // What other tests left to be reclaimed would hide what this one leaves.
+    let nodes = grow_and_trim(50);
+    let before = bytes();
+    grow_and_trim(50);
+    let grown = bytes() - before;
+    // A node has some hundreds of bytes. Those of a few rounds may wait to be reclaimed, those of fifty may not.
+    assert!(grown < 4096 * nodes as isize, "{grown} bytes more after 50 rounds of {nodes} nodes");
+}
+
+/// Grown trees, with requests in them whose guards were leaked: the lock's drop frees every node.
+#[test]
+fn a_dropped_lock_leaves_nothing_behind() {
+    let _alone = ALONE.lock();
+    let count = 10_000;
+    let round = || {
+        let lock = RangeLock::new();
+        hold(&lock, Layout::Even, count).into_iter().for_each(std::mem::forget);
+        hold(&lock, Layout::Clusters, count).into_iter().for_each(drop);
+        // Somebody waited here: what was made for it goes too.
+        let mut waiter = Hand::new(lock.request(.., Mode::Exclusive));
+        waiter.pending();
+        drop(waiter);
+        let before = bytes();
+        drop(lock);
+        before - bytes()
+    };
+    grow_and_trim(50);
+    let freed = round();
+    assert!(freed > 8 * count as isize, "the drop freed {freed} bytes of a tree with {count} ranges");
+    let before = bytes();
+    let rounds = 10;
+    for _ in 0..rounds {
+        round();
+    }
+    let grown = bytes() - before;
+    // What was unlinked and waits for other threads to move on may still be there: about a round's worth, never ten.
+    assert!(grown < 2 * freed, "{grown} bytes more after {rounds} rounds of {freed}");
+}
+
+/// Locks come and go by the thousand (one per open file), some of them through an `Arc` that a guard keeps alive.
+#[test]
+fn many_locks_leave_nothing_behind() {
+    let _alone = ALONE.lock();
+    let round = || {
+        for i in 0..1000_u64 {
+            let lock = Arc::new(RangeLock::new());
+            let guard = lock.request_arc(i..i + 10, Mode::Exclusive).wait();
+            let mut waiter = Hand::new(lock.request_arc(.., Mode::Add));
+            waiter.pending();
+            drop(lock);
+            drop(guard);
+            assert!(waiter.woken());
+            drop(waiter.ready());
+        }
+    };
+    grow_and_trim(50);
+    round();
+    let before = bytes();
+    (0..10).for_each(|_| round());
+    let grown = bytes() - before;
+    // One lock is 512 bytes; one in fifty leaked would show.
+    assert!(grown < 100_000, "{grown} bytes more after 10,000 locks");
+}
