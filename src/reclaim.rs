@@ -39,6 +39,29 @@ impl LazyPin {
     }
 }
 
+/// Part of a node on the real epoch in a model: read by whoever uses the node, written when it is freed.
+#[cfg(all(loom, spanlock_epoch))]
+#[derive(Debug)]
+pub(crate) struct Canary(loom::cell::UnsafeCell<()>);
+
+#[cfg(all(loom, spanlock_epoch))]
+impl Canary {
+    pub(crate) fn new() -> Canary {
+        Canary(loom::cell::UnsafeCell::new(()))
+    }
+
+    pub(crate) fn read(&self) {
+        self.0.with(|_| ());
+    }
+}
+
+#[cfg(all(loom, spanlock_epoch))]
+impl Drop for Canary {
+    fn drop(&mut self) {
+        self.0.with_mut(|_| ());
+    }
+}
+
 #[cfg(any(not(loom), spanlock_epoch))]
 mod imp {
     /// While it lives, nothing that was reachable when it was taken is freed.
@@ -97,6 +120,11 @@ mod imp {
         pub(crate) unsafe fn retire<T: 'static>(&self, _object: *mut T) {}
 
         pub(crate) fn flush(&self) {}
+    }
+
+    /// So that unpinning is something that can be said.
+    impl Drop for Pin {
+        fn drop(&mut self) {}
     }
 }
 

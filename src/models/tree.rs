@@ -78,6 +78,14 @@ impl Stage {
         stage
     }
 
+    /// One in which the child is vacant, and only leads on to a node below it, where somebody is.
+    fn with_step() -> Arc<Stage> {
+        let stage = Stage::with_child();
+        stage.grow(exclusive(0, 0, 1));
+        stage.place(add(0, 0, 100));
+        stage
+    }
+
     /// One in which the root's slots are taken, by requests that nobody else meets.
     fn with_full_root() -> Arc<Stage> {
         let stage = Stage::new();
@@ -116,6 +124,12 @@ impl Stage {
             self.byte.touch(ask.mode);
         }
         free(placed);
+    }
+
+    /// No pruner has left a node half removed.
+    fn assert_can_be_emptied(&self) {
+        self.trim();
+        assert_eq!(self.tree.heap_nodes(LazyPin::new().get()), 0, "nodes that nobody can remove");
     }
 
     /// Whether a scan from the root finds the request of `who`.
@@ -296,9 +310,11 @@ fn a_claim_is_found_after_parent_and_child_were_pruned_by_two() {
         let stage = Stage::with_child();
         stage.grow(exclusive(0, 0, 1));
         let pruners = [spawn(&stage, Stage::trim), spawn(&stage, Stage::trim)];
-        stage.place(exclusive(0, 0, 2));
+        let placed = stage.place(exclusive(0, 0, 2));
         pruners.into_iter().for_each(|pruner| pruner.join().unwrap());
         assert!(stage.finds(2), "lost");
+        free(placed);
+        stage.assert_can_be_emptied();
     });
 }
 
@@ -374,6 +390,80 @@ fn a_claim_above_a_pruned_node_is_found() {
         stage.place(exclusive(0, 2, 2));
         pruner.join().unwrap();
         assert!(stage.finds(2), "lost");
+    });
+}
+
+/// The same; shape: a vacant node between the root and a node in use is taken out, while a request goes to it. Bound 3.
+#[test]
+fn a_claim_in_a_step_that_is_taken_out_is_found() {
+    check(3, || {
+        let stage = Stage::with_step();
+        let pruner = spawn(&stage, Stage::trim);
+        // Too wide for the node below.
+        stage.place(exclusive(MIDDLE / 2 - 1, MIDDLE / 2, 2));
+        pruner.join().unwrap();
+        assert!(stage.finds(2) && stage.finds(100), "lost");
+    });
+}
+
+/// The same; shape: such a node gets another child, and a request goes there. Bound 2.
+#[test]
+fn a_claim_below_a_step_that_is_taken_out_is_found() {
+    check(2, || {
+        let stage = Stage::with_step();
+        let pruner = spawn(&stage, Stage::trim);
+        let ask = exclusive(MIDDLE / 2, MIDDLE / 2, 2);
+        stage.grow(ask);
+        stage.place(ask);
+        pruner.join().unwrap();
+        assert!(stage.finds(2) && stage.finds(100), "lost");
+    });
+}
+
+/// The same; shape: such a node is taken out by one, and what is below it by another. Three threads, bound 1.
+#[test]
+fn a_claim_is_found_after_a_step_and_its_child_were_pruned_by_two() {
+    check(1, || {
+        let stage = Stage::with_child();
+        stage.grow(exclusive(0, 0, 1));
+        stage.grow(exclusive(0, 0, 1));
+        let pruners = [spawn(&stage, Stage::trim), spawn(&stage, Stage::trim)];
+        let placed = stage.place(exclusive(0, 0, 2));
+        pruners.into_iter().for_each(|pruner| pruner.join().unwrap());
+        assert!(stage.finds(2), "lost");
+        free(placed);
+        stage.assert_can_be_emptied();
+    });
+}
+
+/// Property: of two that publish and then scan, one sees the other. Shape: above one of them a node is taken out. Three threads, bound 1.
+#[test]
+fn one_of_two_sees_the_other_while_a_step_is_taken_out() {
+    check(1, || {
+        let stage = Stage::with_step();
+        // The one is too wide for the node below, and none meets who is there.
+        one_sees_the_other(&stage, exclusive(1, MIDDLE / 2, 2), exclusive(1, 1, 3), Some(Stage::trim));
+    });
+}
+
+/// The same; shape: a child goes, and the node of its chain takes its place, and gets a child of its own. Bound 2.
+#[test]
+fn one_of_two_sees_the_other_while_a_chain_takes_its_nodes_place() {
+    check(2, || {
+        let stage = Stage::with_child();
+        let quarter = MIDDLE / 2;
+        let [one, two, _chained] = [100, 101, 102].map(|who| stage.place(add(quarter - 1, quarter, who)));
+        free(one);
+        free(two);
+        let ask = exclusive(0, 0, 3);
+        let it = spawn(&stage, move |stage| {
+            stage.trim();
+            stage.grow(ask);
+            stage.place_and_look(ask)
+        });
+        let one_saw = stage.place_and_look(exclusive(0, 0, 2));
+        assert!(it.join().unwrap() | one_saw, "neither saw the other");
+        assert!(stage.finds(2) && stage.finds(3) && stage.finds(102), "lost");
     });
 }
 
