@@ -142,7 +142,7 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(3600)
 }
 
-/// Property: overlapping exclusive holders never coexist, and none sleeps for ever. Shape: the whole library, owners and guards too. Bound 3.
+/// Property: overlapping exclusive holders never coexist, and none sleeps for ever. Shape: the whole library, owners and guards too. Bound 2.
 #[test]
 fn exclusive_excludes_exclusive() {
     check(2, || {
@@ -160,7 +160,7 @@ fn exclusive_excludes_exclusive() {
 }
 
 /// Property: no grant to two, no lost wake-up (who was taken for a holder and then queues wakes whoever sleeps on it). Shape: two
-/// in the root that arrive together. Bound 4.
+/// in the root that arrive together. Bound 3.
 #[test]
 fn two_that_arrive_together_take_turns() {
     check(3, || {
@@ -172,7 +172,7 @@ fn two_that_arrive_together_take_turns() {
     });
 }
 
-/// The same; shape: one in the root, one in its child. Bound 4.
+/// The same; shape: one in the root, one in its child. Bound 2.
 #[test]
 fn two_in_parent_and_child_take_turns() {
     check(2, || {
@@ -184,7 +184,7 @@ fn two_in_parent_and_child_take_turns() {
     });
 }
 
-/// The same; shape: three; the first holds in the root, whose child takes what the root has no slot for. Three threads, bound 2.
+/// The same; shape: three; the first holds in the root, whose child takes what the root has no slot for. Three threads, bound 1.
 #[test]
 fn two_that_arrive_behind_a_holder_take_turns() {
     check(1, || {
@@ -239,7 +239,7 @@ fn a_release_in_a_child_wakes_who_registers() {
     });
 }
 
-/// The same; shape: two adders register on one holder, one in its node and one in a child, and go on together. Three threads, bound 2.
+/// The same; shape: two adders register on one holder, one in its node and one in a child, and go on together. Three threads, bound 1.
 #[test]
 fn a_release_wakes_two_who_register() {
     check(1, || {
@@ -254,7 +254,7 @@ fn a_release_wakes_two_who_register() {
     });
 }
 
-/// The same; shape: both are queued before, so that it is their registrations that race. Three threads, bound 3.
+/// The same; shape: both are queued before, so that it is their registrations that race. Three threads, bound 2.
 #[test]
 fn a_release_wakes_two_queued_adders() {
     check(2, || {
@@ -268,7 +268,7 @@ fn a_release_wakes_two_queued_adders() {
     });
 }
 
-/// Property: a `try_` that withdraws wakes whoever took it for a holder. Bound 4.
+/// Property: a `try_` that withdraws wakes whoever took it for a holder. Bound 3.
 #[test]
 fn a_try_that_withdraws_wakes_who_registered() {
     check(3, || {
@@ -328,7 +328,7 @@ fn a_cancel_wakes_who_registers() {
     });
 }
 
-/// Property: a deadline races with the grant: granted or gone, never both or neither, and who stands behind goes on. Three threads, bound 2.
+/// Property: a deadline races with the grant: granted or gone, never both or neither, and who stands behind goes on. Three threads, bound 1.
 #[test]
 fn a_deadline_races_with_the_grant() {
     check(1, || {
@@ -387,7 +387,7 @@ fn a_cancel_in_the_middle_loses_nobody() {
 }
 
 /// Property: a request that finished its doorway before another began is granted first. Shape: the second begins when it sees a flag that the
-/// first sets; the holder in front of both may leave at any time. Three threads, bound 2.
+/// first sets; the holder in front of both may leave at any time. Three threads, bound 1.
 #[test]
 fn who_came_first_is_first() {
     check(1, || {
@@ -448,7 +448,7 @@ fn nobody_barges() {
 
 /// Property: the ticket that decides belongs to the request that the scan looks at, not to the one that uses the slot next: of that one the
 /// scanner knows nothing yet, and would miss what the one before it wrote. Shape: two are queued; the first is granted, releases,
-/// and queues again while the second looks. Bound 3.
+/// and queues again while the second looks. Bound 2.
 #[test]
 fn a_ticket_of_the_next_request_is_not_believed() {
     check(2, || {
@@ -468,7 +468,7 @@ fn a_ticket_of_the_next_request_is_not_believed() {
 }
 
 /// Property: who waits is not put off by a newcomer elsewhere: a slot that is used again is not taken for the request that was in it before.
-/// Shape: the newcomer stays until the waiter was granted. Bound 4.
+/// Shape: the newcomer stays until the waiter was granted. Bound 3.
 #[test]
 fn who_waits_is_not_put_off_by_who_is_elsewhere() {
     check(3, || {
@@ -500,7 +500,7 @@ fn a_newcomer_is_behind_who_is_queued() {
 }
 
 /// Property: RESCAN between a queued request's scan and its grant makes it look again. Shape: a holder appears behind the back of a queued
-/// one, as a nested request will: publish, ask for the rescan, and hold if the other was still queued. Three threads, bound 3.
+/// one, as a nested request will: publish, ask for the rescan, and hold if the other was still queued. Three threads, bound 2.
 #[test]
 fn a_rescan_is_not_lost() {
     check(2, || {

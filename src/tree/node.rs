@@ -347,7 +347,7 @@ impl<R: Room> Node<R> {
     ///
     /// ORDERING (T2): the publication ends with a full fence, and so does freezing. Either that fence comes first, and the pruner
     /// finds the slot in use; or the pruner's does, and this load finds the node frozen.
-    #[inline]
+    #[inline(always)]
     pub(super) fn occupy_unless_frozen(&self, entry: &Entry, home: usize, _pin: &Pin) -> Occupied {
         let Some(index) = self.occupy(entry, home) else { return Occupied::Full };
         if self.header.frozen.load(Ordering::Acquire) {

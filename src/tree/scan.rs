@@ -139,7 +139,7 @@ fn look_along_chain<'t, R: Room>(
 }
 
 /// Visits what there is in the slots of one node.
-#[inline]
+#[inline(always)]
 fn look<'t, R: Room>(
     node: &'t Node<R>,
     query: &Query,
@@ -154,6 +154,7 @@ fn look<'t, R: Room>(
     look_closer(node, query, own, visit)
 }
 
+#[inline(never)]
 fn look_closer<'t, R: Room>(
     node: &'t Node<R>,
     query: &Query,
