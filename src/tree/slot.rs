@@ -299,7 +299,7 @@ impl Slot<'_> {
     pub(super) fn free(self) -> bool {
         // Relaxed: the version is this request's own, and nobody else changes it (INV-S1).
         let word = Word(self.state.load(Ordering::Relaxed));
-        // ORDERING: Release as in `free_unchanged` (S2); Acquire to find the listeners of whoever set WAITERS (S5).
+        // ORDERING: Release as in `free_unwatched` (S2); Acquire to find the listeners of whoever set WAITERS (S5).
         Word(self.state.swap(word.freed().0, Ordering::AcqRel)).has(WAITERS)
     }
 
