@@ -384,6 +384,9 @@ fn whole(record: &mut Record<'_>, contest: &'static str, section: Section) {
     record.duo(contest, &contenders);
 }
 
+/// Private locks whose pairs go as deep as those of two threads on one lock: what is left of the difference is interference.
+const AS_DEEP: &str = "private locks, as deep";
+
 /// One lock and two private ones, with no neighbours and with some.
 fn disjoint(record: &mut Record<'_>, contest: &'static str, section: Section) {
     const NAMES: [(u64, &str, &str); 3] = [
@@ -393,6 +396,7 @@ fn disjoint(record: &mut Record<'_>, contest: &'static str, section: Section) {
     ];
     let regions = [Region { thread: 0 }, Region { thread: 1 }];
     let locks: Vec<_> = NAMES.iter().map(|_| [const { RangeLock::new() }; 1 + THREADS]).collect();
+    let deep = [const { RangeLock::new() }; THREADS];
     let (mut contenders, mut held) = (Vec::new(), Vec::new());
     for ([shared, private @ ..], (neighbours, together, apart)) in locks.iter().zip(NAMES) {
         for (region, private) in regions.iter().zip(private) {
@@ -403,6 +407,9 @@ fn disjoint(record: &mut Record<'_>, contest: &'static str, section: Section) {
         contenders.push(Duo::new(together, section, move |thread| shared.exclusive(page(thread))));
         contenders.push(Duo::new(apart, section, move |thread| private[thread as usize].exclusive(page(thread))));
     }
+    // Two regions in one quarter of all bytes, and one node for both of them: the next level is each thread's own.
+    held.extend(deep.iter().map(|lock| deepen(lock, 2)));
+    contenders.push(Duo::new(AS_DEEP, section, |thread| deep[thread as usize].exclusive(black_box(PLACE))));
     record.duo(contest, &contenders);
     drop(held);
 }
@@ -439,7 +446,7 @@ fn verdict(limit: Limit, ratio: Median) -> &'static str {
 }
 
 /// Contest, ours, theirs, what is asked. "No slower" is asked with the tolerance that the shared lock has against private ones.
-const TARGETS: [(&str, &str, &str, Limit); 20] = [
+const TARGETS: [(&str, &str, &str, Limit); 21] = [
     (ONE, "exclusive", "rwlock-write", Limit::AtMost(2.5)),
     (ONE, "exclusive", "range-lock", Limit::AtMost(1.0)),
     (ONE, "whole-exclusive", "rwlock-write", Limit::AtMost(2.5)),
@@ -450,6 +457,7 @@ const TARGETS: [(&str, &str, &str, Limit); 20] = [
     (WHOLE, "add", "rwlock-read", Limit::AtMost(2.5)),
     (WHOLE_200, "add", "rwlock-read", Limit::AtMost(2.5)),
     (DISJOINT, "one lock", "private locks", Limit::AtLeast(0.9)),
+    (DISJOINT, "one lock", AS_DEEP, Limit::AtLeast(0.9)),
     (DISJOINT, "one lock, 100 held", "private locks, 100 held", Limit::AtLeast(0.9)),
     (DISJOINT, "one lock, 1000 held", "private locks, 1000 held", Limit::AtLeast(0.9)),
     (DISJOINT, "one lock, 100 held", "one lock", Limit::AtLeast(0.9)),
