@@ -29,8 +29,7 @@ use {
     std::{future::Future, pin::Pin, sync::OnceLock, thread},
 };
 
-/// How often a waiter looks before it sleeps. Some microseconds: a grant that a spinner picks up costs a tenth of a
-/// microsecond, one that goes through the system twenty or more.
+/// How often a waiter looks before it sleeps: for some microseconds, about as long as a wake-up through the system takes.
 const SPINS: u32 = 200;
 
 /// One event per slot of a node.

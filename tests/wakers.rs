@@ -43,19 +43,30 @@ fn poll(future: &mut Waiting, waker: &Waker) -> Poll<spanlock::ArcRangeGuard> {
     Pin::new(future).poll(&mut Context::from_waker(waker))
 }
 
+/// Two adders that sleep on one holder's slot. The first one's waker drops the second.
+struct Dropping {
+    first: Waiting,
+    act: Arc<Act<Box<dyn Fn() + Send + Sync>>>,
+    other: Arc<Mutex<Option<Waiting>>>,
+}
+
+impl Dropping {
+    fn behind_a_holder(lock: &Arc<RangeLock>) -> Dropping {
+        let other = Arc::new(Mutex::new(Some(ask(lock, Mode::Add))));
+        let dropped = Arc::clone(&other);
+        let act = Act::new(Box::new(move || drop(dropped.lock().unwrap().take())) as Box<dyn Fn() + Send + Sync>);
+        let mut first = ask(lock, Mode::Add);
+        assert!(poll(&mut first, &act.clone().into()).is_pending());
+        assert!(poll(other.lock().unwrap().as_mut().unwrap(), Waker::noop()).is_pending());
+        Dropping { first, act, other }
+    }
+}
+
 #[test]
 fn a_waker_may_drop_another_future_that_waits_for_the_same() {
     let lock = Arc::new(RangeLock::new());
     let holder = lock.request_arc(.., Mode::Exclusive).wait();
-    // Both adders sleep on the holder's slot; the first one's waker drops the second.
-    let other = Arc::new(Mutex::new(Some(ask(&lock, Mode::Add))));
-    let act = Act::new({
-        let other = Arc::clone(&other);
-        move || drop(other.lock().unwrap().take())
-    });
-    let mut first = ask(&lock, Mode::Add);
-    assert!(poll(&mut first, &act.clone().into()).is_pending());
-    assert!(poll(other.lock().unwrap().as_mut().unwrap(), Waker::noop()).is_pending());
+    let Dropping { mut first, act, other } = Dropping::behind_a_holder(&lock);
     drop(holder);
     assert_eq!(act.calls(), 1);
     assert!(other.lock().unwrap().is_none());
@@ -131,14 +142,7 @@ fn a_guard_may_outlast_its_thread_in_a_thread_local() {
     }
     let lock = Arc::new(RangeLock::new());
     let holder = lock.request_arc(.., Mode::Exclusive).wait();
-    let other = Arc::new(Mutex::new(Some(ask(&lock, Mode::Add))));
-    let act = Act::new({
-        let other = Arc::clone(&other);
-        move || drop(other.lock().unwrap().take())
-    });
-    let mut first = ask(&lock, Mode::Add);
-    assert!(poll(&mut first, &act.clone().into()).is_pending());
-    assert!(poll(other.lock().unwrap().as_mut().unwrap(), Waker::noop()).is_pending());
+    let Dropping { mut first, act, other } = Dropping::behind_a_holder(&lock);
     // The release, and with it the wakers, run among the destructors of that thread's thread-locals.
     let last_thing = move || {
         LAST.with(|last| *last.borrow_mut() = Some(holder));
@@ -149,6 +153,7 @@ fn a_guard_may_outlast_its_thread_in_a_thread_local() {
     };
     std::thread::spawn(last_thing).join().unwrap();
     assert_eq!(act.calls(), 1);
+    assert!(other.lock().unwrap().is_none());
     assert!(poll(&mut first, Waker::noop()).is_ready());
 }
 

@@ -41,7 +41,8 @@
 
 use super::node::{Node, SLOTS};
 use super::{Room, scan::Seen};
-use crate::sync::{AtomicU64, Ordering, fence, publish};
+use crate::reclaim::Pin;
+use crate::sync::{AtomicU64, Ordering, const_fn, fence, publish};
 use std::fmt;
 use std::num::NonZero;
 use std::ptr::{self, NonNull};
@@ -170,7 +171,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    crate::sync::const_fn! {
+    const_fn! {
         pub(super) const fn new() -> Record {
             Record { start: AtomicU64::new(0), last: AtomicU64::new(0), owner: AtomicU64::new(0), ticket: AtomicU64::new(0) }
         }
@@ -474,7 +475,7 @@ impl<R: Room> Placed<R> {
     /// Frees the slot and wakes whoever waits for it.
     ///
     /// The pin keeps the node, which may be pruned as soon as the slot is free, until the wake-up is done.
-    pub(crate) fn free(&self, _pin: &crate::reclaim::Pin) {
+    pub(crate) fn free(&self, _pin: &Pin) {
         let node = self.node();
         if node.slot(self.index()).free() {
             node.tell_room(self.index());
