@@ -1,16 +1,144 @@
 //! Every error type. Contention is never an error: it waits.
 
+use crate::mode::Mode;
+use crate::owner::OwnerId;
+use crate::range::ByteRange;
 use std::fmt;
 
-/// The deadline of a request passed before it was granted. The request has left the queue and holds nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a request was not granted. It has left the queue and holds nothing; what its owner held before, it still holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct TimedOut;
+pub enum AcquireError {
+    /// The deadline passed first.
+    TimedOut,
+    /// Granting it takes what only those could give who wait for its owner: see [`Deadlock`] for the remedy.
+    Deadlock(Deadlock),
+    /// Its own owner holds some of the bytes in a mode that conflicts, and the request was to [refuse](crate::Recursion::Refuse) that.
+    WouldRecurse {
+        /// What the owner holds.
+        held: ByteRange,
+        /// In which mode.
+        mode: Mode,
+    },
+}
 
-impl fmt::Display for TimedOut {
+impl fmt::Display for AcquireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the range was not granted before the deadline")
+        match self {
+            AcquireError::TimedOut => f.write_str("the range was not granted before the deadline"),
+            AcquireError::Deadlock(deadlock) => deadlock.fmt(f),
+            AcquireError::WouldRecurse { held, mode } => {
+                write!(
+                    f,
+                    "the owner holds {held} in mode {mode:?} itself, which conflicts, and the request refuses recursion"
+                )
+            }
+        }
     }
 }
 
-impl std::error::Error for TimedOut {}
+impl std::error::Error for AcquireError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            AcquireError::Deadlock(deadlock) => Some(deadlock),
+            _ => None,
+        }
+    }
+}
+
+/// A cycle of owners, each of which waits for bytes that the next one holds; the last one waits for the first.
+///
+/// The request that got this answer is the one that closed the cycle, and it has left it: nobody hangs. *The remedy* is to let go of
+/// what is held, and to ask for that and for what was refused anew, together, as one [`Batch`](crate::Batch). A batch of an owner that holds nothing
+/// else never deadlocks, whatever the others do. (Asking one by one again can meet the same answer again and again.)
+///
+/// # Examples
+/// ```
+/// use spanlock::{AcquireError, Batch, Mode, Owner, RangeLock};
+///
+/// /// Moves what is held in `a` into `b`, and says how often it had to start again.
+/// fn both<'l>(me: &Owner, a: &'l RangeLock, b: &'l RangeLock) -> Result<usize, AcquireError> {
+///     let held = a.request(0..10, Mode::Exclusive).owner(me).wait()?;
+///     match b.request(0..10, Mode::Exclusive).owner(me).wait() {
+///         Ok(more) => Ok(0), // work
+///         Err(AcquireError::Deadlock(_)) => {
+///             // Somebody who holds `b` waits for what is held here.
+///             let both = Batch::new().regain(held).exclusive(b, 0..10).owner(me).wait()?;
+///             Ok(1) // look again at what `held` guarded, then work
+///         }
+///         Err(other) => Err(other),
+///     }
+/// }
+/// # let (a, b) = (RangeLock::new(), RangeLock::new());
+/// # assert_eq!(both(&Owner::new(), &a, &b), Ok(0));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deadlock {
+    waits: Box<[Wait]>,
+}
+
+impl Deadlock {
+    pub(crate) fn new(waits: Vec<Wait>) -> Deadlock {
+        Deadlock { waits: waits.into() }
+    }
+
+    /// The waits of the cycle: the first is the one that was refused.
+    pub fn waits(&self) -> &[Wait] {
+        &self.waits
+    }
+}
+
+/// One wait of a [`Deadlock`]: `owner` wants `range` in `mode`, and the owner of the next wait holds `held` of the same lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Wait {
+    /// Who waits.
+    pub owner: OwnerName,
+    /// The lock's name, or its address if it has none.
+    pub lock: Box<str>,
+    /// The bytes that are asked for.
+    pub range: ByteRange,
+    /// The mode that they are asked for in.
+    pub mode: Mode,
+    /// The bytes that are held against it.
+    pub held: ByteRange,
+    /// The mode that those are held in.
+    pub held_mode: Mode,
+}
+
+/// An owner in a message: its identity, and the name of the token or thread if it has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OwnerName {
+    /// Its identity.
+    pub id: OwnerId,
+    /// Its name.
+    pub name: Option<Box<str>>,
+}
+
+impl fmt::Display for OwnerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{} \"{name}\"", self.id),
+            None => self.id.fmt(f),
+        }
+    }
+}
+
+/// One line for the whole and one for each wait.
+impl fmt::Display for Deadlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.waits.len() {
+            1 => f.write_str("deadlock: an owner waits for itself")?,
+            count => write!(f, "deadlock: {count} owners wait for one another")?,
+        }
+        let holders = self.waits.iter().cycle().skip(1);
+        for (wait, holder) in self.waits.iter().zip(holders) {
+            let Wait { owner, lock, range, mode, held, held_mode } = wait;
+            write!(f, "\n  {owner} asks {lock} for {range} ({mode:?}); {} holds {held} ({held_mode:?})", holder.owner)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Deadlock {}

@@ -28,50 +28,36 @@
 //! Tickets and "wait for the earlier conflicting requests, held or waiting, and nothing else": Kara's and Bueso's range lock
 //! patches for Linux. Publish and scan: Lamport's bakery. The terms are those of group mutual exclusion.
 
+use crate::cycle::{self, Enlisted, Passes, Site};
+use crate::error::AcquireError;
 use crate::mode::Mode;
-use crate::owner::{self, OwnerId, Visitor};
+use crate::owner::{self, Asker, Owner};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
-use crate::tree::{self, Entry, Grant, Own, Placed, Query, Room, SLOTS, Word};
-use crate::wait::{self, Events, Listener, Woken};
+use crate::space::{Ask, Bells, Own, Seen, Space, Tree, what};
+use crate::tree::{Grant, Placed, Query, Whose, Word};
+use crate::wait::{self, Listener, Woken};
+use smallvec::SmallVec;
+use std::fmt;
 use std::ops::ControlFlow::{Break, Continue};
+use std::ptr::NonNull;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-/// The events of one node's slots.
-pub(crate) type Bells = Events<SLOTS>;
-pub(crate) type Tree = tree::Tree<Bells>;
-type Seen<'t> = tree::Seen<'t, Bells>;
-
-impl Room for Bells {
-    fn slot_changed(&self, index: usize) {
-        self.notify(index);
-    }
-}
-
-/// What is asked for: a range that is not empty, a mode, an owner.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ask {
-    entry: Entry,
-    query: Query,
-}
-
 impl Ask {
-    #[inline]
-    pub(crate) fn new(range: ByteRange, mode: Mode, owner: OwnerId) -> Ask {
-        let (start, last) = range.bounds();
-        let owner = owner.get();
-        Ask {
-            entry: Entry { start, last, mode: mode.bit(), owner },
-            query: Query { start, last, against: mode.against(), owner },
-        }
-    }
-
     /// Whether no live request of another owner is in the way.
     #[inline]
-    fn is_clear(&self, tree: &Tree, own: Option<Own<Bells>>, pin: &LazyPin) -> bool {
+    pub(crate) fn is_clear(&self, tree: &Tree, own: Option<Own>, pin: &LazyPin) -> bool {
         tree.scan(&self.query, own, pin, |_| Break(())).is_continue()
     }
+}
+
+/// What a request is granted: one hold, or as many as a batch has parts.
+pub(crate) type Holds = SmallVec<[Held; 1]>;
+
+/// What a request that is no batch was granted.
+pub(crate) fn the_one(mut holds: Holds) -> Held {
+    holds.pop().expect("a request has a part")
 }
 
 /// Ends a pin, and only then wakes whoever waited for a slot that was given up under it: a waker is foreign code.
@@ -85,13 +71,13 @@ fn unpin(pin: LazyPin) {
 }
 
 /// A published request. Dropping it is the release, or the cancellation.
-struct Live(Placed<Bells>);
+pub(crate) struct Live(pub(crate) Placed<Bells>);
 
 impl Live {
     /// # Safety
-    /// As for [`Tree::place`]: the tree stays where it is for as long as the `Live` lives.
+    /// As for [`Tree::place`](crate::tree::Tree::place): the tree stays where it is for as long as the `Live` lives.
     #[inline]
-    unsafe fn publish(tree: &Tree, ask: &Ask, visitor: Visitor, pin: &LazyPin) -> Live {
+    pub(crate) unsafe fn publish(tree: &Tree, ask: &Ask, visitor: owner::Visitor, pin: &LazyPin) -> Live {
         // SAFETY: the caller's promise, word by word.
         Live(unsafe { tree.place(&ask.entry, visitor, pin) })
     }
@@ -116,12 +102,27 @@ impl Drop for Live {
 }
 
 /// A granted request. Dropping it releases the range.
-pub(crate) struct Held(Live);
+pub(crate) struct Held(pub(crate) Live);
 
 impl Held {
     /// What is held when the range is empty: nothing.
     pub(crate) fn nothing(mode: Mode) -> Held {
         Held(Live(Placed::nowhere(mode.bit())))
+    }
+
+    /// The request that is held by `live`, whose scan found nobody in the way. A token says so: it may have other requests under way, so that
+    /// nobody could tell whether this one is decided (see `cycle`).
+    #[inline]
+    pub(crate) fn decided(live: Live, ask: &Ask) -> Held {
+        if owner::OwnerId::from_slot(ask.entry.owner).is_token() {
+            live.0.hold();
+        }
+        Held(live)
+    }
+
+    #[inline]
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.0.0.is_nothing()
     }
 
     pub(crate) fn range(&self) -> ByteRange {
@@ -132,6 +133,18 @@ impl Held {
         Mode::from_bit(self.0.0.mode())
     }
 
+    /// What was asked for when this was granted, or became what it is; `None` if nothing is held.
+    pub(crate) fn ask(&self) -> Option<Ask> {
+        let placed = &self.0.0;
+        let (owner, order) = (placed.owner()?, self.order()?);
+        Some(Ask::at(self.range(), self.mode(), owner, order))
+    }
+
+    /// When it was asked for, among its owner's requests; `None` if nothing is held.
+    pub(crate) fn order(&self) -> Option<u64> {
+        self.0.0.order()
+    }
+
     /// The state word, for `Debug`; `None` if nothing is held.
     pub(crate) fn word(&self) -> Option<Word> {
         self.0.0.word()
@@ -140,31 +153,48 @@ impl Held {
 
 /// Waits until the range is granted.
 ///
+/// # Errors
+/// [`AcquireError::Deadlock`].
+///
 /// # Safety
-/// The tree is neither moved nor dropped while the `Held` lives.
+/// The space is neither moved nor dropped while the `Held` lives.
 #[inline]
-pub(crate) unsafe fn acquire(tree: &Tree, ask: &Ask, visitor: Visitor) -> Held {
-    let pin = LazyPin::new();
+pub(crate) unsafe fn acquire(
+    space: &Space,
+    ask: &Ask,
+    asker: &Asker,
+    token: Option<&Owner>,
+) -> Result<Held, AcquireError> {
     // SAFETY: the caller's promise, word by word.
-    let live = unsafe { Live::publish(tree, ask, visitor, &pin) };
-    let clear = ask.is_clear(tree, Some(live.0.own(ask.entry.mode)), &pin);
-    unpin(pin);
-    if clear { Held(live) } else { Waiter::queue(live, ask).wait(tree) }
+    match unsafe { publish_and_look(space, ask, asker) } {
+        Ok(held) => Ok(held),
+        // SAFETY: as above.
+        Err(live) => unsafe { Waiter::queue_one(space, live, ask, asker, token) }.wait().map(the_one),
+    }
 }
 
 /// Waits until the range is granted or `deadline` has passed.
 ///
+/// # Errors
+/// [`AcquireError::Deadlock`] or [`AcquireError::TimedOut`].
+///
 /// # Safety
 /// As for [`acquire`].
-pub(crate) unsafe fn acquire_until(tree: &Tree, ask: &Ask, visitor: Visitor, deadline: Instant) -> Option<Held> {
+pub(crate) unsafe fn acquire_until(
+    space: &Space,
+    ask: &Ask,
+    asker: &Asker,
+    token: Option<&Owner>,
+    deadline: Instant,
+) -> Result<Held, AcquireError> {
     if deadline <= Instant::now() {
         // SAFETY: the caller's promise, word by word.
-        return unsafe { try_acquire(tree, ask, visitor) };
+        return unsafe { try_acquire(space, ask, asker) }.ok_or(AcquireError::TimedOut);
     }
     // SAFETY: the caller's promise, word by word.
-    match unsafe { enter(tree, ask, visitor) } {
-        Doorway::Granted(held) => Some(held),
-        Doorway::Queued(waiter) => waiter.wait_until(tree, deadline),
+    match unsafe { enter(space, ask, asker, token) } {
+        Doorway::Granted(held) => Ok(held),
+        Doorway::Queued(waiter) => waiter.wait_until(deadline).map(the_one),
     }
 }
 
@@ -172,22 +202,38 @@ pub(crate) unsafe fn acquire_until(tree: &Tree, ask: &Ask, visitor: Visitor, dea
 ///
 /// # Safety
 /// As for [`acquire`].
-pub(crate) unsafe fn try_acquire(tree: &Tree, ask: &Ask, visitor: Visitor) -> Option<Held> {
-    let pin = LazyPin::new();
+pub(crate) unsafe fn try_acquire(space: &Space, ask: &Ask, asker: &Asker) -> Option<Held> {
     // A look first, so that one who tries in a loop publishes nothing that others would have to wait for.
-    if !ask.is_clear(tree, None, &pin) {
+    if !ask.is_clear(&space.tree, None, &LazyPin::new()) {
         return None;
     }
     // SAFETY: the caller's promise, word by word.
-    let live = unsafe { Live::publish(tree, ask, visitor, &pin) };
-    let clear = ask.is_clear(tree, Some(live.0.own(ask.entry.mode)), &pin);
+    let held = unsafe { publish_and_look(space, ask, asker) }.ok();
+    wait::deliver();
+    held
+}
+
+/// The first half of the doorway: publishes the request; and grants it if nobody is in its way. If not, wakers may have to be
+/// [delivered](wait::deliver) when it is decided: not before, or they would meet an undecided request of the same thread.
+///
+/// # Safety
+/// As for [`acquire`].
+#[inline]
+unsafe fn publish_and_look(space: &Space, ask: &Ask, asker: &Asker) -> Result<Held, Live> {
+    let pin = LazyPin::new();
+    // SAFETY: the caller's promise, word by word.
+    let live = unsafe { Live::publish(&space.tree, ask, asker.visitor, &pin) };
+    if !ask.is_clear(&space.tree, Some(live.0.own(ask.entry.mode)), &pin) {
+        return Err(live);
+    }
+    let held = Held::decided(live, ask);
     unpin(pin);
-    clear.then(|| Held(live))
+    Ok(held)
 }
 
 /// How a request leaves its doorway.
-pub(crate) enum Doorway {
-    Granted(Held),
+pub(crate) enum Doorway<H> {
+    Granted(H),
     Queued(Waiter),
 }
 
@@ -195,21 +241,100 @@ pub(crate) enum Doorway {
 ///
 /// # Safety
 /// As for [`acquire`], and for the `Waiter` too.
-pub(crate) unsafe fn enter(tree: &Tree, ask: &Ask, visitor: Visitor) -> Doorway {
-    let pin = LazyPin::new();
+pub(crate) unsafe fn enter(space: &Space, ask: &Ask, asker: &Asker, token: Option<&Owner>) -> Doorway<Held> {
     // SAFETY: the caller's promise, word by word.
-    let live = unsafe { Live::publish(tree, ask, visitor, &pin) };
-    let clear = ask.is_clear(tree, Some(live.0.own(ask.entry.mode)), &pin);
-    unpin(pin);
-    if clear { Doorway::Granted(Held(live)) } else { Doorway::Queued(Waiter::queue(live, ask)) }
+    match unsafe { publish_and_look(space, ask, asker) } {
+        Ok(held) => Doorway::Granted(held),
+        // SAFETY: as above.
+        Err(live) => Doorway::Queued(unsafe { Waiter::queue_one(space, live, ask, asker, token) }),
+    }
 }
 
-/// A queued request. Dropping it gives the place in the queue up.
+/// Grants all of a batch, if no live request of another owner is in the way of any part.
+///
+/// # Safety
+/// As for [`acquire`], for each space.
+pub(crate) unsafe fn try_acquire_batch(asks: &[(&Space, Ask)], asker: &Asker) -> Option<Holds> {
+    let pin = LazyPin::new();
+    if !asks.iter().all(|(space, ask)| ask.is_clear(&space.tree, None, &pin)) {
+        return None;
+    }
+    drop(pin);
+    // SAFETY: the caller's promise, word by word.
+    let holds = unsafe { publish_and_look_batch(asks, asker) }.ok();
+    wait::deliver();
+    holds
+}
+
+/// The doorway of a batch: all parts are published before the first of them looks.
+///
+/// # Safety
+/// As for [`acquire`], for each space, and for the `Waiter` too.
+pub(crate) unsafe fn enter_batch(asks: &[(&Space, Ask)], asker: &Asker, token: Option<&Owner>) -> Doorway<Holds> {
+    // SAFETY: the caller's promise, word by word.
+    match unsafe { publish_and_look_batch(asks, asker) } {
+        Ok(holds) => Doorway::Granted(holds),
+        Err(parts) => Doorway::Queued(Waiter::queue(parts, asker, token)),
+    }
+}
+
+/// As [`publish_and_look`], for all parts together.
+///
+/// # Safety
+/// As for [`acquire`], for each space.
+unsafe fn publish_and_look_batch(asks: &[(&Space, Ask)], asker: &Asker) -> Result<Holds, Parts> {
+    let pin = LazyPin::new();
+    let parts: Parts = asks
+        .iter()
+        .map(|&(space, ask)| {
+            // SAFETY: the caller's promise, word by word.
+            let live = unsafe { Live::publish(&space.tree, &ask, asker.visitor, &pin) };
+            Part { space: NonNull::from(space), live, ask }
+        })
+        .collect();
+    if !parts.iter().all(|part| part.ask.is_clear(&part.space().tree, Some(part.own()), &pin)) {
+        return Err(parts);
+    }
+    let holds = parts.into_iter().map(|part| Held::decided(part.live, &part.ask)).collect();
+    unpin(pin);
+    Ok(holds)
+}
+
+/// One lock's part of a waiting request.
+struct Part {
+    /// INV-G4: neither moved nor dropped while the part lives.
+    space: NonNull<Space>,
+    live: Live,
+    ask: Ask,
+}
+
+type Parts = SmallVec<[Part; 1]>;
+
+// SAFETY: `space` is a shared reference in all but its lifetime, and a `Space` is `Sync`; the rest is `Send` by itself.
+unsafe impl Send for Part {}
+// SAFETY: as above, and nothing in a part changes but through atomics.
+unsafe impl Sync for Part {}
+
+impl Part {
+    fn space(&self) -> &Space {
+        // SAFETY: it is there for as long as the part is (INV-G4).
+        unsafe { self.space.as_ref() }
+    }
+
+    fn own(&self) -> Own {
+        self.live.0.own(self.ask.entry.mode)
+    }
+}
+
+/// A queued request: one part, or the parts of a batch under one ticket. Dropping it gives the place in the queue up.
 pub(crate) struct Waiter {
     /// Where a future sleeps.
     listener: Option<Listener>,
-    live: Live,
-    ask: Ask,
+    /// Its place in the index. Before `parts`: the index is left before the slots are.
+    enlisted: Option<Enlisted>,
+    /// Whether it has looked for a cycle that it closes.
+    searched: bool,
+    parts: Parts,
     ticket: u64,
 }
 
@@ -231,42 +356,79 @@ enum Patience {
 }
 
 impl Waiter {
+    /// # Safety
+    /// The space is neither moved nor dropped while the waiter lives.
     #[cold]
-    fn queue(live: Live, ask: &Ask) -> Waiter {
-        live.0.start_queuing();
-        let ticket = owner::next_ticket();
-        live.0.queue(ticket);
-        wait::deliver();
-        Waiter { listener: None, live, ask: *ask, ticket }
+    unsafe fn queue_one(space: &Space, live: Live, ask: &Ask, asker: &Asker, token: Option<&Owner>) -> Waiter {
+        let part = Part { space: NonNull::from(space), live, ask: *ask };
+        Waiter::queue(SmallVec::from_buf([part]), asker, token)
     }
 
-    /// The blocker that must go last before this request can be granted: the queued one with the highest ticket below its own, or
-    /// else a holder.
-    fn nearest_blocker<'t>(&self, tree: &'t Tree, pin: &'t LazyPin) -> Option<Seen<'t>> {
-        let mut nearest: Option<Seen<'t>> = None;
-        let _ = tree.scan(&self.ask.query, Some(self.live.0.own(self.ask.entry.mode)), pin, |seen| {
-            let behind_me = seen.ticket().is_some_and(|ticket| ticket > self.ticket);
-            // `None`, a holder, is less than any ticket.
-            if !behind_me && nearest.as_ref().is_none_or(|nearest| seen.ticket() >= nearest.ticket()) {
-                nearest = Some(seen);
-            }
-            Continue(())
+    #[cold]
+    fn queue(parts: Parts, asker: &Asker, token: Option<&Owner>) -> Waiter {
+        for part in &parts {
+            part.live.0.start_queuing();
+        }
+        // One ticket for all parts, drawn when all of them are published (rule 2).
+        let ticket = owner::ticket_for(asker);
+        // Whoever finds the ticket in a slot must find the batch behind it, so it is enlisted before the words say QUEUED.
+        let enlisted = (parts.len() > 1 || asker.is_nested() || token.is_some()).then(|| {
+            let sites = parts.iter().map(|part| Site::new(part.space, part.ask, part.own())).collect();
+            // SAFETY: the spaces are there for as long as the parts are (INV-G4), and the slots are left by dropping the parts: the
+            // waiter drops `enlisted` first, and so does this function if it unwinds.
+            unsafe { Enlisted::new(ticket, asker, token, sites) }
         });
+        for part in &parts {
+            part.live.0.queue(ticket);
+        }
+        wait::deliver();
+        Waiter { listener: None, enlisted, searched: false, parts, ticket }
+    }
+
+    /// The blocker that must go last before this request can be granted: the queued one with the highest ticket of those in front, or
+    /// else a holder.
+    fn nearest_blocker<'t>(&'t self, passes: &Passes, pin: &'t LazyPin) -> Option<Seen<'t>> {
+        let mut nearest: Option<Seen<'t>> = None;
+        for part in &self.parts {
+            let _ = part.space().tree.scan(&part.ask.query, Some(part.own()), pin, |seen| {
+                // `None`, a holder, is less than any ticket.
+                if cycle::is_before(&seen, self.ticket, passes)
+                    && nearest.as_ref().is_none_or(|nearest| seen.ticket() >= nearest.ticket())
+                {
+                    nearest = Some(seen);
+                }
+                Continue(())
+            });
+        }
         nearest
     }
 
-    fn look(&self, tree: &Tree, patience: Patience) -> Turn {
+    /// QUEUED -> GRANTED, all parts or none, unless somebody asked for another scan.
+    fn grant(&self) -> Grant {
+        let [one] = &self.parts[..] else {
+            // A batch has one decision, which is not in any slot; once it has fallen, the words may follow at leisure.
+            if self.enlisted.as_ref().is_some_and(|enlisted| enlisted.decide() == Grant::LookAgain) {
+                return Grant::LookAgain;
+            }
+            self.parts.iter().for_each(|part| while part.live.0.grant() == Grant::LookAgain {});
+            return Grant::Granted;
+        };
+        one.live.0.grant()
+    }
+
+    fn look(&mut self, patience: Patience) -> Result<Turn, AcquireError> {
+        let passes = self.passes();
         let pin = LazyPin::new();
-        let Some(blocker) = self.nearest_blocker(tree, &pin) else {
-            return match self.live.0.grant() {
+        let Some(blocker) = self.nearest_blocker(&passes, &pin) else {
+            return Ok(match self.grant() {
                 Grant::Granted => Turn::Mine,
                 Grant::LookAgain => Turn::LookAgain,
-            };
+            });
         };
         // Only behind a holder: who has others in front would spin in vain, and hold up those others.
         let next_in_line = blocker.ticket().is_none();
         if patience == Patience::Spin && next_in_line && wait::spin_until(|| blocker.has_changed()) {
-            return Turn::LookAgain;
+            return Ok(Turn::LookAgain);
         }
         // Listen first, then ask to be told (INV-G3).
         let (bells, index) = blocker.room();
@@ -274,81 +436,146 @@ impl Waiter {
         let will_hear = blocker.ask_for_wake();
         // Before the listener goes, which may wake others.
         drop(pin);
-        if will_hear { Turn::Wait(listener) } else { Turn::LookAgain }
+        if !will_hear {
+            return Ok(Turn::LookAgain);
+        }
+        if let Some(enlisted) = &self.enlisted {
+            if !self.searched && enlisted.is_nested() {
+                enlisted.search()?;
+                self.searched = true;
+            }
+            // Whoever lets it pass from now on, wakes the listener.
+            if enlisted.passes() != passes {
+                return Ok(Turn::LookAgain);
+            }
+        }
+        Ok(Turn::Wait(listener))
+    }
+
+    /// The tickets of those whom it may pass.
+    fn passes(&self) -> Passes {
+        self.enlisted.as_ref().map(Enlisted::passes).unwrap_or_default()
     }
 
     #[cold]
-    fn wait(self, tree: &Tree) -> Held {
+    pub(crate) fn wait(mut self) -> Result<Holds, AcquireError> {
         loop {
-            match self.look(tree, Patience::Spin) {
-                Turn::Mine => return Held(self.live),
+            match self.look(Patience::Spin)? {
+                Turn::Mine => return Ok(self.into_holds()),
                 Turn::LookAgain => {}
                 Turn::Wait(listener) => listener.wait(),
             }
         }
     }
 
-    fn wait_until(self, tree: &Tree, deadline: Instant) -> Option<Held> {
+    pub(crate) fn wait_until(mut self, deadline: Instant) -> Result<Holds, AcquireError> {
         loop {
-            match self.look(tree, Patience::Spin) {
-                Turn::Mine => return Some(Held(self.live)),
+            match self.look(Patience::Spin)? {
+                Turn::Mine => return Ok(self.into_holds()),
                 // Newcomers that come and go can make it look again and again.
-                Turn::LookAgain if Instant::now() >= deadline => return None,
+                Turn::LookAgain if Instant::now() >= deadline => return Err(AcquireError::TimedOut),
                 Turn::LookAgain => {}
                 Turn::Wait(listener) => {
                     if listener.wait_until(deadline) == Woken::TimedOut {
-                        return None;
+                        return Err(AcquireError::TimedOut);
                     }
                 }
             }
         }
     }
 
-    /// Ready when the range is granted: the waiter is then to be made into its [`Held`].
-    pub(crate) fn poll(&mut self, tree: &Tree, context: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the request is granted, and the waiter is to be made into its [`Holds`]; or refused, and the waiter is to be dropped.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
         loop {
             if let Some(listener) = &mut self.listener {
                 ready!(listener.poll(context));
                 self.listener = None;
             }
-            match self.look(tree, Patience::None) {
-                Turn::Mine => return Poll::Ready(()),
+            match self.look(Patience::None)? {
+                Turn::Mine => return Poll::Ready(Ok(())),
                 Turn::LookAgain => {}
                 Turn::Wait(listener) => self.listener = Some(listener),
             }
         }
     }
 
-    /// What a waiter becomes when [`Waiter::poll`] has said `Ready`.
-    pub(crate) fn into_held(self) -> Held {
-        Held(self.live)
+    /// What a waiter becomes when [`Waiter::poll`] has said that it is granted.
+    pub(crate) fn into_holds(self) -> Holds {
+        self.parts.into_iter().map(|part| Held(part.live)).collect()
+    }
+}
+
+/// What it asks for, part by part.
+impl fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.parts.iter().map(|part| part.ask)).finish()
     }
 }
 
 /// What models do with a queued request, step by step.
 #[cfg(all(test, loom))]
 impl Waiter {
-    pub(crate) fn finish(self, tree: &Tree) -> Held {
-        self.wait(tree)
+    pub(crate) fn finish(self) -> Held {
+        self.wait().map(the_one).expect("no cycle in this model")
     }
 
-    pub(crate) fn finish_until(self, tree: &Tree, deadline: Instant) -> Option<Held> {
-        self.wait_until(tree, deadline)
+    pub(crate) fn finish_until(self, deadline: Instant) -> Option<Held> {
+        self.wait_until(deadline).map(the_one).ok()
     }
+}
+
+/// What the owner of `ask` holds itself of these bytes in a mode that conflicts.
+#[cold]
+pub(crate) fn own_conflict(space: &Space, ask: &Ask) -> Option<(ByteRange, Mode)> {
+    let mut found = None;
+    own_holds(space, &Query { whose: Whose::Own, ..ask.query }, |seen| found = Some(what(seen)));
+    found
+}
+
+/// The holds that meet this one and that its owner had when it asked for it.
+#[cold]
+pub(crate) fn holds_around(space: &Space, held: &Held) -> SmallVec<[(ByteRange, Mode); 1]> {
+    let mut found = SmallVec::new();
+    if let Some(ask) = held.ask() {
+        let query = Query { whose: Whose::Own, against: Mode::Exclusive.against(), ..ask.query };
+        own_holds(space, &query, |seen| {
+            if seen.order() < ask.entry.order {
+                found.push(what(seen));
+            }
+        });
+    }
+    found
+}
+
+/// Visits the holders that `query`, which is about an owner's own requests, finds.
+fn own_holds(space: &Space, query: &Query, mut visit: impl FnMut(&Seen<'_>)) {
+    let _ = space.tree.scan(query, None, &LazyPin::new(), |seen| {
+        if seen.ticket().is_none() && !seen.word().is_queuing() {
+            visit(&seen);
+        }
+        Continue(())
+    });
 }
 
 /// How many requests hold and how many wait, at some moment of the call.
 pub(crate) fn count(tree: &Tree) -> (usize, usize) {
-    let everything = Query { start: 0, last: u64::MAX, against: Mode::Exclusive.against(), owner: 0 };
     let (mut holding, mut waiting) = (0, 0);
-    let _ = tree.scan(&everything, None, &LazyPin::new(), |seen| {
-        match seen.ticket() {
-            Some(_) => waiting += 1,
-            None => holding += 1,
-        }
-        Continue(())
+    survey(tree, |seen| match seen.ticket() {
+        Some(_) => waiting += 1,
+        None => holding += 1,
     });
     (holding, waiting)
+}
+
+/// Visits every live request. Not a picture of one moment: some come and go meanwhile.
+pub(crate) fn survey(tree: &Tree, mut visit: impl FnMut(&Seen<'_>)) {
+    // No owner has the id 0: all are others.
+    let against = Mode::Exclusive.against();
+    let everything = Query { start: 0, last: u64::MAX, against, owner: 0, whose: Whose::Others };
+    let _ = tree.scan(&everything, None, &LazyPin::new(), |seen| {
+        visit(&seen);
+        Continue(())
+    });
 }
 
 /// Nodes of the tree that are on the heap.

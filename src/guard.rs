@@ -1,41 +1,41 @@
-//! What a granted request hands out: a guard that holds the range until it is dropped.
+//! What a granted request hands out: a guard that holds the range until it is dropped, and what can be done with it meanwhile.
 
-use crate::grant::Held;
+use crate::convert;
+use crate::grant::{self, Held};
+use crate::kind::{ByTask, ByThread, OwnedBy, Stays};
 use crate::lock::RangeLock;
 use crate::mode::Mode;
+use crate::owner;
 use crate::range::ByteRange;
 use crate::request::LockRef;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, MutexGuard};
+use std::ops::RangeBounds;
+use std::sync::Arc;
 
-/// Marks guards whose owner is the thread that asked. They stay on it: another thread that had one would not conflict with it.
-#[derive(Debug)]
-pub struct ByThread(
-    // Like a mutex guard: not `Send`, but `Sync`.
-    PhantomData<MutexGuard<'static, ()>>,
-);
-
-/// Marks guards that have an owner of their own, and can be sent to another thread.
-#[derive(Debug)]
-pub struct ByTask(());
-
-/// Holds a range until it is dropped, on unwinding too. Its three kinds have names:
+/// Holds a range until it is dropped, on unwinding too. The common kinds have names:
 ///
 /// | kind | from | owner | `Send` | borrows the lock |
 /// |---|---|---|---|---|
 /// | [`RangeGuard`] | the blocking calls | the thread | no | yes |
 /// | [`SendRangeGuard`] | `.await` | its own | yes | yes |
 /// | [`ArcRangeGuard`] | [`RangeLock::request_arc`] | its own | yes | no |
+/// | `Guard<_, ByOwner>` | [`Request::owner`](crate::Request::owner) | an [`Owner`](crate::Owner) | yes | as the request |
 ///
-/// A leaked guard keeps its range locked for good, and breaks nothing else.
+/// The guards of one owner may overlap, and may be dropped in any order. A leaked guard keeps its range locked for good, and breaks nothing else.
+///
+/// # Conversions
+/// A guard can give up a part of what it holds without letting go of the rest: [`downgrade`](Guard::downgrade), [`shrink`](Guard::shrink),
+/// [`split`](Guard::split), [`release`](Guard::release). Whoever waited for that part goes on. It can become more if nobody is in the way:
+/// [`try_convert`](Guard::try_convert), [`try_extend`](Guard::try_extend). None of these waits.
 #[must_use = "if unused, the range is released at once"]
 #[clippy::has_significant_drop]
-pub struct Guard<L: LockRef, O> {
+pub struct Guard<L: LockRef, O: OwnedBy> {
     // Fields are dropped in this order: the range is released while `lock` keeps the tree in place.
     held: Held,
     lock: L,
-    owner: PhantomData<O>,
+    owner: O,
+    stays: Stays<O>,
 }
 
 /// A guard from a blocking call, owned by its thread.
@@ -54,11 +54,36 @@ pub type SendRangeGuard<'lock> = Guard<&'lock RangeLock, ByTask>;
 /// A guard that keeps its lock alive, with an owner of its own.
 pub type ArcRangeGuard = Guard<Arc<RangeLock>, ByTask>;
 
-impl<L: LockRef, O> Guard<L, O> {
-    /// `held` belongs to the tree of `lock`.
+/// What a guard is nested in: what its owner had when it asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Nesting {
+    /// In nothing: the owner had nothing else.
+    Outermost,
+    /// The owner had something, but none of these bytes (or has let go of it meanwhile).
+    Elsewhere,
+    /// The owner holds some of these bytes, in modes that go with the guard's.
+    Inside {
+        /// What it holds.
+        held: ByteRange,
+        /// In which mode.
+        mode: Mode,
+    },
+    /// The owner holds some of these bytes in a mode that conflicts with the guard's: another owner would have had to wait. (The page fault of a
+    /// direct write on its own pages.)
+    Conflicting {
+        /// What it holds.
+        held: ByteRange,
+        /// In which mode.
+        mode: Mode,
+    },
+}
+
+impl<L: LockRef, O: OwnedBy> Guard<L, O> {
+    /// `held` belongs to the tree of `lock`; `owner` counts it, unless it holds nothing.
     #[inline]
-    pub(crate) fn new(lock: L, held: Held) -> Guard<L, O> {
-        Guard { held, lock, owner: PhantomData }
+    pub(crate) fn new(lock: L, held: Held, owner: O) -> Guard<L, O> {
+        Guard { held, lock, owner, stays: PhantomData }
     }
 
     /// The bytes that it holds.
@@ -75,21 +100,195 @@ impl<L: LockRef, O> Guard<L, O> {
     pub fn lock(&self) -> &RangeLock {
         &self.lock
     }
+
+    pub(crate) fn lock_ref(&self) -> &L {
+        &self.lock
+    }
+
+    /// What it is nested in. Cheap if it is [`Outermost`](Nesting::Outermost), else a look at the lock.
+    ///
+    /// So a page fault can tell that it was caused by a direct write of the same thread, and skip read-ahead:
+    ///
+    /// ```
+    /// # use spanlock::{Nesting, RangeLock, Mode};
+    /// let file = RangeLock::new();
+    /// let write = file.block(0..8192);
+    /// assert_eq!(write.nesting(), Nesting::Outermost);
+    ///
+    /// let fault = file.add(4096..8192); // granted: an owner does not conflict with itself
+    /// assert_eq!(fault.nesting(), Nesting::Conflicting { held: write.range(), mode: Mode::Block });
+    /// ```
+    pub fn nesting(&self) -> Nesting {
+        if !self.held.order().is_some_and(owner::is_nested) {
+            return Nesting::Outermost;
+        }
+        let around = grant::holds_around(self.lock.space(), &self.held);
+        let conflicting = around.iter().find(|(_, mode)| !mode.goes_with(self.mode()));
+        match (conflicting, around.first()) {
+            (Some(&(held, mode)), _) => Nesting::Conflicting { held, mode },
+            (None, Some(&(held, mode))) => Nesting::Inside { held, mode },
+            (None, None) => Nesting::Elsewhere,
+        }
+    }
+
+    /// Makes an exclusive guard one in `mode`, in place: those who wait for the bytes in that mode go on.
+    ///
+    /// # Panics
+    /// If that is not a downgrade: from [`Mode::Add`] to [`Mode::Block`], or the other way, or to [`Mode::Exclusive`]. See
+    /// [`try_convert`](Guard::try_convert). (To the mode that it has is none, and allowed.)
+    ///
+    /// ```
+    /// # use spanlock::{Mode, RangeLock};
+    /// # let file = RangeLock::new();
+    /// let mut guard = file.exclusive(0..4096);
+    /// guard.downgrade(Mode::Add);
+    /// # std::thread::scope(|s| s.spawn(|| {
+    /// assert!(file.try_add(0..1).is_some()); // from another thread
+    /// # }).join().unwrap());
+    /// ```
+    #[track_caller]
+    pub fn downgrade(&mut self, mode: Mode) {
+        let from = self.mode();
+        if from != mode {
+            assert!(
+                from == Mode::Exclusive,
+                "a guard in mode {from:?} cannot be downgraded to {mode:?}: only Exclusive can, to Add or Block; try_convert may change it"
+            );
+            convert::downgrade(&mut self.held, mode);
+        }
+    }
+
+    /// Gives back all bytes but `range`. If that is empty, all: the guard then holds nothing.
+    ///
+    /// # Panics
+    /// If `range` is not a part of what the guard holds, or is inverted.
+    #[track_caller]
+    pub fn shrink(&mut self, range: impl RangeBounds<u64>) {
+        let to = self.part(range);
+        self.shrink_to(to);
+    }
+
+    /// `range`, if it is a part of what is held; panics otherwise.
+    #[track_caller]
+    fn part(&self, range: impl RangeBounds<u64>) -> ByteRange {
+        let (part, held) = (ByteRange::new(range), self.range());
+        assert!(held.contains_all(part), "{part} is not a part of {held}, which the guard holds");
+        part
+    }
+
+    fn shrink_to(&mut self, range: ByteRange) {
+        let counted = !self.held.is_nothing();
+        convert::shrink(&mut self.held, range);
+        if counted && self.held.is_nothing() {
+            self.owner.leave();
+        }
+    }
+
+    /// Two guards of it: of the bytes before `at`, and of those from `at` on. No byte is let go of, and either may be empty.
+    ///
+    /// # Panics
+    /// If `at` lies neither in the range nor directly behind it.
+    ///
+    /// ```
+    /// # use spanlock::{ByteRange, RangeLock};
+    /// # let file = RangeLock::new();
+    /// let (head, tail) = file.block(0..8192).split(4096);
+    /// drop(head); // 0..4096 is free now
+    /// assert_eq!(tail.range(), ByteRange::new(4096..8192));
+    /// ```
+    #[track_caller]
+    pub fn split(mut self, at: u64) -> (Guard<L, O>, Guard<L, O>) {
+        let (head, tail) = self.range().split(at);
+        let tail = self.split_off(tail);
+        self.shrink_to(head);
+        (self, tail)
+    }
+
+    /// Gives back `range`, from the middle perhaps: two guards, of what lies before and of what lies behind. Either may be empty.
+    ///
+    /// # Panics
+    /// If `range` is not a part of what the guard holds, or is inverted.
+    #[track_caller]
+    pub fn release(mut self, range: impl RangeBounds<u64>) -> (Guard<L, O>, Guard<L, O>) {
+        let gap = self.part(range);
+        let (Some(start), Some(last)) = (gap.start(), gap.last()) else {
+            let nothing = Guard::new(self.lock.clone(), Held::nothing(self.mode()), self.owner.clone());
+            return (self, nothing);
+        };
+        let held = self.range();
+        let (head, _) = held.split(start);
+        let tail = last.checked_add(1).map_or(ByteRange::EMPTY, |behind| held.split(behind).1);
+        let tail = self.split_off(tail);
+        self.shrink_to(head);
+        (self, tail)
+    }
+
+    /// A second guard of a part of the range.
+    fn split_off(&self, range: ByteRange) -> Guard<L, O> {
+        let (lock, owner) = (self.lock.clone(), self.owner.clone());
+        if range.is_empty() {
+            return Guard::new(lock, Held::nothing(self.mode()), owner);
+        }
+        // SAFETY: `held` is of this lock, which the new guard keeps in place too.
+        let held = unsafe { convert::split_off(self.lock.space(), &self.held, range) };
+        owner.join();
+        Guard::new(lock, held, owner)
+    }
+
+    /// Changes the mode if nobody is in the way; whether it did. It never waits, and on `false` the guard holds what it held.
+    ///
+    /// In the way is who holds, waits for or is just asking for some of these bytes in a mode that goes with the guard's, and does not go with `mode`.
+    /// (Not who waits for this very guard: he goes on waiting.) Two guards that try to become exclusive are in each other's way.
+    #[must_use = "if it is false, the mode is what it was"]
+    pub fn try_convert(&mut self, mode: Mode) -> bool {
+        if self.held.is_nothing() {
+            self.held = Held::nothing(mode);
+            return true;
+        }
+        let range = self.range();
+        // SAFETY: `held` is of this lock, which the guard keeps in place.
+        unsafe { convert::convert(self.lock.space(), &mut self.held, range, mode) }
+    }
+
+    /// Extends the guard to `range` if nobody is in the way; whether it did. It never waits, and on `false` the guard holds what it held.
+    ///
+    /// In the way is who holds, waits for or is just asking for some of the new bytes in a mode that conflicts, and does not wait for what the guard
+    /// holds already.
+    ///
+    /// # Panics
+    /// If `range` does not contain what the guard holds, or is inverted, or if the guard holds nothing.
+    #[must_use = "if it is false, the range is what it was"]
+    #[track_caller]
+    pub fn try_extend(&mut self, range: impl RangeBounds<u64>) -> bool {
+        let (range, held) = (ByteRange::new(range), self.range());
+        assert!(!held.is_empty(), "the guard holds nothing that could be extended to {range}: make a new request");
+        assert!(
+            range.contains_all(held),
+            "{range} does not contain {held}, which the guard holds: try_extend only adds bytes"
+        );
+        let mode = self.mode();
+        // SAFETY: `held` is of this lock, which the guard keeps in place.
+        unsafe { convert::convert(self.lock.space(), &mut self.held, range, mode) }
+    }
 }
 
-/// Does nothing itself: dropping `held` is the release. But it makes a guard count as a user of its lock while it is dropped, so that
+/// Dropping `held` is the release. But it also makes a guard count as a user of its lock while it is dropped, so that
 /// the compiler refuses a lock that goes first:
 /// ```compile_fail,E0597
 /// let guard;
 /// let lock = spanlock::RangeLock::new();
 /// guard = lock.add(..);
 /// ```
-impl<L: LockRef, O> Drop for Guard<L, O> {
+impl<L: LockRef, O: OwnedBy> Drop for Guard<L, O> {
     #[inline]
-    fn drop(&mut self) {}
+    fn drop(&mut self) {
+        if !self.held.is_nothing() {
+            self.owner.leave();
+        }
+    }
 }
 
-impl<L: LockRef, O> fmt::Debug for Guard<L, O> {
+impl<L: LockRef, O: OwnedBy> fmt::Debug for Guard<L, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Guard");
         out.field("range", &self.range()).field("mode", &self.mode());

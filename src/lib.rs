@@ -37,9 +37,13 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod batch;
+mod convert;
+mod cycle;
 mod error;
 mod grant;
 mod guard;
+mod kind;
 mod lock;
 mod mode;
 #[cfg(all(test, loom))]
@@ -48,15 +52,19 @@ mod owner;
 mod range;
 mod reclaim;
 mod request;
+mod space;
 mod sync;
 mod tree;
 mod wait;
 mod whole;
 
-pub use error::TimedOut;
-pub use guard::{ArcRangeGuard, ByTask, ByThread, Guard, RangeGuard, SendRangeGuard};
+pub use batch::{AcquireBatch, Batch, BatchGuard, TimedBatch};
+pub use error::{AcquireError, Deadlock, OwnerName, Wait};
+pub use guard::{ArcRangeGuard, Guard, Nesting, RangeGuard, SendRangeGuard};
+pub use kind::{ByOwner, ByTask, ByThread, OwnedBy};
 pub use lock::RangeLock;
 pub use mode::Mode;
+pub use owner::{Owner, OwnerId, Recursion};
 pub use range::ByteRange;
 pub use request::{Acquire, LockRef, Request, TimedRequest};
 pub use whole::WholeFileLock;

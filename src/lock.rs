@@ -1,11 +1,14 @@
 //! The range lock itself: a tree, and the calls that ask it for ranges.
 
-use crate::grant::{self, Tree};
+use crate::error::AcquireError;
+use crate::grant;
 use crate::guard::RangeGuard;
 use crate::mode::Mode;
 use crate::range::ByteRange;
 use crate::request::Request;
+use crate::space::Space;
 use crate::sync::const_fn;
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::RangeBounds;
 use std::sync::Arc;
@@ -24,9 +27,10 @@ use std::sync::Arc;
 /// An empty range is granted at once and holds nothing.
 ///
 /// # Nested requests
-/// A thread that holds a range and asks for another is queued like anybody else if *others* are in the way. So two threads that
-/// each hold what the other asks for wait for ever, and so does a thread that asks behind a queued request which waits for
-/// what the thread holds. Use `try_` or a deadline there.
+/// A thread that holds a range may ask for another. If *others* are in the way it waits like anybody else, with two differences. It passes a queued
+/// request exactly when waiting for that one would close a cycle (which waits for what the thread holds, say). And if it would wait for
+/// somebody who waits for what the thread holds, it is refused: a [`Deadlock`](crate::Deadlock) is an answer, not a hang. The calls below
+/// panic then; [`RangeLock::request`] returns the error.
 ///
 /// # Examples
 /// ```
@@ -41,7 +45,7 @@ use std::sync::Arc;
 /// # drop((read_ahead, fault));
 /// ```
 pub struct RangeLock {
-    tree: Tree,
+    space: Space,
 }
 
 #[cfg(not(loom))]
@@ -51,38 +55,56 @@ impl RangeLock {
     const_fn! {
         /// A lock of which nothing is held.
         pub const fn new() -> RangeLock {
-            RangeLock { tree: Tree::new() }
+            RangeLock { space: Space::new(None) }
         }
+    }
+
+    const_fn! {
+        /// A lock with a name, for the messages about deadlocks.
+        pub const fn named(name: &'static str) -> RangeLock {
+            RangeLock { space: Space::new(Some(Cow::Borrowed(name))) }
+        }
+    }
+
+    /// Gives it a name that was made at run time.
+    pub fn set_name(&mut self, name: impl Into<Cow<'static, str>>) {
+        self.space.set_name(Some(name.into()));
+    }
+
+    /// The name that it was given.
+    pub fn name(&self) -> Option<&str> {
+        self.space.name()
     }
 
     /// Waits until `range` (bytes) is granted in [`Mode::Add`].
     ///
     /// # Panics
-    /// If the range is inverted, as slicing does.
+    /// If the range is inverted, as slicing does; and if waiting would be a [`Deadlock`](crate::Deadlock), which only a thread that
+    /// holds something already can meet. [`RangeLock::request`] returns that as an error.
     #[track_caller]
     #[inline]
     pub fn add(&self, range: impl RangeBounds<u64>) -> RangeGuard<'_> {
-        self.request(range, Mode::Add).wait()
+        granted(self.request(range, Mode::Add).wait())
     }
 
     /// Waits until `range` (bytes) is granted in [`Mode::Block`].
     ///
     /// # Panics
-    /// If the range is inverted, as slicing does.
+    /// As for [`RangeLock::add`].
     #[track_caller]
     #[inline]
     pub fn block(&self, range: impl RangeBounds<u64>) -> RangeGuard<'_> {
-        self.request(range, Mode::Block).wait()
+        granted(self.request(range, Mode::Block).wait())
     }
 
     /// Waits until `range` (bytes) is granted in [`Mode::Exclusive`].
     ///
     /// # Panics
-    /// If the range is inverted, as slicing does.
+    /// As for [`RangeLock::add`].
     #[track_caller]
     #[inline]
     pub fn exclusive(&self, range: impl RangeBounds<u64>) -> RangeGuard<'_> {
-        self.request(range, Mode::Exclusive).wait()
+        granted(self.request(range, Mode::Exclusive).wait())
     }
 
     /// `range` (bytes) in [`Mode::Add`], or `None` if a conflicting request holds, waits or is just arriving.
@@ -128,7 +150,7 @@ impl RangeLock {
     /// let head = lock.request(..4096, Mode::Exclusive).await;
     /// let tail = lock.request(4096.., Mode::Block).timeout(Duration::from_millis(10)).wait()?;
     /// assert!(lock.request(0..1, Mode::Add).try_now().is_none());
-    /// # drop((head, tail)); Ok::<(), spanlock::TimedOut>(()) }).unwrap();
+    /// # drop((head, tail)); Ok::<(), spanlock::AcquireError>(()) }).unwrap();
     /// ```
     #[track_caller]
     #[inline]
@@ -161,17 +183,33 @@ impl RangeLock {
     ///
     /// Unused nodes are given back bit by bit anyway, while the lock is used.
     pub fn trim(&self) {
-        grant::trim(&self.tree);
+        grant::trim(&self.space.tree);
     }
 
     /// How many nodes (of 384 bytes) the lock has on the heap now: 0 for one that is quiet. Counts them: takes time in proportion.
     pub fn heap_nodes(&self) -> usize {
-        grant::heap_nodes(&self.tree)
+        grant::heap_nodes(&self.space.tree)
     }
 
-    pub(crate) fn tree(&self) -> &Tree {
-        &self.tree
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
     }
+}
+
+/// The guard of a call that returns no error.
+#[inline]
+#[track_caller]
+pub(crate) fn granted<G>(answer: Result<G, AcquireError>) -> G {
+    match answer {
+        Ok(guard) => guard,
+        Err(refused) => refuse(&refused),
+    }
+}
+
+#[cold]
+#[track_caller]
+fn refuse(refused: &AcquireError) -> ! {
+    panic!("{refused}")
 }
 
 impl Default for RangeLock {
@@ -183,7 +221,7 @@ impl Default for RangeLock {
 /// Says how many requests hold and wait, at some moment of the call.
 impl fmt::Debug for RangeLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (holding, waiting) = grant::count(&self.tree);
+        let (holding, waiting) = grant::count(&self.space.tree);
         f.debug_struct("RangeLock").field("holding", &holding).field("waiting", &waiting).finish_non_exhaustive()
     }
 }

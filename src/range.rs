@@ -88,6 +88,34 @@ impl ByteRange {
         self.start <= other.last && other.start <= self.last && !self.is_empty() && !other.is_empty()
     }
 
+    /// Whether every byte of `other` lies in this range. Every range contains all of an empty one.
+    pub const fn contains_all(self, other: ByteRange) -> bool {
+        other.is_empty() || (self.start <= other.start && other.last <= self.last)
+    }
+
+    /// The bytes before `at`, and those from `at` on.
+    ///
+    /// # Panics
+    /// If `at` lies neither in the range nor directly behind it.
+    ///
+    /// ```
+    /// # use spanlock::ByteRange;
+    /// assert_eq!(ByteRange::new(0..10).split(4), (ByteRange::new(0..4), ByteRange::new(4..10)));
+    /// assert_eq!(ByteRange::new(0..10).split(10), (ByteRange::new(0..10), ByteRange::EMPTY));
+    /// ```
+    #[track_caller]
+    pub fn split(self, at: u64) -> (ByteRange, ByteRange) {
+        if !self.contains(at) {
+            assert!(
+                !self.is_empty() && self.last.checked_add(1) == Some(at),
+                "{at} is neither in {self} nor directly behind it"
+            );
+            return (self, ByteRange::EMPTY);
+        }
+        let head = if at == self.start { ByteRange::EMPTY } else { ByteRange { start: self.start, last: at - 1 } };
+        (head, ByteRange { start: at, last: self.last })
+    }
+
     /// The bytes that both ranges contain.
     pub fn intersect(self, other: ByteRange) -> ByteRange {
         if !self.overlaps(other) {

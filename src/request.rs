@@ -1,12 +1,14 @@
 //! What is asked, and the ways to get it: wait, try, wait until a deadline, await.
 
-use crate::error::TimedOut;
-use crate::grant::{self, Ask, Doorway, Held, Waiter};
-use crate::guard::{ByTask, ByThread, Guard};
+use crate::error::AcquireError;
+use crate::grant::{self, Doorway, Held, Waiter};
+use crate::guard::Guard;
+use crate::kind::{ByOwner, ByTask, ByThread, Entered, OwnedBy};
 use crate::lock::RangeLock;
 use crate::mode::Mode;
-use crate::owner::{self, OwnerId, Visitor};
+use crate::owner::{Asker, Owner, Recursion};
 use crate::range::ByteRange;
+use crate::space::{Ask, Space};
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::ops::Deref;
@@ -17,156 +19,183 @@ use std::time::{Duration, Instant};
 
 /// How a request and its guard hold on to their lock: `&RangeLock`, or `Arc<RangeLock>` for guards that borrow nothing.
 ///
-/// Sealed: the guards rely on the lock staying where it is for as long as this value lives.
-pub trait LockRef: sealed::Sealed + Deref<Target = RangeLock> + Unpin {
-    /// Who owns the requests that a thread waits for: [`ByThread`] or [`ByTask`].
-    type Blocking;
+/// Sealed: the guards rely on the lock staying where it is for as long as this value, or a clone of it, lives.
+pub trait LockRef: sealed::Sealed + Clone + Deref<Target = RangeLock> + Unpin {
+    /// Who owns a request that names no owner: [`ByThread`] or [`ByTask`].
+    type Owner: OwnedBy + Default;
 }
 
 impl LockRef for &RangeLock {
-    type Blocking = ByThread;
+    type Owner = ByThread;
 }
 impl LockRef for Arc<RangeLock> {
-    type Blocking = ByTask;
+    type Owner = ByTask;
 }
 
-mod sealed {
-    use super::{Arc, OwnerId, RangeLock, Visitor, owner};
+pub(crate) mod sealed {
+    use super::{Arc, RangeLock};
 
-    pub trait Sealed {
-        /// The owner of a request that a thread waits for.
-        #[allow(private_interfaces)] // Nobody outside can name the trait.
-        fn blocking_owner(visitor: Visitor) -> OwnerId;
-    }
+    pub trait Sealed {}
 
-    impl Sealed for &RangeLock {
-        #[allow(private_interfaces)]
-        #[inline]
-        fn blocking_owner(visitor: Visitor) -> OwnerId {
-            visitor.thread
-        }
-    }
-
-    impl Sealed for Arc<RangeLock> {
-        #[allow(private_interfaces)]
-        fn blocking_owner(_: Visitor) -> OwnerId {
-            owner::fresh()
-        }
-    }
+    impl Sealed for &RangeLock {}
+    impl Sealed for Arc<RangeLock> {}
 }
 
 /// A request for a range that has not been made yet: the answer of [`RangeLock::request`].
 ///
-/// It is made by [`wait`](Request::wait), [`try_now`](Request::try_now), [`deadline`](Request::deadline) or `.await`.
+/// It is made by [`wait`](Request::wait), [`try_now`](Request::try_now), [`deadline`](Request::deadline) or `.await`. Who owns it (see
+/// [`OwnedBy`]) says what it is answered with:
+///
+/// | | `.wait()` | with a deadline | `.await` |
+/// |---|---|---|---|
+/// | of the thread (`&RangeLock`) | `Result` | `Result` | the guard; it is then a task's |
+/// | its own (`Arc<RangeLock>`) | the guard | `Result` | the guard |
+/// | of an [`Owner`], by [`owner`](Request::owner) | `Result` | `Result` | `Result` |
+///
+/// The error is an [`AcquireError`]: a deadlock, a recursion that was to be refused, a deadline that has passed.
 #[must_use = "a request does nothing until it is waited for, tried or awaited"]
 #[derive(Clone, Debug)]
-pub struct Request<L> {
+pub struct Request<L: LockRef, O: OwnedBy = <L as LockRef>::Owner> {
     lock: L,
     range: ByteRange,
     mode: Mode,
+    owner: O,
+    recursion: Recursion,
 }
 
 impl<L: LockRef> Request<L> {
     #[inline]
     pub(crate) fn new(lock: L, range: ByteRange, mode: Mode) -> Request<L> {
-        Request { lock, range, mode }
+        Request { lock, range, mode, owner: L::Owner::default(), recursion: Recursion::Reenter }
+    }
+}
+
+impl<L: LockRef, O: OwnedBy> Request<L, O> {
+    /// Makes it a request of `owner`: it does not conflict with the others of that owner, and its guard is `Send`.
+    pub fn owner(self, owner: &Owner) -> Request<L, ByOwner> {
+        let Request { lock, range, mode, .. } = self;
+        Request { lock, range, mode, owner: ByOwner(owner.clone()), recursion: owner.policy() }
+    }
+
+    /// What it shall do if its own owner holds some of the bytes in a mode that conflicts.
+    pub fn recursion(self, recursion: Recursion) -> Request<L, O> {
+        Request { recursion, ..self }
     }
 
     /// Waits until the range is granted. Conflicting requests are granted in the order in which they came; others never wait.
+    ///
+    /// # Errors
+    /// For a thread or an [`Owner`] (a task gets the guard itself): [`AcquireError::Deadlock`], and [`AcquireError::WouldRecurse`] if
+    /// the request [refuses](Recursion::Refuse) recursion.
     #[inline]
-    pub fn wait(self) -> Guard<L, L::Blocking> {
-        if self.range.is_empty() {
-            return self.empty();
-        }
-        let (ask, visitor) = self.ask();
-        // SAFETY: the guard made below keeps the lock where it is until the `Held` in it is dropped (see `Guard`); between
-        // here and there `self.lock` does.
-        let held = unsafe { grant::acquire(self.lock.tree(), &ask, visitor) };
-        self.granted(held)
+    pub fn wait(self) -> O::Answer<Guard<L, O>> {
+        O::answer(self.make(|space, ask, asker, token| {
+            // SAFETY: the guard that `make` makes of this keeps the lock where it is until the `Held` in it is dropped (see `Guard`); between here
+            // and there the request itself does.
+            unsafe { grant::acquire(space, ask, asker, token) }
+        }))
     }
 
     /// The range, if no conflicting request holds, waits or is just arriving: nobody barges.
     ///
-    /// Two that race for one free range may both get `None`.
-    pub fn try_now(self) -> Option<Guard<L, L::Blocking>> {
-        if self.range.is_empty() {
-            return Some(self.empty());
-        }
-        let (ask, visitor) = self.ask();
-        // SAFETY: as in `wait`.
-        let held = unsafe { grant::try_acquire(self.lock.tree(), &ask, visitor) }?;
-        Some(self.granted(held))
+    /// Two that race for one free range may both get `None`. So does one that refuses recursion and would recurse.
+    pub fn try_now(self) -> Option<Guard<L, O>> {
+        self.make(|space, ask, asker, _| {
+            // SAFETY: as in `wait`.
+            unsafe { grant::try_acquire(space, ask, asker) }.ok_or(AcquireError::TimedOut)
+        })
+        .ok()
     }
 
     /// Gives the wait an end. A deadline that has passed makes it a [`try_now`](Request::try_now).
     ///
     /// For a future, use your runtime's timeout: dropping the future cancels the request.
-    pub fn deadline(self, deadline: Instant) -> TimedRequest<L> {
+    pub fn deadline(self, deadline: Instant) -> TimedRequest<L, O> {
         TimedRequest { request: self, deadline: Some(deadline) }
     }
 
     /// As [`Request::deadline`], from now. A timeout too long to be a time is none.
-    pub fn timeout(self, timeout: Duration) -> TimedRequest<L> {
+    pub fn timeout(self, timeout: Duration) -> TimedRequest<L, O> {
         TimedRequest { request: self, deadline: Instant::now().checked_add(timeout) }
     }
 
-    /// What the calling thread asks the tree for.
+    /// Begins the request, has `acquire` do the rest, and makes a guard of what that says.
     #[inline]
-    fn ask(&self) -> (Ask, Visitor) {
-        let visitor = owner::visit();
-        (Ask::new(self.range, self.mode, L::blocking_owner(visitor)), visitor)
+    fn make(
+        self,
+        acquire: impl FnOnce(&Space, &Ask, &Asker, Option<&Owner>) -> Result<Held, AcquireError>,
+    ) -> Result<Guard<L, O>, AcquireError> {
+        let Request { lock, range, mode, owner, recursion } = self;
+        if range.is_empty() {
+            return Ok(Guard::new(lock, Held::nothing(mode), owner));
+        }
+        let (entered, asker) = Entered::new(owner);
+        let ask = Ask::new(range, mode, &asker);
+        check_recursion(lock.space(), &ask, &asker, recursion)?;
+        let held = acquire(lock.space(), &ask, &asker, entered.token())?;
+        Ok(Guard::new(lock, held, entered.into_owner()))
     }
+}
 
-    #[inline]
-    fn granted(self, held: Held) -> Guard<L, L::Blocking> {
-        Guard::new(self.lock, held)
+/// Whether the request may go on, if its own owner is in the way.
+#[inline]
+pub(crate) fn check_recursion(
+    space: &Space,
+    ask: &Ask,
+    asker: &Asker,
+    recursion: Recursion,
+) -> Result<(), AcquireError> {
+    if recursion == Recursion::Refuse && asker.is_nested() {
+        if let Some((held, mode)) = grant::own_conflict(space, ask) {
+            return Err(AcquireError::WouldRecurse { held, mode });
+        }
     }
-
-    fn empty(self) -> Guard<L, L::Blocking> {
-        let nothing = Held::nothing(self.mode);
-        self.granted(nothing)
-    }
+    Ok(())
 }
 
 /// A request with a deadline.
 #[must_use = "a request does nothing until it is waited for"]
 #[derive(Clone, Debug)]
-pub struct TimedRequest<L> {
-    request: Request<L>,
+pub struct TimedRequest<L: LockRef, O: OwnedBy = <L as LockRef>::Owner> {
+    request: Request<L, O>,
     deadline: Option<Instant>,
 }
 
-impl<L: LockRef> TimedRequest<L> {
+impl<L: LockRef, O: OwnedBy> TimedRequest<L, O> {
     /// Waits until the range is granted or the deadline has passed.
     ///
     /// # Errors
-    /// [`TimedOut`] if the deadline passed first. The request has then left the queue, and whoever waited for it goes on.
-    pub fn wait(self) -> Result<Guard<L, L::Blocking>, TimedOut> {
+    /// [`AcquireError::TimedOut`] if the deadline passed first; the others as for [`Request::wait`]. The request has then left the queue, and whoever
+    /// waited for it goes on.
+    pub fn wait(self) -> Result<Guard<L, O>, AcquireError> {
         let TimedRequest { request, deadline } = self;
-        let Some(deadline) = deadline else { return Ok(request.wait()) };
-        if request.range.is_empty() {
-            return Ok(request.empty());
-        }
-        let (ask, visitor) = request.ask();
-        // SAFETY: as in `Request::wait`.
-        let held = unsafe { grant::acquire_until(request.lock.tree(), &ask, visitor, deadline) };
-        held.map(|held| request.granted(held)).ok_or(TimedOut)
+        request.make(|space, ask, asker, token| match deadline {
+            // SAFETY: as in `Request::wait`.
+            Some(deadline) => unsafe { grant::acquire_until(space, ask, asker, token, deadline) },
+            // SAFETY: as in `Request::wait`.
+            None => unsafe { grant::acquire(space, ask, asker, token) },
+        })
     }
 }
 
-impl<L: LockRef> IntoFuture for Request<L> {
-    type Output = Guard<L, ByTask>;
-    type IntoFuture = Acquire<L>;
+impl<L: LockRef, O: OwnedBy> IntoFuture for Request<L, O> {
+    type Output = <O::Awaited as OwnedBy>::Answer<Guard<L, O::Awaited>>;
+    type IntoFuture = Acquire<L, O::Awaited>;
 
-    fn into_future(self) -> Acquire<L> {
-        Acquire { state: State::New, request: Some(self) }
+    fn into_future(self) -> Acquire<L, O::Awaited> {
+        let Request { lock, range, mode, owner, recursion } = self;
+        let request = Request { lock, range, mode, owner: owner.awaited(), recursion };
+        Acquire { state: State::New(request) }
     }
 }
 
-/// A request being awaited. Its owner is its own, since tasks move between threads.
+/// A request being awaited. If it names no owner, it has one of its own, since tasks move between threads.
 ///
 /// It takes its place in the queue when it is polled first. Once queued it keeps those who come later waiting, so it must be polled
 /// on (or dropped), like the future of any fair lock.
+///
+/// # Errors
+/// For a request of an [`Owner`], as for [`Request::wait`]. One without is answered with the guard.
 ///
 /// # Cancel safety
 /// Dropping it leaves the queue and wakes whoever waited for it. The place is lost: awaiting a new request begins at the end.
@@ -174,54 +203,66 @@ impl<L: LockRef> IntoFuture for Request<L> {
 /// # Panics
 /// If polled after it was ready.
 #[must_use = "futures do nothing unless polled"]
-pub struct Acquire<L: LockRef> {
-    // First, so that a waiter leaves its tree before the lock goes.
-    state: State,
-    /// `None` when the guard was handed out.
-    request: Option<Request<L>>,
+pub struct Acquire<L: LockRef, O: OwnedBy = ByTask> {
+    state: State<L, O>,
 }
 
-enum State {
-    New,
-    Queued(Waiter),
+enum State<L: LockRef, O: OwnedBy> {
+    New(Request<L, O>),
+    Queued {
+        // First, so that the waiter leaves its tree before the lock goes, and the owner counts it until then.
+        waiter: Waiter,
+        lock: L,
+        owner: Entered<O>,
+    },
     Done,
 }
 
-impl<L: LockRef> Future for Acquire<L> {
-    type Output = Guard<L, ByTask>;
+impl<L: LockRef, O: OwnedBy> Future for Acquire<L, O> {
+    type Output = O::Answer<Guard<L, O>>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Guard<L, ByTask>> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let request = this.request.as_ref().expect("polled after it was ready");
-        let tree = request.lock.tree();
-        if let State::New = this.state {
-            if request.range.is_empty() {
-                let nothing = Held::nothing(request.mode);
-                return this.ready(nothing);
-            }
-            let ask = Ask::new(request.range, request.mode, owner::fresh());
-            // SAFETY: what comes back goes into `state`, which is dropped before `request` and its lock, or into a guard together with
-            // that lock. Both kinds of `L` keep the lock where it is when they, or this future, are moved.
-            match unsafe { grant::enter(tree, &ask, owner::visit()) } {
-                Doorway::Granted(held) => return this.ready(held),
-                Doorway::Queued(waiter) => this.state = State::Queued(waiter),
+        if let State::New(_) = this.state {
+            match this.begin() {
+                Ok(None) => {}
+                Ok(Some(guard)) => return Poll::Ready(O::answer(Ok(guard))),
+                Err(refused) => return Poll::Ready(O::answer(Err(refused))),
             }
         }
-        if let State::Queued(waiter) = &mut this.state {
-            ready!(waiter.poll(tree, context));
-        }
-        match std::mem::replace(&mut this.state, State::Done) {
-            State::Queued(waiter) => this.ready(waiter.into_held()),
-            State::New | State::Done => unreachable!("it was queued a moment ago"),
-        }
+        let State::Queued { waiter, .. } = &mut this.state else { panic!("polled after it was ready") };
+        let result = ready!(waiter.poll(context));
+        let State::Queued { waiter, lock, owner } = std::mem::replace(&mut this.state, State::Done) else {
+            unreachable!("it was queued a moment ago");
+        };
+        Poll::Ready(O::answer(
+            result.map(|()| Guard::new(lock, grant::the_one(waiter.into_holds()), owner.into_owner())),
+        ))
     }
 }
 
-impl<L: LockRef> Acquire<L> {
-    fn ready(&mut self, held: Held) -> Poll<Guard<L, ByTask>> {
-        let request = self.request.take().expect("`poll` has looked");
-        self.state = State::Done;
-        Poll::Ready(Guard::new(request.lock, held))
+impl<L: LockRef, O: OwnedBy> Acquire<L, O> {
+    /// The first poll: the doorway. `None`: it is queued.
+    fn begin(&mut self) -> Result<Option<Guard<L, O>>, AcquireError> {
+        let State::New(request) = std::mem::replace(&mut self.state, State::Done) else {
+            unreachable!("called at the first poll only");
+        };
+        let Request { lock, range, mode, owner, recursion } = request;
+        if range.is_empty() {
+            return Ok(Some(Guard::new(lock, Held::nothing(mode), owner)));
+        }
+        let (owner, asker) = Entered::new(owner);
+        let ask = Ask::new(range, mode, &asker);
+        check_recursion(lock.space(), &ask, &asker, recursion)?;
+        // SAFETY: what comes back goes into `state` or into a guard, together with the lock, and is dropped before it. All kinds of `L` keep
+        // the lock where it is when they, or this future, are moved.
+        match unsafe { grant::enter(lock.space(), &ask, &asker, owner.token()) } {
+            Doorway::Granted(held) => Ok(Some(Guard::new(lock, held, owner.into_owner()))),
+            Doorway::Queued(waiter) => {
+                self.state = State::Queued { waiter, lock, owner };
+                Ok(None)
+            }
+        }
     }
 }
 
@@ -232,21 +273,24 @@ impl<L: LockRef> Acquire<L> {
 /// let lock = RangeLock::new();
 /// future = std::future::IntoFuture::into_future(lock.request(.., Mode::Add));
 /// ```
-impl<L: LockRef> Drop for Acquire<L> {
+impl<L: LockRef, O: OwnedBy> Drop for Acquire<L, O> {
     fn drop(&mut self) {}
 }
 
-impl<L: LockRef> fmt::Debug for Acquire<L> {
+impl<L: LockRef, O: OwnedBy> fmt::Debug for Acquire<L, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match (&self.state, &self.request) {
-            (State::New, _) => "not asked yet",
-            (State::Queued(_), _) => "waiting",
-            (State::Done, _) => "granted",
-        };
         let mut out = f.debug_struct("Acquire");
-        if let Some(request) = &self.request {
-            out.field("range", &request.range).field("mode", &request.mode);
-        }
+        let state = match &self.state {
+            State::New(request) => {
+                out.field("range", &request.range).field("mode", &request.mode);
+                "not asked yet"
+            }
+            State::Queued { waiter, .. } => {
+                out.field("asks", &waiter);
+                "waiting"
+            }
+            State::Done => "answered",
+        };
         out.field("state", &format_args!("{state}")).finish()
     }
 }

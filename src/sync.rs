@@ -10,7 +10,11 @@
 
 #[cfg(not(loom))]
 pub(crate) use std::{
-    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence},
+    },
+    thread::yield_now,
     thread_local,
 };
 
@@ -19,7 +23,11 @@ mod model;
 #[cfg(loom)]
 pub(crate) use {
     loom::{
-        sync::atomic::{Ordering, fence},
+        sync::{
+            Mutex, MutexGuard,
+            atomic::{Ordering, fence},
+        },
+        thread::yield_now,
         thread_local,
     },
     model::{AtomicBool, AtomicPtr, AtomicU64},
@@ -40,6 +48,11 @@ pub(crate) mod hint {
 pub(crate) fn publish(word: &AtomicU64, value: u64) {
     word.store(value, Ordering::Release);
     fence(Ordering::SeqCst);
+}
+
+/// Locks; a panic under the lock changes nothing for the others, because what is locked here is whole at every line.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Declares a `const fn`, which loom's atomics force to be an ordinary one in a model.

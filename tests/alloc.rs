@@ -66,7 +66,7 @@ fn blocking_calls_do_not_allocate() {
             Mode::Block => lock.block(range),
             Mode::Exclusive => lock.exclusive(range),
         });
-        drop(lock.request(range, mode).wait());
+        drop(lock.request(range, mode).wait().unwrap());
     });
     assert_eq!(lock.heap_nodes(), 0);
 }

@@ -8,7 +8,7 @@ use common::alloc::{Counting, bytes};
 use common::poll::{Hand, poll_once};
 use common::watch::Watchdog;
 use fastrand::Rng;
-use spanlock::{Acquire, ArcRangeGuard, Mode, RangeLock, TimedOut};
+use spanlock::{Acquire, AcquireError, ArcRangeGuard, Mode, RangeLock};
 use std::cell::RefCell;
 use std::future::IntoFuture;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -135,7 +135,8 @@ fn a_past_deadline_is_a_try() {
         assert!(lock.request_arc(0..10, mode).deadline(past).wait().is_err());
         assert!(lock.request(0..5, mode).deadline(past).wait().is_ok(), "nobody is there");
     }
-    let error: TimedOut = lock.request(0..10, Mode::Add).deadline(past).wait().expect_err("the holder is there");
+    let error = lock.request(0..10, Mode::Add).deadline(past).wait().expect_err("the holder is there");
+    assert_eq!(error, AcquireError::TimedOut);
     assert!(error.to_string().contains("deadline"));
     drop(holder);
     assert!(lock.try_exclusive(..).is_some(), "a refused request left its place behind");

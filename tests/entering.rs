@@ -177,7 +177,7 @@ fn threads_that_hold_or_sleep_elsewhere_are_in_nobodys_way() {
             let (done, answer) = mpsc::channel();
             let lock = &lock;
             scope.spawn(move || {
-                drop(lock.request(20.., mode).wait());
+                drop(lock.request(20.., mode).wait().unwrap());
                 drop(lock.request(20..21, mode).try_now().expect("nobody is there"));
                 done.send(()).expect("the test waits for it");
             });
@@ -193,8 +193,8 @@ fn threads_that_hold_or_sleep_elsewhere_are_in_nobodys_way() {
 fn an_owner_never_conflicts_with_itself() {
     for (held, asked) in Mode::ALL.into_iter().flat_map(|held| Mode::ALL.map(|asked| (held, asked))) {
         let lock = RangeLock::new();
-        let outer = lock.request(0..100, held).wait();
-        let inner = lock.request(50..150, asked).wait();
+        let outer = lock.request(0..100, held).wait().unwrap();
+        let inner = lock.request(50..150, asked).wait().unwrap();
         assert!(lock.request(.., asked).try_now().is_some());
         let in_time = lock.request(99..=99, asked).deadline(std::time::Instant::now()).wait();
         assert!(in_time.is_ok());

@@ -158,7 +158,7 @@ fn ask_somehow(
             true
         }
         2 => {
-            let _guard = lock.request(range, mode).wait();
+            let _guard = lock.request(range, mode).wait().unwrap();
             visit();
             true
         }

@@ -138,7 +138,7 @@ fn order_holds_between_threads() {
         let began = stamp();
         let (doorway, granted) = match rng.u8(0..4) {
             0 => {
-                let guard = lock.request(span.bounds(), mode).wait();
+                let guard = lock.request(span.bounds(), mode).wait().unwrap();
                 let granted = stamp();
                 drop(guard);
                 (granted, granted)

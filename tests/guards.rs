@@ -4,7 +4,8 @@
 mod common;
 
 use spanlock::{
-    Acquire, ArcRangeGuard, ByteRange, Mode, RangeGuard, RangeLock, Request, SendRangeGuard, TimedOut, WholeFileLock,
+    Acquire, AcquireError, ArcRangeGuard, ByteRange, Deadlock, Mode, RangeGuard, RangeLock, Request, SendRangeGuard,
+    WholeFileLock,
 };
 use std::error::Error;
 use std::fmt::{Debug, Display};
@@ -76,7 +77,8 @@ const _: () = {
 
     value::<Mode>();
     value::<ByteRange>();
-    error::<TimedOut>();
+    error::<AcquireError>();
+    error::<Deadlock>();
 };
 
 /// An async task as a multi-threaded executor takes it: `Send`, borrowing the lock or owning it.

@@ -55,7 +55,7 @@ fn hold(lock: &RangeLock, layout: Layout, count: u64) -> Vec<RangeGuard<'_>> {
     Rng::with_seed(3).shuffle(&mut order);
     let held = order.into_iter().map(|i| {
         let (start, last) = layout.range(i, count);
-        lock.request(start..=last, Mode::ALL[i as usize % 3]).wait()
+        lock.request(start..=last, Mode::ALL[i as usize % 3]).wait().unwrap()
     });
     held.collect()
 }

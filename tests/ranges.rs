@@ -97,7 +97,7 @@ fn an_empty_range_is_granted_at_once_and_holds_nothing() {
             let whole = Hand::new(lock.request(.., Mode::Exclusive)).ready();
             let mut queued = Hand::new(lock.request(.., Mode::Exclusive));
             queued.pending();
-            let by_thread = lock.request(range, mode).wait();
+            let by_thread = lock.request(range, mode).wait().expect("nothing is in its way");
             let tried = lock.request(range, mode).try_now().expect("nothing is in its way");
             let in_time = lock.request(range, mode).deadline(Instant::now()).wait().expect("nothing is in its way");
             let awaited = Hand::new(lock.request(range, mode)).ready();
@@ -176,10 +176,10 @@ fn guards_say_what_they_hold() {
     let lock = Arc::new(RangeLock::new());
     let whole = WholeFileLock::new();
     for mode in Mode::ALL {
-        let by_thread = lock.request(4096..8192, mode).wait();
+        let by_thread = lock.request(4096..8192, mode).wait().expect("nobody is in its way");
         let awaited = Hand::new(lock.request(10_000..20_000, mode)).ready();
         let arc = lock.request_arc(30_000.., mode).wait();
-        let file = whole.request(mode).wait();
+        let file = whole.request(mode).wait().expect("nobody is in its way");
         let said = [
             (by_thread.range(), by_thread.mode(), format!("{by_thread:?}"), "4096..8192"),
             (awaited.range(), awaited.mode(), format!("{awaited:?}"), "10000..20000"),

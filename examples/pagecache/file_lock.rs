@@ -44,6 +44,9 @@ pub(crate) struct Held<'a> {
     _guard: Option<RangeGuard<'a>>,
 }
 
+/// The cache holds one range at a time.
+const ALONE: &str = "a thread that holds nothing is never refused";
+
 impl FileLock {
     pub(crate) fn new(variant: Variant) -> FileLock {
         match variant {
@@ -61,9 +64,11 @@ impl FileLock {
         let guard = match self {
             FileLock::None => return Held { _guard: None },
             // A lock that is not asked for its statistics needs only the wait().
-            FileLock::Whole(lock) => waits.count(|| lock.request(mode).try_now(), || lock.request(mode).wait()),
+            FileLock::Whole(lock) => {
+                waits.count(|| lock.request(mode).try_now(), || lock.request(mode).wait().expect(ALONE))
+            }
             FileLock::Range(lock) => {
-                waits.count(|| lock.request(range, mode).try_now(), || lock.request(range, mode).wait())
+                waits.count(|| lock.request(range, mode).try_now(), || lock.request(range, mode).wait().expect(ALONE))
             }
         };
         Held { _guard: Some(guard) }

@@ -2,11 +2,12 @@
 //! loom reports a use that isn't ordered before the end.
 
 use super::check;
-use crate::grant::{self, Doorway, Held, Tree, Waiter};
+use crate::grant::{self, Doorway, Held, Waiter};
 use crate::mode::Mode::{self, Exclusive};
-use crate::owner::Visitor;
+use crate::owner::Asker;
 use crate::range::ByteRange;
 use crate::reclaim::{LazyPin, Pin};
+use crate::space::{Ask, Space};
 use crate::tree::Entry;
 use loom::thread::{self, JoinHandle};
 use std::ops::RangeInclusive;
@@ -17,23 +18,23 @@ const MIDDLE: u64 = 1 << 63;
 
 /// A tree whose root has a child, for its first cell.
 struct Stage {
-    tree: Tree,
+    space: Space,
 }
 
 // SAFETY, here and below: each model keeps its stage until all its threads have ended.
 impl Stage {
     fn with_child() -> Arc<Stage> {
-        let stage = Stage { tree: Tree::new() };
-        let entry = Entry { start: 0, last: 0, mode: Exclusive.bit(), owner: 1 };
-        stage.tree.grow_for(&entry, &LazyPin::new());
+        let stage = Stage { space: Space::new(None) };
+        let entry = Entry { start: 0, last: 0, mode: Exclusive.bit(), owner: 1, order: 0 };
+        stage.space.tree.grow_for(&entry, &LazyPin::new());
         Arc::new(stage)
     }
 
-    fn enter(&self, bytes: RangeInclusive<u64>, mode: Mode, who: u64) -> Doorway {
-        let visitor = Visitor::passing(who);
-        let ask = grant::Ask::new(ByteRange::new(bytes), mode, visitor.thread);
+    fn enter(&self, bytes: RangeInclusive<u64>, mode: Mode, who: u64) -> Doorway<Held> {
+        let asker = Asker::passing(who);
+        let ask = Ask::new(ByteRange::new(bytes), mode, &asker);
         // SAFETY: see above.
-        unsafe { grant::enter(&self.tree, &ask, visitor) }
+        unsafe { grant::enter(&self.space, &ask, &asker, None) }
     }
 
     fn hold(&self, bytes: RangeInclusive<u64>, who: u64) -> Held {
@@ -52,7 +53,7 @@ impl Stage {
 
     /// Removes what is vacant.
     fn trim(&self) {
-        self.tree.trim(&LazyPin::new());
+        self.space.tree.trim(&LazyPin::new());
     }
 }
 
@@ -78,7 +79,7 @@ fn a_release_rings_before_its_node_is_freed() {
         let waiter = stage.queue(0..=MIDDLE, 3);
         // It registers, and its time is up at once: WAITERS stays behind.
         let soon = std::time::Instant::now() + std::time::Duration::from_secs(3600);
-        assert!(waiter.finish_until(&stage.tree, soon).is_none());
+        assert!(waiter.finish_until(soon).is_none());
         let pruner = spawn(&stage, |stage| {
             stage.trim();
             reclaim();
@@ -132,7 +133,7 @@ fn a_waiter_outlives_the_node_that_it_waits_for() {
         let stage = Stage::with_child();
         let holder = stage.hold(0..=0, 2);
         let waiter = stage.queue(0..=MIDDLE, 3);
-        let it = spawn(&stage, |stage| drop(waiter.finish(&stage.tree)));
+        let it = spawn(&stage, |stage| drop(waiter.finish()));
         let pruner = spawn(&stage, |stage| {
             stage.trim();
             reclaim();

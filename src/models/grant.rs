@@ -4,13 +4,14 @@
 //! main thread holds on until the granted one's thread has ended: then a wake-up that comes too late is a deadlock.
 
 use super::{Byte, check};
-use crate::grant::{self, Doorway, Held, Tree, Waiter};
+use crate::grant::{self, Doorway, Held, Waiter};
 use crate::lock::RangeLock;
 use crate::mode::Mode::{self, Add, Exclusive};
-use crate::owner::Visitor;
+use crate::owner::Asker;
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
-use crate::tree::{Entry, Query};
+use crate::space::{self, Space};
+use crate::tree::Rescan;
 use loom::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use loom::thread::{self, JoinHandle};
 use std::ops::ControlFlow::{Break, Continue};
@@ -23,7 +24,7 @@ const MIDDLE: u64 = 1 << 63;
 
 /// A tree, and byte 0.
 struct Stage {
-    tree: Tree,
+    space: Space,
     byte: Byte,
 }
 
@@ -44,41 +45,31 @@ fn exclusive(bytes: RangeInclusive<u64>, who: u64) -> Ask {
 }
 
 impl Ask {
-    fn visitor(&self) -> Visitor {
-        Visitor::passing(self.who)
+    fn asker(&self) -> Asker {
+        Asker::passing(self.who)
     }
 
-    fn ask(&self) -> grant::Ask {
-        grant::Ask::new(ByteRange::new(self.bytes.clone()), self.mode, self.visitor().thread)
-    }
-
-    fn entry(&self) -> Entry {
-        let owner = self.visitor().thread.get();
-        Entry { start: *self.bytes.start(), last: *self.bytes.end(), mode: self.mode.bit(), owner }
-    }
-
-    fn query(&self) -> Query {
-        let owner = self.visitor().thread.get();
-        Query { start: *self.bytes.start(), last: *self.bytes.end(), against: self.mode.against(), owner }
+    fn ask(&self) -> space::Ask {
+        space::Ask::new(ByteRange::new(self.bytes.clone()), self.mode, &self.asker())
     }
 }
 
 // SAFETY, here and below: each model keeps its stage until all its threads have ended.
 impl Stage {
     fn new() -> Arc<Stage> {
-        Arc::new(Stage { tree: Tree::new(), byte: Byte::new() })
+        Arc::new(Stage { space: Space::new(None), byte: Byte::new() })
     }
 
     /// One in which the root has a child, for its first cell.
     fn with_child() -> Arc<Stage> {
         let stage = Stage::new();
-        stage.tree.grow_for(&exclusive(0..=0, 1).entry(), &LazyPin::new());
+        stage.space.tree.grow_for(&exclusive(0..=0, 1).ask().entry, &LazyPin::new());
         stage
     }
 
-    fn enter(&self, ask: &Ask) -> Doorway {
+    fn enter(&self, ask: &Ask) -> Doorway<Held> {
         // SAFETY: see above.
-        unsafe { grant::enter(&self.tree, &ask.ask(), ask.visitor()) }
+        unsafe { grant::enter(&self.space, &ask.ask(), &ask.asker(), None) }
     }
 
     /// For one whom nobody is in the way of.
@@ -99,12 +90,12 @@ impl Stage {
 
     fn acquire(&self, ask: &Ask) -> Held {
         // SAFETY: see above.
-        unsafe { grant::acquire(&self.tree, &ask.ask(), ask.visitor()) }
+        unsafe { grant::acquire(&self.space, &ask.ask(), &ask.asker(), None) }.expect("nobody is nested")
     }
 
     fn try_acquire(&self, ask: &Ask) -> Option<Held> {
         // SAFETY: see above.
-        unsafe { grant::try_acquire(&self.tree, &ask.ask(), ask.visitor()) }
+        unsafe { grant::try_acquire(&self.space, &ask.ask(), &ask.asker()) }
     }
 
     /// Waits, touches the byte, releases.
@@ -116,7 +107,7 @@ impl Stage {
 
     /// The same of one that is queued.
     fn finish(&self, waiter: Waiter, mode: Mode) {
-        let held = waiter.finish(&self.tree);
+        let held = waiter.finish();
         self.byte.touch(mode);
         drop(held);
     }
@@ -129,7 +120,7 @@ impl Stage {
 
     /// Everyone has ended: nothing may be left behind.
     fn assert_idle(&self) {
-        assert_eq!(grant::count(&self.tree), (0, 0), "something was left behind");
+        assert_eq!(grant::count(&self.space.tree), (0, 0), "something was left behind");
     }
 }
 
@@ -306,7 +297,7 @@ fn a_claim_that_withdraws_wakes_who_registered() {
         let stage = Stage::with_child();
         let it = spawn(&stage, |stage| stage.cycle(exclusive(0..=0, 3)));
         let waiter = spawn(&stage, |stage| stage.cycle(exclusive(0..=MIDDLE, 2)));
-        stage.tree.trim(&LazyPin::new());
+        stage.space.tree.trim(&LazyPin::new());
         it.join().unwrap();
         waiter.join().unwrap();
         stage.assert_idle();
@@ -336,7 +327,7 @@ fn a_deadline_races_with_the_grant() {
         let holder = stage.hold(add(0..=0, 2));
         let waiter = stage.queue(exclusive(0..=0, 3));
         let one = spawn(&stage, |stage| {
-            if let Some(held) = waiter.finish_until(&stage.tree, soon()) {
+            if let Some(held) = waiter.finish_until(soon()) {
                 stage.release(held, Exclusive);
             }
         });
@@ -357,8 +348,8 @@ fn a_deadline_races_with_a_release() {
         let it = spawn(&stage, |stage| {
             let ask = exclusive(0..=0, 3);
             // SAFETY: the stage stays until all threads have ended.
-            let held = unsafe { grant::acquire_until(&stage.tree, &ask.ask(), ask.visitor(), soon()) };
-            if let Some(held) = held {
+            let held = unsafe { grant::acquire_until(&stage.space, &ask.ask(), &ask.asker(), None, soon()) };
+            if let Ok(held) = held {
                 stage.release(held, Exclusive);
             }
         });
@@ -401,7 +392,7 @@ fn who_came_first_is_first() {
             its_queued.store(true, Relaxed);
             let held = match door {
                 Doorway::Granted(held) => held,
-                Doorway::Queued(waiter) => waiter.finish(&stage.tree),
+                Doorway::Queued(waiter) => waiter.finish(),
             };
             its_granted.store(true, Relaxed);
             stage.release(held, Exclusive);
@@ -432,7 +423,7 @@ fn nobody_barges() {
         let granted = Arc::new(AtomicBool::new(false));
         let its_granted = Arc::clone(&granted);
         let first = spawn(&stage, move |stage| {
-            let held = waiter.finish(&stage.tree);
+            let held = waiter.finish();
             its_granted.store(true, Relaxed);
             stage.release(held, Exclusive);
         });
@@ -512,17 +503,18 @@ fn a_rescan_is_not_lost() {
             let ask = add(0..=0, 4);
             let pin = LazyPin::new();
             // SAFETY: the stage stays until all threads have ended.
-            let placed = unsafe { stage.tree.place(&ask.entry(), ask.visitor(), &pin) };
+            let placed = unsafe { stage.space.tree.place(&ask.ask().entry, ask.asker().visitor, &pin) };
             let mut asked = false;
-            let queued = exclusive(0..=0, 3).visitor().thread.get();
-            let in_the_way = stage.tree.scan(&ask.query(), Some(placed.own(ask.entry().mode)), &pin, |seen| {
-                if seen.owner() == queued && !asked {
-                    asked = seen.ask_to_rescan();
-                    if asked { Continue(()) } else { Break(()) }
-                } else {
-                    Break(())
-                }
-            });
+            let queued = exclusive(0..=0, 3).asker().owner.get();
+            let in_the_way =
+                stage.space.tree.scan(&ask.ask().query, Some(placed.own(ask.ask().entry.mode)), &pin, |seen| {
+                    if seen.owner() == queued && !asked {
+                        asked = seen.ask_to_rescan() == Rescan::Asked;
+                        if asked { Continue(()) } else { Break(()) }
+                    } else {
+                        Break(())
+                    }
+                });
             if in_the_way.is_continue() {
                 stage.byte.touch(Add);
             }

@@ -7,7 +7,7 @@ use super::{Byte, check};
 use crate::mode::Mode::{self, Add, Exclusive};
 use crate::owner::Visitor;
 use crate::reclaim::LazyPin;
-use crate::tree::{Entry, Placed, Query, Room, Tree};
+use crate::tree::{Entry, Placed, Query, Room, Tree, Whose};
 use loom::thread::{self, JoinHandle};
 use std::ops::ControlFlow::{Break, Continue};
 use std::sync::Arc;
@@ -42,11 +42,12 @@ fn exclusive(start: u64, last: u64, who: u64) -> Ask {
 
 impl Ask {
     fn entry(self) -> Entry {
-        Entry { start: self.start, last: self.last, mode: self.mode.bit(), owner: self.who }
+        Entry { start: self.start, last: self.last, mode: self.mode.bit(), owner: self.who, order: 0 }
     }
 
     fn query(self) -> Query {
-        Query { start: self.start, last: self.last, against: self.mode.against(), owner: self.who }
+        let Ask { start, last, mode, who } = self;
+        Query { start, last, against: mode.against(), owner: who, whose: Whose::Others }
     }
 }
 
@@ -58,7 +59,7 @@ struct Stage {
 
 impl Stage {
     fn new() -> Arc<Stage> {
-        Arc::new(Stage { tree: Tree::new(), byte: Byte::new() })
+        Arc::new(Stage { tree: Tree::new(()), byte: Byte::new() })
     }
 
     /// One in which the root has a child, for its first cell.

@@ -42,8 +42,8 @@ mod slot;
 mod tests;
 
 pub(crate) use node::SLOTS;
-pub(crate) use scan::{Query, Seen};
-pub(crate) use slot::{Entry, Grant, Own, Placed, Word};
+pub(crate) use scan::{Query, Seen, Whose};
+pub(crate) use slot::{Entry, Grant, Own, Placed, Rescan, Word};
 
 use crate::reclaim::{LazyPin, Pin};
 use crate::sync::{Ordering, const_fn, hint};
@@ -55,22 +55,24 @@ pub(crate) trait Room: Default + Send + Sync + 'static {
     fn slot_changed(&self, index: usize);
 }
 
-pub(crate) struct Tree<R> {
+/// `T` is what the layers above keep beside it. It is in here because there it costs nothing: a tree is aligned like a node, and has room to spare.
+pub(crate) struct Tree<R, T = ()> {
     root: Node<R>,
     /// The byte that the pruner's hand has reached.
     hand: hint::AtomicU64,
+    pub(crate) beside: T,
 }
 
 // SAFETY: a tree owns its nodes and reaches them through atomic links; what is stored in them is atomics, integers and
-// rooms, and rooms are used by several threads at once: hence `R: Send + Sync`.
-unsafe impl<R: Send + Sync> Send for Tree<R> {}
+// rooms, and rooms are used by several threads at once: hence `R: Send + Sync`. `T` is an ordinary field.
+unsafe impl<R: Send + Sync, T: Send> Send for Tree<R, T> {}
 // SAFETY: as above; every method takes `&self` and is made of atomic operations.
-unsafe impl<R: Send + Sync> Sync for Tree<R> {}
+unsafe impl<R: Send + Sync, T: Sync> Sync for Tree<R, T> {}
 
-impl<R: Room> Tree<R> {
+impl<R: Room, T> Tree<R, T> {
     const_fn! {
-        pub(crate) const fn new() -> Tree<R> {
-            Tree { root: Node::root(), hand: hint::AtomicU64::new(0) }
+        pub(crate) const fn new(beside: T) -> Tree<R, T> {
+            Tree { root: Node::root(), hand: hint::AtomicU64::new(0), beside }
         }
     }
 
@@ -95,7 +97,7 @@ impl<R: Room> Tree<R> {
     }
 }
 
-impl<R> Drop for Tree<R> {
+impl<R, T> Drop for Tree<R, T> {
     fn drop(&mut self) {
         /// Recursion goes down levels, at most 32; chains, which can be long, are walked in the loop.
         fn free_below<R>(node: &Node<R>) {

@@ -3,7 +3,7 @@
 //! ```text
 //! line 0     header, read-mostly: span, flags, 4 children, overflow chain, room (the waiting side's part)
 //! line 1     states[8]: one word per slot
-//! lines 2-5  records[8]: { start, last, owner, ticket }
+//! lines 2-5  records[8]: { start, last, owner, order }
 //! ```
 //!
 //! A quiet acquire and release touch lines 0 and 1 and one record. Nodes are aligned to 128 bytes, not 64: with
@@ -201,7 +201,7 @@ impl<R> Node<R> {
 
     /// The parts that `start..=last`, a part of the span, touches.
     #[inline]
-    fn parts_within(&self, start: u64, last: u64) -> Parts {
+    pub(super) fn parts_within(&self, start: u64, last: u64) -> Parts {
         // Parts are half cells. Cells of one byte have no halves, and leave the upper parts unused.
         let shift = self.header.cell_shift.saturating_sub(1);
         let part_of = |byte: u64| (byte - self.header.base) >> shift;

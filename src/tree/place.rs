@@ -40,7 +40,7 @@ struct Spot<'t, R> {
     cell: Option<usize>,
 }
 
-impl<R: Room> Tree<R> {
+impl<R: Room, T> Tree<R, T> {
     /// Publishes a request (PENDING), behind a full fence. From then on every scan that follows a full fence sees it.
     ///
     /// # Safety

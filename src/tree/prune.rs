@@ -34,7 +34,7 @@ enum Useful {
     Removed,
 }
 
-impl<R: Room> Tree<R> {
+impl<R: Room, T> Tree<R, T> {
     /// Moves the hand over up to `steps` leaves, but not beyond the end of its round: no leaf is visited twice, so none that was just
     /// made is removed.
     pub(super) fn sweep(&self, steps: usize, pin: &Pin) {

@@ -10,7 +10,7 @@ use crate::reclaim::{LazyPin, Pin};
 use smallvec::SmallVec;
 use std::ops::ControlFlow;
 
-/// What a scan looks for: live requests of other owners, in one of the modes `against`, that meet `start..=last`.
+/// What a scan looks for: live requests in one of the modes `against` that meet `start..=last`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Query {
     pub(crate) start: u64,
@@ -18,6 +18,16 @@ pub(crate) struct Query {
     /// The bits of the modes looked for.
     pub(crate) against: u64,
     pub(crate) owner: u64,
+    pub(crate) whose: Whose,
+}
+
+/// Of which owners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// Of all but the query's.
+    Others,
+    /// Of the query's only.
+    Own,
 }
 
 /// A request that a scan found, as it was when the scan read it. It can be watched for as long as the pin lasts.
@@ -26,6 +36,13 @@ pub(crate) struct Seen<'t, R> {
     index: usize,
     reading: Reading,
 }
+
+impl<R> Clone for Seen<'_, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<R> Copy for Seen<'_, R> {}
 
 impl<'t, R: Room> Seen<'t, R> {
     pub(super) fn slot(&self) -> Slot<'t> {
@@ -39,12 +56,34 @@ impl<'t, R: Room> Seen<'t, R> {
 
     /// Its place in the queue, if it waits.
     pub(crate) fn ticket(&self) -> Option<u64> {
-        self.reading.word.is_queued().then_some(self.reading.ticket)
+        self.reading.word.is_queued().then_some(self.reading.order)
     }
 
-    #[cfg(test)]
     pub(crate) fn owner(&self) -> u64 {
         self.reading.owner
+    }
+
+    /// When it came among its owner's requests.
+    pub(crate) fn order(&self) -> u64 {
+        self.reading.order
+    }
+
+    /// Its bytes, inclusive.
+    pub(crate) fn range(&self) -> (u64, u64) {
+        (self.reading.start, self.reading.last)
+    }
+
+    /// The bit of its mode.
+    pub(crate) fn mode(&self) -> u64 {
+        self.reading.word.mode()
+    }
+
+    pub(super) fn node(&self) -> &'t Node<R> {
+        self.node
+    }
+
+    pub(super) fn room_index(&self) -> usize {
+        self.index
     }
 
     /// The waiting side's part of its node, and which slot there is meant.
@@ -53,7 +92,7 @@ impl<'t, R: Room> Seen<'t, R> {
     }
 }
 
-impl<R: Room> Tree<R> {
+impl<R: Room, T> Tree<R, T> {
     /// Visits every request that `query` is about, but for the caller's `own`, until `visit` breaks off.
     ///
     /// A request whose publication (and fence) came before the caller's own fence is visited, if it is still there. Of one that
@@ -164,7 +203,9 @@ fn look_closer<'t, R: Room>(
     let parts = node.parts(query.start, query.last);
     for index in (0..SLOTS).filter(|&index| Some(index) != own) {
         match node.slot(index).read(query.start, query.last, parts, query.against) {
-            Some(reading) if reading.owner != query.owner => visit(Seen { node, index, reading })?,
+            Some(reading) if (reading.owner == query.owner) == (query.whose == Whose::Own) => {
+                visit(Seen { node, index, reading })?;
+            }
             _ => {}
         }
     }

@@ -7,13 +7,13 @@
 //! | `0..3` | mode | one bit per [`Mode`](crate::mode::Mode). Any of them set: the slot is *live* |
 //! | `3..6` | - | always zero, so that the modes of all slots can be counted in one sum of their words |
 //! | `6` | `CLAIMED` | taken, and its record is being written; not live yet |
-//! | `7` | `QUEUING` | its owner found a conflict and is about to draw a ticket |
+//! | `7` | `QUEUING` | its owner found a conflict and is about to draw a ticket; together with `QUEUED`: *passing*, it goes before somebody with a lower ticket |
 //! | `8` | `QUEUED` | it waits, and its ticket stands in the record |
-//! | `9` | `GRANTED` | it waited and was granted. (Who never waited stays PENDING: live, and none of these three.) |
+//! | `9` | `GRANTED` | it waited and was granted, or is a token's. (A thread's that never waited stays PENDING: live, and none of these three.) |
 //! | `10` | `WAITERS` | somebody sleeps until this word changes; whoever clears this bit must wake them |
 //! | `11` | `RESCAN` | somebody has become a blocker behind this request's back: it must look again before it is granted |
 //! | `12..20` | parts | which eighths of the node's span the range touches: most scans pass a live slot over without reading its record |
-//! | `20..64` | version | one more at each claim. 44 bits: a slot would have to be claimed without a break for days to come round |
+//! | `20..64` | version | one more at each claim and each shrink. 44 bits: a slot would have to be claimed without a break for days to come round |
 //!
 //! ```text
 //!        claim            publish            conflict            ticket             no blocker
@@ -23,9 +23,13 @@
 //!                                   free (release, or cancel)
 //! ```
 //!
+//! A holder, PENDING or GRANTED, may also change its mode to one that goes with more (downgrade) and give back bytes (shrink).
+//!
 //! # Invariants
-//! - INV-S1: only the request that claimed a slot changes its mode, phase and record. Others set `WAITERS` or `RESCAN`, no more.
-//! - INV-S2: `start`, `last` and `owner` are written while the slot is CLAIMED; `ticket` while it is QUEUING.
+//! - INV-S1: only the request that claimed a slot changes its mode, phase and record. Others set `WAITERS` or `RESCAN`, or make a queued
+//!   request a passing one, no more.
+//! - INV-S2: the record is written while the slot is CLAIMED; after that `order` while it is QUEUING, and `start` and `last` by a holder
+//!   who shrinks, and who then makes the version a new one.
 //! - INV-S3: whoever clears `WAITERS` wakes. It is cleared whenever the slot changes in a way that can free a waiter.
 //!
 //! # Orderings
@@ -35,6 +39,7 @@
 //! | S1 | publish: store PENDING, Release | scan: load, Acquire | the record |
 //! | S2 | free: CAS or swap, Release | claim: CAS, Acquire; scan: load, Acquire; freeze: load, Acquire | what was done under the range |
 //! | S3 | claim: `fence(Release)`, then the record's stores | scan: the record's loads, `fence(Acquire)`, load of the word | a record of another version is noticed |
+//! | S7 | shrink: `fence(Release)`, then the record's stores; the new version by CAS, Release | as S3; scan: load of the word, Acquire | what was done under the bytes given back |
 //! | S4 | queue: CAS to QUEUED, Release | scan: load, Acquire | the ticket |
 //! | S5 | register: CAS of `WAITERS`, AcqRel | free, queue: CAS or swap, AcqRel | the waiter's place on the event |
 //! | S6 | publish: `fence(SeqCst)` | the same fence of the other | of two requests at least one sees the other |
@@ -54,11 +59,14 @@ const CLAIMED: u64 = 1 << 6;
 const QUEUING: u64 = 1 << 7;
 const QUEUED: u64 = 1 << 8;
 const GRANTED: u64 = 1 << 9;
+/// Both bits: queued, and let past somebody with a lower ticket.
+const PASSING: u64 = QUEUING | QUEUED;
 const WAITERS: u64 = 1 << 10;
 const RESCAN: u64 = 1 << 11;
 /// Parts of a node's span that a word tells apart.
 pub(super) const PARTS: u32 = 8;
 const PARTS_SHIFT: u32 = 12;
+const ALL_PARTS: u64 = ((1 << PARTS) - 1) << PARTS_SHIFT;
 const ONE_VERSION: u64 = 1 << (PARTS_SHIFT + PARTS);
 const VERSION: u64 = !(ONE_VERSION - 1);
 
@@ -106,8 +114,28 @@ impl Word {
         self.0 & bits != 0
     }
 
+    /// The bit of its mode.
+    pub(crate) fn mode(self) -> u64 {
+        self.0 & MODES
+    }
+
     pub(crate) fn is_queued(self) -> bool {
         self.0 & QUEUED != 0
+    }
+
+    /// Whether it waits, and has been let past somebody with a lower ticket.
+    pub(crate) fn is_passing(self) -> bool {
+        self.0 & PASSING == PASSING
+    }
+
+    /// Whether it is neither a holder nor in the queue yet: it has found a conflict, and its ticket is on the way.
+    pub(crate) fn is_queuing(self) -> bool {
+        self.0 & PASSING == QUEUING
+    }
+
+    /// Whether it holds its range for certain. (One that is PENDING may only be about to find out that it does not.)
+    pub(crate) fn is_granted(self) -> bool {
+        self.0 & GRANTED != 0
     }
 
     fn same_version(self, other: Word) -> bool {
@@ -167,13 +195,14 @@ pub(super) struct Record {
     pub(super) start: AtomicU64,
     pub(super) last: AtomicU64,
     pub(super) owner: AtomicU64,
-    pub(super) ticket: AtomicU64,
+    /// See [`crate::owner`].
+    pub(super) order: AtomicU64,
 }
 
 impl Record {
     const_fn! {
         pub(super) const fn new() -> Record {
-            Record { start: AtomicU64::new(0), last: AtomicU64::new(0), owner: AtomicU64::new(0), ticket: AtomicU64::new(0) }
+            Record { start: AtomicU64::new(0), last: AtomicU64::new(0), owner: AtomicU64::new(0), order: AtomicU64::new(0) }
         }
     }
 }
@@ -186,15 +215,19 @@ pub(crate) struct Entry {
     /// The bit of its mode.
     pub(crate) mode: u64,
     pub(crate) owner: u64,
+    /// When it came among its owner's requests: see [`crate::owner`].
+    pub(crate) order: u64,
 }
 
 /// What a scan read in a slot, untorn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reading {
     pub(super) word: Word,
+    pub(super) start: u64,
+    pub(super) last: u64,
     pub(super) owner: u64,
-    /// Only meaningful if the word says QUEUED.
-    pub(super) ticket: u64,
+    /// The ticket, if the word says QUEUED.
+    pub(super) order: u64,
 }
 
 /// One slot of a node.
@@ -236,6 +269,7 @@ impl Slot<'_> {
         self.record.start.store(entry.start, Ordering::Relaxed);
         self.record.last.store(entry.last, Ordering::Relaxed);
         self.record.owner.store(entry.owner, Ordering::Relaxed);
+        self.record.order.store(entry.order, Ordering::Relaxed);
         // ORDERING (S1, S6): no plain store can be lost here: nobody else changes a CLAIMED word (INV-S1).
         publish(self.state, version | parts.0 | entry.mode);
         true
@@ -244,25 +278,28 @@ impl Slot<'_> {
     /// Reads the slot if it is live in one of the modes `against` and meets `start..=last`, which touches `parts` of the node.
     #[inline]
     pub(super) fn read(self, start: u64, last: u64, parts: Parts, against: u64) -> Option<Reading> {
-        // ORDERING (S1, S2, S4): Acquire, so that the record is the one that this word speaks of, or a younger one.
-        let word = Word(self.state.load(Ordering::Acquire));
-        if !word.has(against) || !parts.are_in(word.0) {
-            return None;
+        // ORDERING (S1, S2, S4, S7): Acquire, so that the record is the one that this word speaks of, or a younger one.
+        let mut word = Word(self.state.load(Ordering::Acquire));
+        loop {
+            if !word.has(against) || !parts.are_in(word.0) {
+                return None;
+            }
+            let its_start = self.record.start.load(Ordering::Relaxed);
+            let its_last = self.record.last.load(Ordering::Relaxed);
+            let owner = self.record.owner.load(Ordering::Relaxed);
+            let order = self.record.order.load(Ordering::Relaxed);
+            // ORDERING (S3): if one of the loads above read a younger record, the load below sees its claim.
+            fence(Ordering::Acquire);
+            // Acquire: what its owner did under the range before it went is then known to whoever skips it.
+            let again = Word(self.state.load(Ordering::Acquire));
+            if again.same_version(word) && again.is_live() {
+                let reading = Reading { word, start: its_start, last: its_last, owner, order };
+                return (its_start <= last && start <= its_last).then_some(reading);
+            }
+            // The request that the word spoke of has shrunk, or is gone. If it is gone, whoever has replaced it published after the load
+            // of that word, hence after the caller's own fence, and will see the caller: it could be passed over. But not one that shrank.
+            word = again;
         }
-        let its_start = self.record.start.load(Ordering::Relaxed);
-        let its_last = self.record.last.load(Ordering::Relaxed);
-        let owner = self.record.owner.load(Ordering::Relaxed);
-        let ticket = if word.is_queued() { self.record.ticket.load(Ordering::Relaxed) } else { 0 };
-        // ORDERING (S3): if one of the loads above read a younger record, the load below sees its claim.
-        fence(Ordering::Acquire);
-        // Acquire: what its owner did under the range before it went is then known to whoever skips it.
-        let again = Word(self.state.load(Ordering::Acquire));
-        if !again.same_version(word) || !again.is_live() {
-            // The request that the first word spoke of is gone. Whoever has replaced it published after that load, hence after
-            // the caller's own fence, and will see the caller.
-            return None;
-        }
-        (its_start <= last && start <= its_last).then_some(Reading { word, owner, ticket })
     }
 
     /// Asks to be woken when the slot changes from `evaluated`: sets `WAITERS`. `false`: it has changed already.
@@ -334,7 +371,7 @@ unsafe impl<R: Send + Sync> Send for Placed<R> {}
 // SAFETY: as above; all methods that take `&self` are atomic operations.
 unsafe impl<R: Send + Sync> Sync for Placed<R> {}
 
-/// The scanning request's own slot. By value, so that the request's handle can stay in a register.
+/// The slot of a request, for its own scans to pass over. By value, so that the request's handle can stay in a register.
 pub(crate) struct Own<R> {
     node: *const Node<R>,
     index: usize,
@@ -363,6 +400,55 @@ impl<R> Own<R> {
     pub(super) fn mode(self) -> u64 {
         self.mode
     }
+
+    /// # Safety
+    /// The request still has its slot.
+    unsafe fn slot<'a>(self) -> Slot<'a>
+    where
+        R: 'a,
+    {
+        // SAFETY: a node with a live slot is neither pruned nor freed (see `Placed`); the caller says that this slot is live.
+        let node = unsafe { &*self.node };
+        node.slot(self.index)
+    }
+
+    /// Makes a queued request a passing one: whoever has a lower ticket asks whom it passes. Nothing happens if it is not queued.
+    ///
+    /// # Safety
+    /// The request still has its slot.
+    pub(crate) unsafe fn let_pass(self) {
+        // SAFETY: the caller's promise.
+        let slot = unsafe { self.slot() };
+        let mut word = slot.state.load(Ordering::Relaxed);
+        while Word(word).is_queued() {
+            // ORDERING: AcqRel, so that it is in the chain that leads to `ask_to_rescan` and from there to whoever looks again.
+            match slot.state.compare_exchange(word, word | PASSING, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Whether the request waits with `ticket`.
+    ///
+    /// # Safety
+    /// The request still has its slot.
+    pub(crate) unsafe fn waits_with(self, ticket: u64) -> bool {
+        // SAFETY: the caller's promise.
+        let slot = unsafe { self.slot() };
+        Word(slot.state.load(Ordering::Acquire)).is_queued() && slot.record.order.load(Ordering::Relaxed) == ticket
+    }
+}
+
+/// What asking a queued request to look again has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rescan {
+    /// It will, before it is granted.
+    Asked,
+    /// It was granted before.
+    Granted,
+    /// It has left.
+    Gone,
 }
 
 /// What became of a request that found no blocker left.
@@ -434,7 +520,7 @@ impl<R: Room> Placed<R> {
 
     /// The mode's bit.
     pub(crate) fn mode(&self) -> u64 {
-        if self.is_nowhere() { self.index() as u64 } else { self.slot().state.load(Ordering::Relaxed) & MODES }
+        if self.is_nowhere() { self.index() as u64 } else { Word(self.slot().state.load(Ordering::Relaxed)).mode() }
     }
 
     #[cfg(all(test, not(loom)))]
@@ -451,7 +537,7 @@ impl<R: Room> Placed<R> {
     pub(crate) fn queue(&self, ticket: u64) {
         let slot = self.slot();
         // Relaxed: S4 orders it.
-        slot.record.ticket.store(ticket, Ordering::Relaxed);
+        slot.record.order.store(ticket, Ordering::Relaxed);
         if slot.update(|word| word & !(QUEUING | WAITERS) | QUEUED).has(WAITERS) {
             self.node().tell_room(self.index());
         }
@@ -462,8 +548,56 @@ impl<R: Room> Placed<R> {
     /// By CAS: a plain store would lose a `RESCAN` that arrives now, and with it the exclusion.
     pub(crate) fn grant(&self) -> Grant {
         let before =
-            self.slot().update(|word| if word & RESCAN != 0 { word & !RESCAN } else { word & !QUEUED | GRANTED });
+            self.slot().update(|word| if word & RESCAN != 0 { word & !RESCAN } else { word & !PASSING | GRANTED });
         if before.has(RESCAN) { Grant::LookAgain } else { Grant::Granted }
+    }
+
+    /// PENDING -> GRANTED: says aloud that this request holds its range.
+    pub(crate) fn hold(&self) {
+        self.slot().update(|word| word | GRANTED);
+    }
+
+    /// A holder's mode becomes the one with this bit, which goes with all that the old one went with, and more.
+    ///
+    /// ORDERING (S2): Release, as for a release: what was done under the old mode is seen by whoever is let in.
+    pub(crate) fn downgrade(&self, mode: u64) {
+        if self.slot().update(|word| word & !(MODES | WAITERS) | mode).has(WAITERS) {
+            self.node().tell_room(self.index());
+        }
+    }
+
+    /// A holder gives back what lies outside of `start..=last`, which lies in its range.
+    ///
+    /// The version changes, and so every registration on the old range fails, or is told. A scan that reads one bound before and the other
+    /// one after sees a range between the two: too large for the new word, whose version it then finds, and right for the old one.
+    pub(crate) fn shrink(&self, start: u64, last: u64) {
+        let slot = self.slot();
+        let parts = self.node().parts_within(start, last);
+        // ORDERING (S7): a scan that reads a bound stored below and passes on knows what was done under the bytes given back.
+        fence(Ordering::Release);
+        slot.record.start.store(start, Ordering::Relaxed);
+        slot.record.last.store(last, Ordering::Relaxed);
+        let before = slot.update(|word| (word & !(ALL_PARTS | WAITERS)).wrapping_add(ONE_VERSION) | parts.0);
+        if before.has(WAITERS) {
+            self.node().tell_room(self.index());
+        }
+    }
+
+    /// When it came among its owner's requests; `None` for no byte.
+    pub(crate) fn order(&self) -> Option<u64> {
+        // Relaxed: as for `range`.
+        (!self.is_nowhere()).then(|| self.slot().record.order.load(Ordering::Relaxed))
+    }
+
+    /// Whose it is; `None` for no byte.
+    pub(crate) fn owner(&self) -> Option<u64> {
+        (!self.is_nowhere()).then(|| self.slot().hint().2)
+    }
+
+    /// Whether it is a request for no byte.
+    #[inline]
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.is_nowhere()
     }
 
     /// Frees the slot if nobody waits for it. If it returns `true`, the node may be gone.
@@ -502,17 +636,40 @@ impl<R: Room> Seen<'_, R> {
         self.slot().ask_for_wake(self.word())
     }
 
-    /// Tells a queued request that somebody has become its blocker behind its back. `false`: it is not queued any more.
-    #[cfg(all(test, loom))]
-    pub(crate) fn ask_to_rescan(&self) -> bool {
+    /// Tells a queued request that somebody has become its blocker behind its back.
+    pub(crate) fn ask_to_rescan(&self) -> Rescan {
         let slot = self.slot();
         let mut word = Word(slot.state.load(Ordering::Acquire));
-        while word.is_queued() && word.same_version(self.word()) {
+        loop {
+            if !word.same_version(self.word()) || !word.is_live() {
+                return Rescan::Gone;
+            }
+            if !word.is_queued() {
+                return Rescan::Granted;
+            }
+            // ORDERING: Release, so that the scan behind the request's own CAS, which clears the bit, sees the blocker.
             match slot.state.compare_exchange(word.0, word.0 | RESCAN, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return true,
+                Ok(_) => return Rescan::Asked,
                 Err(now) => word = Word(now),
             }
         }
-        false
+    }
+
+    /// Whether the request that was seen as a holder has been one ever since, and of the same bytes in the same mode.
+    pub(crate) fn holds_still(&self) -> bool {
+        let word = self.word();
+        let now = Word(self.slot().state.load(Ordering::Acquire));
+        now.same_version(word) && now.0 & MODES == word.0 & MODES && !now.has(PASSING)
+    }
+
+    /// Whether the request that was seen is still in the slot, whatever its phase.
+    pub(crate) fn is_there_still(&self) -> bool {
+        let now = Word(self.slot().state.load(Ordering::Acquire));
+        now.same_version(self.word()) && now.is_live()
+    }
+
+    /// Wakes all that wait for the slot to change.
+    pub(crate) fn tell(&self) {
+        self.node().tell_room(self.room_index());
     }
 }

@@ -14,7 +14,7 @@ type Bare = Tree<()>;
 const MODE: u64 = 1;
 
 fn put(tree: &Bare, start: u64, last: u64, owner: u64, visitor: Visitor) -> Placed<()> {
-    let entry = Entry { start, last, mode: MODE, owner };
+    let entry = Entry { start, last, mode: MODE, owner, order: 0 };
     // SAFETY: each test keeps its tree in place until its last request is freed.
     unsafe { tree.place(&entry, visitor, &LazyPin::new()) }
 }
@@ -26,7 +26,7 @@ fn free(placed: &Placed<()>) {
 /// The owners that a scan of `start..=last` finds.
 fn found(tree: &Bare, start: u64, last: u64) -> Vec<u64> {
     let mut owners = Vec::new();
-    let query = Query { start, last, against: MODE, owner: 0 };
+    let query = Query { start, last, against: MODE, owner: 0, whose: Whose::Others };
     let pin = LazyPin::new();
     let _ = tree.scan(&query, None, &pin, |seen| {
         owners.push(seen.owner());
@@ -58,7 +58,7 @@ fn scans_find_what_a_plain_list_finds() {
     for seed in 0..if cfg!(miri) { 4 } else { 400 } {
         let mut rng = fastrand::Rng::with_seed(seed);
         let space = rng.u32(3..64);
-        let tree = Bare::new();
+        let tree = Bare::new(());
         let mut list: Vec<(u64, u64, u64, Placed<()>)> = Vec::new();
         for owner in 1..400 {
             if rng.u32(0..100) < 40 && !list.is_empty() {
@@ -88,7 +88,7 @@ fn scans_find_what_a_plain_list_finds() {
 
 #[test]
 fn a_thread_alone_stays_in_the_root() {
-    let tree = Bare::new();
+    let tree = Bare::new(());
     for _ in 0..1000 {
         free(&put(&tree, 0, 4095, 1, Visitor::sampling(1)));
     }
@@ -97,7 +97,7 @@ fn a_thread_alone_stays_in_the_root() {
 
 #[test]
 fn threads_that_come_one_after_the_other_stay_in_the_root() {
-    let tree = Bare::new();
+    let tree = Bare::new(());
     for thread in 1..50 {
         for _ in 0..3 {
             free(&put(&tree, thread << 20, (thread << 20) + 4095, thread, Visitor::sampling(thread)));
@@ -108,7 +108,7 @@ fn threads_that_come_one_after_the_other_stay_in_the_root() {
 
 #[test]
 fn threads_that_take_turns_part_and_meet_nowhere() {
-    let tree = Bare::new();
+    let tree = Bare::new(());
     let at = |thread: u64, visitor| put(&tree, thread << 20, (thread << 20) + 4095, thread, visitor);
     // Round after round, each thread once, one acquire in 32 of each looking at the shape.
     for round in 0..32 * 20 {
@@ -128,7 +128,7 @@ fn threads_that_take_turns_part_and_meet_nowhere() {
 
 #[test]
 fn who_stays_above_is_told_to_go_down() {
-    let tree = Bare::new();
+    let tree = Bare::new(());
     let at = |thread: u64, start: u64| {
         let placed = put(&tree, start, start, thread, Visitor::sampling(thread));
         free(&placed);
@@ -153,7 +153,7 @@ fn who_stays_above_is_told_to_go_down() {
 
 #[test]
 fn a_used_leaf_gets_its_chances_again_and_an_unused_one_goes() {
-    let tree = Bare::new();
+    let tree = Bare::new(());
     // Fill the root, so that one more goes to a child; then make room above.
     let held: Vec<_> = (0..SLOTS as u64).map(|n| put(&tree, n << 8, n << 8, 1, Visitor::passing(1))).collect();
     let visit = || free(&put(&tree, 77, 77, 1, Visitor::passing(1)));
@@ -177,7 +177,7 @@ fn a_used_leaf_gets_its_chances_again_and_an_unused_one_goes() {
 
 #[test]
 fn chains_give_back_from_the_middle() {
-    let tree = Bare::new();
+    let tree = Bare::new(());
     let all: Vec<_> =
         (1..=10 * SLOTS as u64).map(|owner| put(&tree, 0, u64::MAX, owner, Visitor::passing(1))).collect();
     assert_eq!(nodes(&tree), 9);
@@ -193,7 +193,7 @@ fn chains_give_back_from_the_middle() {
 
 #[test]
 fn steps_on_the_way_down_go_when_nobody_is_on_them() {
-    let tree = Bare::new();
+    let tree = Bare::new(());
     // Nine requests in cells of their own at each level force the next level; only the deepest stay.
     let deep: Vec<_> = (0..16_u64)
         .map(|path| {
@@ -220,7 +220,7 @@ fn steps_on_the_way_down_go_when_nobody_is_on_them() {
 
 #[test]
 fn memory_follows_a_moving_window() {
-    let tree = Bare::new();
+    let tree = Bare::new(());
     let mut window = std::collections::VecDeque::new();
     for n in 0..100_000_u64 {
         window.push_back(put(&tree, n * 8192, n * 8192 + 4095, 1, Visitor::passing(1)));

@@ -1,0 +1,186 @@
+//! The three kinds of owner, as types: who owns a request decides whether its guard can leave the thread, and whether it can be refused.
+
+use crate::error::AcquireError;
+use crate::owner::{self, Asker, Owner, Recursion};
+use std::marker::PhantomData;
+use std::sync::MutexGuard;
+
+/// Who owns a request: [`ByThread`], [`ByTask`] or [`ByOwner`].
+///
+/// | kind | the owner is | its guards | its requests |
+/// |---|---|---|---|
+/// | [`ByThread`] | the thread that asks | stay on the thread | can be refused: `Result<Guard, AcquireError>` |
+/// | [`ByTask`] | one of its own, for this request only | are `Send` | cannot be refused: it holds nothing that anybody could wait for |
+/// | [`ByOwner`] | an [`Owner`] | are `Send` | can be refused |
+///
+/// Sealed: guards count on what is in here.
+pub trait OwnedBy: sealed::Sealed + Clone + Sized + Unpin {
+    /// What a request of this kind is answered with: `G`, or `Result<G, AcquireError>`.
+    type Answer<G>;
+    /// The kind of the request when it is awaited: tasks move between threads, so that a thread's request becomes a task's.
+    type Awaited: OwnedBy;
+    /// A type that is `Send` if the guards are.
+    type Stays;
+}
+
+/// Owned by the thread that asks. Guards stay on it: another thread that had one would not conflict with it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ByThread(());
+
+/// Owned by the request itself. Guards can be sent to another thread.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ByTask(());
+
+/// Owned by an [`Owner`]. Guards can be sent to another thread.
+#[derive(Clone, Debug)]
+pub struct ByOwner(pub(crate) Owner);
+
+impl OwnedBy for ByThread {
+    type Answer<G> = Result<G, AcquireError>;
+    type Awaited = ByTask;
+    // Like a mutex guard: not `Send`, but `Sync`.
+    type Stays = MutexGuard<'static, ()>;
+}
+
+impl OwnedBy for ByTask {
+    type Answer<G> = G;
+    type Awaited = ByTask;
+    type Stays = ();
+}
+
+impl OwnedBy for ByOwner {
+    type Answer<G> = Result<G, AcquireError>;
+    type Awaited = ByOwner;
+    type Stays = ();
+}
+
+/// What a guard keeps of its kind: the kind's own value, and whether the guard may leave its thread.
+pub(crate) type Stays<O> = PhantomData<<O as OwnedBy>::Stays>;
+
+pub(crate) mod sealed {
+    use super::{AcquireError, Asker, ByOwner, ByTask, ByThread, OwnedBy, Owner, Recursion, owner};
+
+    #[allow(private_interfaces)] // Nobody outside can name the trait.
+    pub trait Sealed {
+        /// A request of this owner begins: from now on it counts.
+        fn enter(&self) -> Asker;
+        /// One more begins, as a part of one that is live: a guard was split, or the request is a batch.
+        fn join(&self);
+        /// One has ended.
+        fn leave(&self);
+        /// What the requests of this owner do about recursion, unless they say otherwise.
+        fn recursion(&self) -> Recursion {
+            Recursion::Reenter
+        }
+        /// The token, if it is one.
+        fn token(&self) -> Option<&Owner> {
+            None
+        }
+        fn awaited(self) -> <Self as OwnedBy>::Awaited
+        where
+            Self: OwnedBy;
+        fn answer<G>(result: Result<G, AcquireError>) -> <Self as OwnedBy>::Answer<G>
+        where
+            Self: OwnedBy;
+    }
+
+    #[allow(private_interfaces)]
+    impl Sealed for ByThread {
+        #[inline]
+        fn enter(&self) -> Asker {
+            owner::enter()
+        }
+        fn join(&self) {
+            owner::join();
+        }
+        #[inline]
+        fn leave(&self) {
+            owner::leave();
+        }
+        fn awaited(self) -> ByTask {
+            ByTask(())
+        }
+        #[inline]
+        fn answer<G>(result: Result<G, AcquireError>) -> Result<G, AcquireError> {
+            result
+        }
+    }
+
+    #[allow(private_interfaces)]
+    impl Sealed for ByTask {
+        fn enter(&self) -> Asker {
+            Asker { owner: owner::fresh(), visitor: owner::visit(), order: 0 }
+        }
+        // It has one request: nobody counts.
+        fn join(&self) {}
+        #[inline]
+        fn leave(&self) {}
+        fn awaited(self) -> ByTask {
+            self
+        }
+        fn answer<G>(result: Result<G, AcquireError>) -> G {
+            match result {
+                Ok(granted) => granted,
+                Err(refused) => {
+                    unreachable!("a request that is alone can wait for ever, but not be refused: {refused}")
+                }
+            }
+        }
+    }
+
+    #[allow(private_interfaces)]
+    impl Sealed for ByOwner {
+        fn enter(&self) -> Asker {
+            self.0.enter()
+        }
+        fn join(&self) {
+            self.0.join();
+        }
+        fn leave(&self) {
+            self.0.leave();
+        }
+        fn recursion(&self) -> Recursion {
+            self.0.policy()
+        }
+        fn token(&self) -> Option<&Owner> {
+            Some(&self.0)
+        }
+        fn awaited(self) -> ByOwner {
+            self
+        }
+        fn answer<G>(result: Result<G, AcquireError>) -> Result<G, AcquireError> {
+            result
+        }
+    }
+}
+
+/// An owner with a request under way: it counts until this is dropped, unless a guard takes it over.
+pub(crate) struct Entered<O: OwnedBy>(Option<O>);
+
+impl<O: OwnedBy> Entered<O> {
+    /// A request of `owner` begins.
+    #[inline]
+    pub(crate) fn new(owner: O) -> (Entered<O>, Asker) {
+        let asker = owner.enter();
+        (Entered(Some(owner)), asker)
+    }
+
+    /// For whoever counts it from now on.
+    #[inline]
+    pub(crate) fn into_owner(mut self) -> O {
+        self.0.take().expect("taken here only")
+    }
+
+    pub(crate) fn token(&self) -> Option<&Owner> {
+        self.0.as_ref().and_then(O::token)
+    }
+}
+
+impl<O: OwnedBy> Drop for Entered<O> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(owner) = &self.0 {
+            owner.leave();
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What the protocol knows of one lock: its tree of requests, with the events that waiters sleep on, and its name.
+
+use crate::mode::Mode;
+use crate::owner::Asker;
+use crate::range::ByteRange;
+use crate::sync::const_fn;
+use crate::tree::{self, Entry, Query, Room, SLOTS, Whose};
+use crate::wait::Events;
+use std::borrow::Cow;
+use std::fmt;
+
+/// The events of one node's slots.
+pub(crate) type Bells = Events<SLOTS>;
+pub(crate) type Tree = tree::Tree<Bells, Name>;
+
+/// What a lock is called, if it has a name.
+pub(crate) type Name = Option<Cow<'static, str>>;
+pub(crate) type Seen<'t> = tree::Seen<'t, Bells>;
+pub(crate) type Own = tree::Own<Bells>;
+
+impl Room for Bells {
+    fn slot_changed(&self, index: usize) {
+        self.notify(index);
+    }
+}
+
+/// The requests of one lock, and its name.
+pub(crate) struct Space {
+    pub(crate) tree: Tree,
+}
+
+impl Space {
+    const_fn! {
+        pub(crate) const fn new(name: Name) -> Space {
+            Space { tree: Tree::new(name) }
+        }
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.tree.beside.as_deref()
+    }
+
+    pub(crate) fn set_name(&mut self, name: Name) {
+        self.tree.beside = name;
+    }
+
+    /// What to call it in a message: its name, or else its address, which tells at least whether two are the same.
+    pub(crate) fn label(&self) -> Box<str> {
+        match self.name() {
+            Some(name) => name.into(),
+            None => format!("lock@{:#x}", std::ptr::from_ref(self).addr()).into(),
+        }
+    }
+}
+
+/// What is asked for: a range that is not empty, a mode, an owner.
+#[derive(Clone, Copy)]
+pub(crate) struct Ask {
+    pub(crate) entry: Entry,
+    pub(crate) query: Query,
+}
+
+impl Ask {
+    #[inline]
+    pub(crate) fn new(range: ByteRange, mode: Mode, asker: &Asker) -> Ask {
+        Ask::at(range, mode, asker.owner.get(), asker.order)
+    }
+
+    /// A request of `owner` that came at `order`.
+    #[inline]
+    pub(crate) fn at(range: ByteRange, mode: Mode, owner: u64, order: u64) -> Ask {
+        let (start, last) = range.bounds();
+        Ask {
+            entry: Entry { start, last, mode: mode.bit(), owner, order },
+            query: Query { start, last, against: mode.against(), owner, whose: Whose::Others },
+        }
+    }
+
+    pub(crate) fn range(&self) -> ByteRange {
+        ByteRange::new(self.entry.start..=self.entry.last)
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        Mode::from_bit(self.entry.mode)
+    }
+}
+
+impl fmt::Debug for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.mode(), self.range())
+    }
+}
+
+/// The bytes and the mode of a request that a scan found.
+pub(crate) fn what(seen: &Seen<'_>) -> (ByteRange, Mode) {
+    let (start, last) = seen.range();
+    (ByteRange::new(start..=last), Mode::from_bit(seen.mode()))
+}
