@@ -119,7 +119,7 @@ unsafe fn succeed(space: &Space, old: &Ask, new: &Ask) -> Option<Held> {
 /// Looks at all that conflict with `new`; shows `visit` those of them who are queued behind `old`.
 fn survey(space: &Space, old: &Ask, new: &Ask, mut visit: impl FnMut(&Seen<'_>)) -> Way {
     let mut way = Way::Clear;
-    let _ = space.tree.scan(&new.query, None, &LazyPin::new(), |seen| {
+    let _ = space.tree.scan(&new.query(), None, &LazyPin::new(), |seen| {
         let (range, mode) = what(&seen);
         let waits_for_old = !mode.goes_with(old.mode()) && range.overlaps(old.range());
         if !waits_for_old {

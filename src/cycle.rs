@@ -434,7 +434,7 @@ impl<'p> Search<'p> {
             Some(blocked) => self.knot(blocked),
             None => {
                 let (range, mode) = what(seen);
-                let query = Ask::at(range, mode, owner.get(), ticket).query;
+                let query = Ask::at(range, mode, owner.get(), ticket).query();
                 let places = SmallVec::from_buf([(space, query)]);
                 self.add(Knot { ticket, owner, blocked: None, places })
             }
@@ -445,7 +445,7 @@ impl<'p> Search<'p> {
         if let Some(&knot) = self.by_ticket.get(&blocked.ticket) {
             return knot;
         }
-        let places = blocked.sites.iter().map(|site| (site.space, site.ask.query)).collect();
+        let places = blocked.sites.iter().map(|site| (site.space, site.ask.query())).collect();
         self.add(Knot { ticket: blocked.ticket, owner: blocked.owner, blocked: Some(blocked), places })
     }
 

@@ -48,7 +48,7 @@ impl Ask {
     /// Whether no live request of another owner is in the way.
     #[inline]
     pub(crate) fn is_clear(&self, tree: &Tree, own: Option<Own>, pin: &LazyPin) -> bool {
-        tree.scan(&self.query, own, pin, |_| Break(())).is_continue()
+        tree.scan(&self.query(), own, pin, |_| Break(())).is_continue()
     }
 }
 
@@ -154,7 +154,7 @@ impl Held {
 /// Waits until the range is granted.
 ///
 /// # Errors
-/// [`AcquireError::Deadlock`].
+/// [`AcquireError::Deadlock`]. In a box, so that the answer comes in registers, and not through memory: see [`Placed`].
 ///
 /// # Safety
 /// The space is neither moved nor dropped while the `Held` lives.
@@ -164,12 +164,12 @@ pub(crate) unsafe fn acquire(
     ask: &Ask,
     asker: &Asker,
     token: Option<&Owner>,
-) -> Result<Held, AcquireError> {
+) -> Result<Held, Box<AcquireError>> {
     // SAFETY: the caller's promise, word by word.
     match unsafe { publish_and_look(space, ask, asker) } {
         Ok(held) => Ok(held),
         // SAFETY: as above.
-        Err(live) => unsafe { Waiter::queue_one(space, live, ask, asker, token) }.wait().map(the_one),
+        Err(live) => unsafe { Waiter::queue_one(space, live, ask, asker, token) }.wait_for_one(),
     }
 }
 
@@ -390,7 +390,7 @@ impl Waiter {
     fn nearest_blocker<'t>(&'t self, passes: &Passes, pin: &'t LazyPin) -> Option<Seen<'t>> {
         let mut nearest: Option<Seen<'t>> = None;
         for part in &self.parts {
-            let _ = part.space().tree.scan(&part.ask.query, Some(part.own()), pin, |seen| {
+            let _ = part.space().tree.scan(&part.ask.query(), Some(part.own()), pin, |seen| {
                 // `None`, a holder, is less than any ticket.
                 if cycle::is_before(&seen, self.ticket, passes)
                     && nearest.as_ref().is_none_or(|nearest| seen.ticket() >= nearest.ticket())
@@ -458,6 +458,10 @@ impl Waiter {
     }
 
     #[cold]
+    fn wait_for_one(self) -> Result<Held, Box<AcquireError>> {
+        self.wait().map(the_one).map_err(Box::new)
+    }
+
     pub(crate) fn wait(mut self) -> Result<Holds, AcquireError> {
         loop {
             match self.look(Patience::Spin)? {
@@ -528,7 +532,7 @@ impl Waiter {
 #[cold]
 pub(crate) fn own_conflict(space: &Space, ask: &Ask) -> Option<(ByteRange, Mode)> {
     let mut found = None;
-    own_holds(space, &Query { whose: Whose::Own, ..ask.query }, |seen| found = Some(what(seen)));
+    own_holds(space, &Query { whose: Whose::Own, ..ask.query() }, |seen| found = Some(what(seen)));
     found
 }
 
@@ -537,7 +541,7 @@ pub(crate) fn own_conflict(space: &Space, ask: &Ask) -> Option<(ByteRange, Mode)
 pub(crate) fn holds_around(space: &Space, held: &Held) -> SmallVec<[(ByteRange, Mode); 1]> {
     let mut found = SmallVec::new();
     if let Some(ask) = held.ask() {
-        let query = Query { whose: Whose::Own, against: Mode::Exclusive.against(), ..ask.query };
+        let query = Query { whose: Whose::Own, against: Mode::Exclusive.against(), ..ask.query() };
         own_holds(space, &query, |seen| {
             if seen.order() < ask.entry.order {
                 found.push(what(seen));

@@ -320,8 +320,9 @@ struct Local {
     end: Cell<u64>,
     /// Acquires so far.
     acquires: Cell<u32>,
-    /// The thread's requests between the start of their doorway and their end.
-    live: Cell<u32>,
+    /// The thread's requests between the start of their doorway and their end. Not as wide as `acquires`: the compiler would load both at once, and
+    /// that load would have to wait for the store of one half by the release before it (13 ns instead of 10 for the pair).
+    live: Cell<u64>,
     /// The last order given to a nested request of the thread.
     order: Cell<u64>,
 }

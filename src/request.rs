@@ -102,7 +102,7 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
     pub fn try_now(self) -> Option<Guard<L, O>> {
         self.make(|space, ask, asker, _| {
             // SAFETY: as in `wait`.
-            unsafe { grant::try_acquire(space, ask, asker) }.ok_or(AcquireError::TimedOut)
+            unsafe { grant::try_acquire(space, ask, asker) }.ok_or_else(|| Box::new(AcquireError::TimedOut))
         })
         .ok()
     }
@@ -119,11 +119,12 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
         TimedRequest { request: self, deadline: Instant::now().checked_add(timeout) }
     }
 
-    /// Begins the request, has `acquire` do the rest, and makes a guard of what that says.
-    #[inline]
+    /// Begins the request, has `acquire` do the rest, and makes a guard of what that says. Always inlined, for the sake of `wait`: a `Result` that is
+    /// returned through memory costs as much as the acquire.
+    #[inline(always)]
     fn make(
         self,
-        acquire: impl FnOnce(&Space, &Ask, &Asker, Option<&Owner>) -> Result<Held, AcquireError>,
+        acquire: impl FnOnce(&Space, &Ask, &Asker, Option<&Owner>) -> Result<Held, Box<AcquireError>>,
     ) -> Result<Guard<L, O>, AcquireError> {
         let Request { lock, range, mode, owner, recursion } = self;
         if range.is_empty() {
@@ -132,8 +133,10 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
         let (entered, asker) = Entered::new(owner);
         let ask = Ask::new(range, mode, &asker);
         check_recursion(lock.space(), &ask, &asker, recursion)?;
-        let held = acquire(lock.space(), &ask, &asker, entered.token())?;
-        Ok(Guard::new(lock, held, entered.into_owner()))
+        match acquire(lock.space(), &ask, &asker, entered.token()) {
+            Ok(held) => Ok(Guard::new(lock, held, entered.into_owner())),
+            Err(refused) => Err(*refused),
+        }
     }
 }
 
@@ -171,7 +174,7 @@ impl<L: LockRef, O: OwnedBy> TimedRequest<L, O> {
         let TimedRequest { request, deadline } = self;
         request.make(|space, ask, asker, token| match deadline {
             // SAFETY: as in `Request::wait`.
-            Some(deadline) => unsafe { grant::acquire_until(space, ask, asker, token, deadline) },
+            Some(deadline) => unsafe { grant::acquire_until(space, ask, asker, token, deadline) }.map_err(Box::new),
             // SAFETY: as in `Request::wait`.
             None => unsafe { grant::acquire(space, ask, asker, token) },
         })

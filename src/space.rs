@@ -57,7 +57,6 @@ impl Space {
 #[derive(Clone, Copy)]
 pub(crate) struct Ask {
     pub(crate) entry: Entry,
-    pub(crate) query: Query,
 }
 
 impl Ask {
@@ -70,16 +69,21 @@ impl Ask {
     #[inline]
     pub(crate) fn at(range: ByteRange, mode: Mode, owner: u64, order: u64) -> Ask {
         let (start, last) = range.bounds();
-        Ask {
-            entry: Entry { start, last, mode: mode.bit(), owner, order },
-            query: Query { start, last, against: mode.against(), owner, whose: Whose::Others },
-        }
+        Ask { entry: Entry { start, last, mode: mode.bit(), owner, order } }
+    }
+
+    /// What is in its way: requests of other owners.
+    #[inline]
+    pub(crate) fn query(&self) -> Query {
+        let Entry { start, last, owner, .. } = self.entry;
+        Query { start, last, against: self.mode().against(), owner, whose: Whose::Others }
     }
 
     pub(crate) fn range(&self) -> ByteRange {
         ByteRange::new(self.entry.start..=self.entry.last)
     }
 
+    #[inline]
     pub(crate) fn mode(&self) -> Mode {
         Mode::from_bit(self.entry.mode)
     }

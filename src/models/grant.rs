@@ -507,7 +507,7 @@ fn a_rescan_is_not_lost() {
             let mut asked = false;
             let queued = exclusive(0..=0, 3).asker().owner.get();
             let in_the_way =
-                stage.space.tree.scan(&ask.ask().query, Some(placed.own(ask.ask().entry.mode)), &pin, |seen| {
+                stage.space.tree.scan(&ask.ask().query(), Some(placed.own(ask.ask().entry.mode)), &pin, |seen| {
                     if seen.owner() == queued && !asked {
                         asked = seen.ask_to_rescan() == Rescan::Asked;
                         if asked { Continue(()) } else { Break(()) }
