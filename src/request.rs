@@ -89,21 +89,27 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
     /// the request [refuses](Recursion::Refuse) recursion.
     #[inline]
     pub fn wait(self) -> O::Answer<Guard<L, O>> {
-        O::answer(self.make(|space, ask, asker, token| {
-            // SAFETY: the guard that `make` makes of this keeps the lock where it is until the `Held` in it is dropped (see `Guard`); between here
-            // and there the request itself does.
-            unsafe { grant::acquire(space, ask, asker, token) }
-        }))
+        O::answer(self.make(
+            |space, ask, asker, token| {
+                // SAFETY: the guard that `make` makes of this keeps the lock where it is until the `Held` in it is dropped (see `Guard`);
+                // between here and there the request itself does.
+                unsafe { grant::acquire(space, ask, asker, token) }
+            },
+            |refused| *refused,
+        ))
     }
 
     /// The range, if no conflicting request holds, waits or is just arriving: nobody barges.
     ///
     /// Two that race for one free range may both get `None`. So does one that refuses recursion and would recurse.
     pub fn try_now(self) -> Option<Guard<L, O>> {
-        self.make(|space, ask, asker, _| {
-            // SAFETY: as in `wait`.
-            unsafe { grant::try_acquire(space, ask, asker) }.ok_or_else(|| Box::new(AcquireError::TimedOut))
-        })
+        self.make(
+            |space, ask, asker, _| {
+                // SAFETY: as in `wait`.
+                unsafe { grant::try_acquire(space, ask, asker) }.ok_or(())
+            },
+            |()| AcquireError::TimedOut,
+        )
         .ok()
     }
 
@@ -119,12 +125,13 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
         TimedRequest { request: self, deadline: Instant::now().checked_add(timeout) }
     }
 
-    /// Begins the request, has `acquire` do the rest, and makes a guard of what that says. Always inlined, for the sake of `wait`: a `Result` that is
-    /// returned through memory costs as much as the acquire.
+    /// Begins the request, has `acquire` do the rest, and makes a guard of what that says. Always inlined, and with an error of one word, for the
+    /// sake of `wait`: a `Result` that is returned through memory costs as much as the acquire.
     #[inline(always)]
-    fn make(
+    fn make<E>(
         self,
-        acquire: impl FnOnce(&Space, &Ask, &Asker, Option<&Owner>) -> Result<Held, Box<AcquireError>>,
+        acquire: impl FnOnce(&Space, &Ask, &Asker, Option<&Owner>) -> Result<Held, E>,
+        error: impl FnOnce(E) -> AcquireError,
     ) -> Result<Guard<L, O>, AcquireError> {
         let Request { lock, range, mode, owner, recursion } = self;
         if range.is_empty() {
@@ -135,7 +142,7 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
         check_recursion(lock.space(), &ask, &asker, recursion)?;
         match acquire(lock.space(), &ask, &asker, entered.token()) {
             Ok(held) => Ok(Guard::new(lock, held, entered.into_owner())),
-            Err(refused) => Err(*refused),
+            Err(refused) => Err(error(refused)),
         }
     }
 }
@@ -172,12 +179,18 @@ impl<L: LockRef, O: OwnedBy> TimedRequest<L, O> {
     /// waited for it goes on.
     pub fn wait(self) -> Result<Guard<L, O>, AcquireError> {
         let TimedRequest { request, deadline } = self;
-        request.make(|space, ask, asker, token| match deadline {
+        let Some(deadline) = deadline else {
             // SAFETY: as in `Request::wait`.
-            Some(deadline) => unsafe { grant::acquire_until(space, ask, asker, token, deadline) }.map_err(Box::new),
+            return request.make(
+                |space, ask, asker, token| unsafe { grant::acquire(space, ask, asker, token) },
+                |refused| *refused,
+            );
+        };
+        request.make(
             // SAFETY: as in `Request::wait`.
-            None => unsafe { grant::acquire(space, ask, asker, token) },
-        })
+            |space, ask, asker, token| unsafe { grant::acquire_until(space, ask, asker, token, deadline) },
+            |refused| refused,
+        )
     }
 }
 
