@@ -42,6 +42,7 @@
 
 use crate::error::{AcquireError, Deadlock, OwnerName, Wait};
 use crate::mode::Mode;
+use crate::observe;
 use crate::owner::{Asker, Owner, OwnerId};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
@@ -211,7 +212,10 @@ impl Enlisted {
             wait::deliver();
             match outcome {
                 Ok(()) => return Ok(()),
-                Err(Stop::Deadlock(deadlock)) => return Err(AcquireError::Deadlock(deadlock)),
+                Err(Stop::Deadlock(deadlock)) => {
+                    observe::deadlock(&deadlock);
+                    return Err(AcquireError::Deadlock(deadlock));
+                }
                 Err(Stop::Unsettled) => yield_now(),
             }
         }
@@ -235,6 +239,11 @@ pub(crate) fn is_before(seen: &Seen<'_>, ticket: u64, passes: &Passes) -> bool {
         Some(its) if its < ticket => !passes.contains(&its),
         Some(its) => seen.word().is_passing() && index::may_pass(OwnerId::from_slot(seen.owner()), its, ticket),
     }
+}
+
+/// The tickets of those whom a queued request may pass.
+pub(crate) fn passes_of(owner: OwnerId, ticket: u64) -> Passes {
+    index::find(owner, ticket).map(|blocked| lock(&blocked.passes).clone()).unwrap_or_default()
 }
 
 /// Makes a queued request that was seen look again before it is granted.
@@ -357,6 +366,7 @@ impl<'p> Search<'p> {
                 let mut passes = lock(&passing.passes);
                 if !passes.contains(&w_ticket) {
                     passes.push(w_ticket);
+                    observe::passed(1);
                 }
             }
             if let Some(passed) = &self.knots[w].blocked {

@@ -30,8 +30,10 @@
 
 use crate::cycle::{self, Enlisted, Passes, Site};
 use crate::error::AcquireError;
+use crate::inspect::{Place, Row};
 use crate::mode::Mode;
-use crate::owner::{self, Asker, Owner};
+use crate::observe::{self, WaitClock};
+use crate::owner::{self, Asker, Owner, OwnerId};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Bells, Own, Seen, Space, Tree, what};
@@ -114,7 +116,7 @@ impl Held {
     /// nobody could tell whether this one is decided (see `cycle`).
     #[inline]
     pub(crate) fn decided(live: Live, ask: &Ask) -> Held {
-        if owner::OwnerId::from_slot(ask.entry.owner).is_token() {
+        if OwnerId::from_slot(ask.entry.owner).is_token() {
             live.0.hold();
         }
         Held(live)
@@ -205,12 +207,11 @@ pub(crate) unsafe fn acquire_until(
 pub(crate) unsafe fn try_acquire(space: &Space, ask: &Ask, asker: &Asker) -> Option<Held> {
     // A look first, so that one who tries in a loop publishes nothing that others would have to wait for.
     if !ask.is_clear(&space.tree, None, &LazyPin::new()) {
+        observe::contended();
         return None;
     }
     // SAFETY: the caller's promise, word by word.
-    let held = unsafe { publish_and_look(space, ask, asker) }.ok();
-    wait::deliver();
-    held
+    unsafe { publish_and_look(space, ask, asker) }.map_err(refuse).ok()
 }
 
 /// The first half of the doorway: publishes the request; and grants it if nobody is in its way. If not, wakers may have to be
@@ -228,7 +229,28 @@ unsafe fn publish_and_look(space: &Space, ask: &Ask, asker: &Asker) -> Result<He
     }
     let held = Held::decided(live, ask);
     unpin(pin);
+    count_grants(1, asker);
     Ok(held)
+}
+
+/// What has found somebody in its way, and is not going to wait, leaves.
+#[cold]
+fn refuse<T>(parts: T) {
+    observe::contended();
+    drop(parts);
+    // What has come up since it was published.
+    wait::deliver();
+}
+
+/// For the statistics: so many requests were granted as they came.
+#[inline]
+fn count_grants(requests: usize, asker: &Asker) {
+    for _ in 0..requests {
+        observe::acquired();
+        if asker.is_nested() {
+            observe::nested();
+        }
+    }
 }
 
 /// How a request leaves its doorway.
@@ -257,13 +279,12 @@ pub(crate) unsafe fn enter(space: &Space, ask: &Ask, asker: &Asker, token: Optio
 pub(crate) unsafe fn try_acquire_batch(asks: &[(&Space, Ask)], asker: &Asker) -> Option<Holds> {
     let pin = LazyPin::new();
     if !asks.iter().all(|(space, ask)| ask.is_clear(&space.tree, None, &pin)) {
+        observe::contended();
         return None;
     }
     drop(pin);
     // SAFETY: the caller's promise, word by word.
-    let holds = unsafe { publish_and_look_batch(asks, asker) }.ok();
-    wait::deliver();
-    holds
+    unsafe { publish_and_look_batch(asks, asker) }.map_err(refuse).ok()
 }
 
 /// The doorway of a batch: all parts are published before the first of them looks.
@@ -295,8 +316,9 @@ unsafe fn publish_and_look_batch(asks: &[(&Space, Ask)], asker: &Asker) -> Resul
     if !parts.iter().all(|part| part.ask.is_clear(&part.space().tree, Some(part.own()), &pin)) {
         return Err(parts);
     }
-    let holds = parts.into_iter().map(|part| Held::decided(part.live, &part.ask)).collect();
+    let holds: Holds = parts.into_iter().map(|part| Held::decided(part.live, &part.ask)).collect();
     unpin(pin);
+    count_grants(holds.len(), asker);
     Ok(holds)
 }
 
@@ -336,6 +358,8 @@ pub(crate) struct Waiter {
     searched: bool,
     parts: Parts,
     ticket: u64,
+    /// Last: that a request gave up is told when it has gone.
+    clock: WaitClock,
 }
 
 /// What a look at the tree says to a waiter.
@@ -382,7 +406,11 @@ impl Waiter {
             part.live.0.queue(ticket);
         }
         wait::deliver();
-        Waiter { listener: None, enlisted, searched: false, parts, ticket }
+        observe::contended();
+        parts.iter().filter(|_| asker.is_nested()).for_each(|_| observe::nested());
+        let first = &parts[0].ask;
+        let clock = observe::waiting(first.range(), first.mode(), asker.owner);
+        Waiter { listener: None, enlisted, searched: false, parts, ticket, clock }
     }
 
     /// The blocker that must go last before this request can be granted: the queued one with the highest ticket of those in front, or
@@ -505,7 +533,12 @@ impl Waiter {
 
     /// What a waiter becomes when [`Waiter::poll`] has said that it is granted.
     pub(crate) fn into_holds(self) -> Holds {
-        self.parts.into_iter().map(|part| Held(part.live)).collect()
+        let Waiter { parts, clock, enlisted, .. } = self;
+        drop(enlisted);
+        let holds: Holds = parts.into_iter().map(|part| Held(part.live)).collect();
+        holds.iter().for_each(|_| observe::acquired());
+        clock.granted();
+        holds
     }
 }
 
@@ -569,6 +602,21 @@ pub(crate) fn count(tree: &Tree) -> (usize, usize) {
         None => holding += 1,
     });
     (holding, waiting)
+}
+
+/// Every live request.
+pub(crate) fn rows(tree: &Tree) -> Vec<Row> {
+    let mut rows = Vec::new();
+    survey(tree, |seen| {
+        let (start, last) = seen.range();
+        let owner = OwnerId::from_slot(seen.owner());
+        let place = seen.ticket().map(|ticket| {
+            let passes = cycle::passes_of(owner, ticket).to_vec();
+            Place { ticket, age: owner::age_of(ticket), passes }
+        });
+        rows.push(Row { start, last, mode: Mode::from_bit(seen.mode()), owner, place });
+    });
+    rows
 }
 
 /// Visits every live request. Not a picture of one moment: some come and go meanwhile.

@@ -3,6 +3,7 @@
 use crate::error::AcquireError;
 use crate::grant;
 use crate::guard::RangeGuard;
+use crate::inspect::Snapshot;
 use crate::mode::Mode;
 use crate::range::ByteRange;
 use crate::request::Request;
@@ -177,6 +178,23 @@ impl RangeLock {
     #[track_caller]
     pub fn request_arc(self: &Arc<Self>, range: impl RangeBounds<u64>, mode: Mode) -> Request<Arc<RangeLock>> {
         Request::new(Arc::clone(self), ByteRange::new(range), mode)
+    }
+
+    /// Who holds and who waits, for how long and for whom. `Display` draws a map of it.
+    ///
+    /// Takes time in proportion to the requests; others go on meanwhile, so that it is not the picture of one moment.
+    ///
+    /// ```
+    /// # use spanlock::{Mode, RangeLock};
+    /// let file = RangeLock::new();
+    /// let write = file.block(0..8192);
+    /// let snapshot = file.snapshot();
+    /// println!("{snapshot}");
+    /// assert_eq!(snapshot.holders().next().unwrap().mode(), Mode::Block);
+    /// assert_eq!(snapshot.waiters().count(), 0);
+    /// ```
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::new(grant::rows(&self.space.tree))
     }
 
     /// Gives the nodes back that no live request needs. Never waits; other threads go on meanwhile.

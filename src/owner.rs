@@ -475,7 +475,6 @@ pub(crate) fn ticket_for(asker: &Asker) -> u64 {
 }
 
 /// How long ago `ticket` was drawn. (Zero for a while, if tickets are drawn faster than one in 64 ns.)
-#[allow(dead_code)] // until snapshots are there
 pub(crate) fn age_of(ticket: u64) -> Duration {
     Duration::from_nanos(nanoseconds().saturating_sub(ticket >> ORDER_SHIFT))
 }

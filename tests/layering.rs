@@ -15,12 +15,21 @@ const FENCED: &[&str] = &[
     "crossbeam_utils",
     "dashmap",
     "event_listener",
+    "hdrhistogram",
     "smallvec",
+    "tracing",
 ];
 
 /// (file, crate modules that it may name, fenced crates that it may name). `std::sync` includes `std::sync::atomic`.
 const ROOMS: &[(&str, &[&str], &[&str])] = &[
-    ("lib.rs", &["batch", "error", "guard", "keys", "kind", "lock", "mode", "owner", "range", "request", "whole"], &[]),
+    (
+        "lib.rs",
+        &[
+            "batch", "error", "guard", "inspect", "keys", "kind", "lock", "mode", "owner", "range", "request", "stats",
+            "whole",
+        ],
+        &[],
+    ),
     // Facts: plain values, which know nothing else.
     ("range.rs", &[], &[]),
     ("keys.rs", &["range"], &[]),
@@ -29,18 +38,24 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     // `std::sync` there: `Arc`, and the clock's start.
     ("owner.rs", &["sync"], &["crossbeam_utils", "std::sync"]),
     ("kind.rs", &["error", "owner"], &["std::sync"]),
+    ("text.rs", &[], &[]),
     // Platform.
     ("sync.rs", &[], &["std::sync", "std::thread", "loom"]),
     ("sync/model.rs", &[], &["loom"]),
     // loom there: only the memory that a model gives back.
     ("reclaim.rs", &[], &["crossbeam_epoch", "loom"]),
+    // What the rooms below say to whoever watches. Alone in knowing the features for that.
+    ("observe.rs", &["mode", "owner", "range", "stats"], &["tracing"]),
+    ("observe/clock.rs", &["mode", "owner", "range", "stats"], &["tracing"]),
+    ("inspect.rs", &["mode", "owner", "range", "text"], &[]),
+    ("stats.rs", &["sync", "text"], &["crossbeam_utils", "hdrhistogram", "std::sync"]),
     // Mechanisms: blind to each other. The tree knows no waiting and no fairness.
     ("tree/mod.rs", &["reclaim", "sync"], &[]),
     ("tree/node.rs", &["reclaim", "sync"], &[]),
     ("tree/slot.rs", &["reclaim", "sync"], &[]),
-    ("tree/place.rs", &["owner", "reclaim", "sync"], &[]),
+    ("tree/place.rs", &["observe", "owner", "reclaim", "sync"], &[]),
     ("tree/scan.rs", &["reclaim", "sync"], &["smallvec"]),
-    ("tree/prune.rs", &["reclaim", "sync"], &["smallvec"]),
+    ("tree/prune.rs", &["observe", "reclaim", "sync"], &["smallvec"]),
     // The parking itself is `std`'s, or a model's.
     ("wait.rs", &["sync"], &["event_listener", "std::sync", "std::thread"]),
     ("wait/relay.rs", &[], &["std::sync"]),
@@ -49,13 +64,13 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("space.rs", &["mode", "owner", "range", "sync", "tree", "wait"], &["std::sync"]),
     (
         "grant.rs",
-        &["cycle", "error", "mode", "owner", "range", "reclaim", "space", "sync", "tree", "wait"],
+        &["cycle", "error", "inspect", "mode", "observe", "owner", "range", "reclaim", "space", "sync", "tree", "wait"],
         &["smallvec"],
     ),
     // `std::thread` there: the name of a thread.
     (
         "cycle.rs",
-        &["error", "mode", "owner", "range", "reclaim", "space", "sync", "tree", "wait"],
+        &["error", "mode", "observe", "owner", "range", "reclaim", "space", "sync", "tree", "wait"],
         &["dashmap", "loom", "smallvec", "std::sync", "std::thread"],
     ),
     ("convert.rs", &["cycle", "grant", "mode", "owner", "range", "reclaim", "space", "sync", "wait"], &[]),
@@ -67,7 +82,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         &["smallvec"],
     ),
     ("guard.rs", &["convert", "grant", "kind", "lock", "mode", "owner", "range", "request"], &["std::sync"]),
-    ("lock.rs", &["error", "grant", "guard", "mode", "range", "request", "space", "sync"], &["std::sync"]),
+    ("lock.rs", &["error", "grant", "guard", "inspect", "mode", "range", "request", "space", "sync"], &["std::sync"]),
     ("whole.rs", &["guard", "lock", "mode", "request", "sync"], &[]),
 ];
 

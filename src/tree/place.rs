@@ -17,6 +17,7 @@
 use super::node::{CELL_BITS, Link, Node, Occupied, Target};
 use super::slot::{Entry, Placed};
 use super::{Room, Tree};
+use crate::observe;
 use crate::owner::Visitor;
 use crate::reclaim::{LazyPin, Pin};
 
@@ -208,7 +209,9 @@ impl<R: Room, T> Tree<R, T> {
     fn link(&self, link: &Link<R>, seen: Target<R>, new: Node<R>) -> bool {
         let new = Target::make(new);
         let linked = link.change(seen, new);
-        if !linked {
+        if linked {
+            observe::node_grown();
+        } else {
             // SAFETY: made above, and the failed CAS showed it to nobody.
             drop(unsafe { new.into_box() });
         }

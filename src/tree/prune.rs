@@ -21,6 +21,7 @@
 
 use super::node::{Link, Node, Target};
 use super::{Room, Tree};
+use crate::observe;
 use crate::reclaim::Pin;
 use crate::sync::{Ordering, fence};
 use smallvec::SmallVec;
@@ -119,6 +120,7 @@ impl<R: Room, T> Tree<R, T> {
             // - unreachable: that link was the only one to it (INV-N2, and its own links stay frozen), and whoever read it before is
             //   still pinned.
             unsafe { target.retire(pin) };
+            observe::node_pruned(1);
             return true;
         }
         frozen.undo();
