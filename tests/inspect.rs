@@ -1,0 +1,104 @@
+//! Seeing what is locked: snapshots of a lock in use, and the counters of the feature `stats`.
+
+mod common;
+
+use common::poll::Hand;
+use spanlock::{ByteRange, Mode, Owner, RangeLock, Snapshot};
+use std::time::Duration;
+
+/// The numbers of those that the waiter at `number` waits for.
+fn waits_for(snapshot: &Snapshot, number: usize) -> Vec<usize> {
+    snapshot.waits_for(&snapshot.requests()[number]).map(|request| request.number()).collect()
+}
+
+#[test]
+fn a_snapshot_says_who_holds_who_waits_and_for_whom() {
+    let lock = RangeLock::new();
+    let (reader, writer) = (Owner::new(), Owner::new());
+    let _read = lock.request(0..4096, Mode::Add).owner(&reader).try_now().unwrap();
+    let _thread = lock.block(8192..12288);
+    let mut truncate = Hand::new(lock.request(.., Mode::Exclusive).owner(&writer));
+    truncate.pending();
+    let mut late = Hand::new(lock.request(100..200, Mode::Add));
+    late.pending();
+
+    let before = lock.snapshot();
+    let [read, thread, truncate_info, late_info] = before.requests() else { panic!("four requests: {before}") };
+    assert_eq!((read.range(), read.mode(), read.owner()), (ByteRange::new(0..4096), Mode::Add, reader.id()));
+    assert!(read.is_holder() && thread.is_holder() && read.waiting().is_none());
+    assert!(thread.owner().to_string().starts_with("thread "));
+    assert_eq!((truncate_info.range(), truncate_info.owner()), (ByteRange::WHOLE, writer.id()));
+    assert!(late_info.owner().to_string().starts_with("task "));
+    assert_eq!(waits_for(&before, 2), [0, 1]);
+    assert_eq!(waits_for(&before, 3), [2]);
+    let after = lock.snapshot();
+    assert!(after.waiters().next().unwrap().waiting() > truncate_info.waiting(), "its age grows");
+    assert!(late_info.waiting() <= truncate_info.waiting(), "who came first has waited longer");
+    assert!(truncate_info.waiting().unwrap() < Duration::from_secs(600));
+
+    // The reader asks again: it passes the truncate, which now waits for it as well.
+    let inner = lock.request(100..200, Mode::Add).owner(&reader).try_now();
+    assert!(inner.is_none(), "a try does not pass");
+    let _inner = Hand::new(lock.request(100..200, Mode::Add).owner(&reader)).ready().unwrap();
+    let map = lock.snapshot();
+    assert_eq!(map.holders().count(), 3);
+    let text = map.to_string();
+    assert!(text.starts_with("3 holding, 2 waiting"), "{text}");
+    assert_eq!(text.lines().filter(|line| line.contains("waits for")).count(), 2, "{text}");
+}
+
+/// A request that may pass another, and still waits for a third, is in front of that other.
+#[test]
+fn a_snapshot_knows_who_passes_whom() {
+    let (a, b) = (RangeLock::new(), RangeLock::new());
+    let (t1, t3, t4) = (Owner::new(), Owner::new(), Owner::new());
+    let t4_a = a.request(0..8, Mode::Add).owner(&t4).try_now().unwrap();
+    let _t1_b = b.request(0..8, Mode::Exclusive).owner(&t1).try_now().unwrap();
+    let t1_a = a.request(0..4, Mode::Add).owner(&t1).try_now().unwrap();
+    // Waits for t1 and t4.
+    let mut t3_a = Hand::new(a.request(0..16, Mode::Exclusive).owner(&t3));
+    t3_a.pending();
+    // Waits for t4, and behind t3, who waits for t1: it passes t3.
+    let mut t1_more = Hand::new(a.request(4..12, Mode::Block).owner(&t1));
+    t1_more.pending();
+    let snapshot = a.snapshot();
+    let of = |owner: &Owner| snapshot.waiters().find(|request| request.owner() == owner.id()).expect("it waits");
+    let blockers = |owner: &Owner| -> Vec<_> { snapshot.waits_for(of(owner)).map(|request| request.owner()).collect() };
+    assert_eq!(blockers(&t1), [t4.id()]);
+    assert!(blockers(&t3).contains(&t1.id()));
+    assert_eq!(blockers(&t3).iter().filter(|id| **id == t1.id()).count(), 2, "what it holds, and what it waits for");
+    drop(t4_a);
+    let t1_more = t1_more.ready().unwrap();
+    t3_a.pending();
+    drop((t1_a, t1_more));
+    drop(t3_a.ready().unwrap());
+}
+
+#[cfg(feature = "stats")]
+#[test]
+fn the_counters_count() {
+    use spanlock::stats;
+
+    let lock = RangeLock::new();
+    let before = stats::read();
+    let (one, two) = (Owner::new(), Owner::new());
+    let outer = lock.request(0..8, Mode::Add).owner(&one).wait().unwrap();
+    let mut queued = Hand::new(lock.request(0..8, Mode::Block).owner(&two));
+    queued.pending();
+    let inner = Hand::new(lock.request(0..8, Mode::Add).owner(&one)).ready().unwrap();
+    assert!(lock.request(0..8, Mode::Exclusive).owner(&two).try_now().is_none());
+    drop((outer, inner));
+    drop(queued.ready().unwrap());
+    let mut gives_up = Hand::new(lock.request(0..8, Mode::Block));
+    let held = lock.add(..);
+    gives_up.pending();
+    drop(gives_up);
+    drop(held);
+    // Other tests of this process count too.
+    let now = stats::read().since(&before);
+    assert!(
+        now.acquires >= 4 && now.contended >= 4 && now.nested >= 1 && now.passed >= 1 && now.given_up >= 1,
+        "{now}"
+    );
+    assert!(now.waits.len() >= 3, "{now}");
+}
