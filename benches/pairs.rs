@@ -23,7 +23,7 @@ mod support;
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use indicatif::{ProgressBar, ProgressStyle};
 use range_lock::VecRangeLock;
-use spanlock::{RangeGuard, RangeLock, WholeFileLock};
+use spanlock::{Mode, Owner, RangeGuard, RangeLock, WholeFileLock};
 use std::fmt;
 use std::hint::black_box;
 use std::io::{self, Write as _};
@@ -115,6 +115,17 @@ struct Lone<'a> {
 impl<'a> Lone<'a> {
     fn new<G>(name: &'static str, mut acquire: impl FnMut() -> G + 'a) -> Lone<'a> {
         let pairs = move |pairs| {
+            for _ in 0..pairs {
+                release(acquire());
+            }
+        };
+        Lone { name, pairs: Box::new(pairs) }
+    }
+
+    /// The same, while something else is held that `hold` gives.
+    fn within<H, G>(name: &'static str, mut hold: impl FnMut() -> H + 'a, acquire: impl Fn() -> G + 'a) -> Lone<'a> {
+        let pairs = move |pairs| {
+            let _held = hold();
             for _ in 0..pairs {
                 release(acquire());
             }
@@ -292,6 +303,21 @@ impl Quiet {
     }
 }
 
+/// A thread that holds something already, and one that does not. What is held is in another lock, or covers what is asked for.
+fn nested<'a>(lock: &'a RangeLock, other: &'a RangeLock, token: &'a Owner) -> Vec<Lone<'a>> {
+    // Held by somebody else: the scan finds it, and the request is not nested.
+    let theirs = move || lock.request(PLACE, Mode::Add).owner(token).try_now().expect("nobody else is there");
+    let add = || lock.add(black_box(PLACE));
+    vec![
+        Lone::new("outermost", || lock.exclusive(black_box(PLACE))),
+        Lone::within("nested elsewhere", || other.add(..), || lock.exclusive(black_box(PLACE))),
+        Lone::within("outermost beside a hold", theirs, add),
+        Lone::within("nested inside a hold", || lock.add(PLACE), add),
+        Lone::within("nested against its own block", || lock.block(PLACE), add),
+        Lone::new("of a token", || lock.request(black_box(PLACE), Mode::Exclusive).owner(token).wait()),
+    ]
+}
+
 /// Only for counting: a pair below the root.
 fn below<'a>(locks: &'a [RangeLock; 3]) -> (Vec<Vec<RangeGuard<'a>>>, Vec<Lone<'a>>) {
     let names = ["one-level", "two-levels", "three-levels"];
@@ -321,6 +347,7 @@ fn count(pairs: u64, contender: &str) -> ExitCode {
 }
 
 const ONE: &str = "one thread";
+const NESTED: &str = "nested, one thread";
 const CROWD: &str = "crowd";
 const WHOLE: &str = "whole file, two threads";
 const WHOLE_200: &str = "whole file, two threads, 200 ns";
@@ -334,6 +361,10 @@ fn measure(only: Option<&str>, effort: Effort) {
     let mut record = Record { only, effort, series: Vec::new(), bar };
     if record.wants(ONE) {
         record.lone(ONE, Quiet::new().contenders());
+    }
+    if record.wants(NESTED) {
+        let (lock, other, token) = (RangeLock::new(), RangeLock::new(), Owner::new());
+        record.lone(NESTED, nested(&lock, &other, &token));
     }
     if record.wants(CROWD) {
         crowd(&mut record);
@@ -446,11 +477,14 @@ fn verdict(limit: Limit, ratio: Median) -> &'static str {
 }
 
 /// Contest, ours, theirs, what is asked. "No slower" is asked with the tolerance that the shared lock has against private ones.
-const TARGETS: [(&str, &str, &str, Limit); 21] = [
+const TARGETS: [(&str, &str, &str, Limit); 23] = [
     (ONE, "exclusive", "rwlock-write", Limit::AtMost(2.5)),
     (ONE, "exclusive", "range-lock", Limit::AtMost(1.0)),
     (ONE, "whole-exclusive", "rwlock-write", Limit::AtMost(2.5)),
     (ONE, "whole-add", "rwlock-read", Limit::AtMost(2.5)),
+    // "A few nanoseconds": half of an acquire.
+    (NESTED, "nested elsewhere", "outermost", Limit::AtMost(1.5)),
+    (NESTED, "nested inside a hold", "outermost beside a hold", Limit::AtMost(1.5)),
     (CROWD, "outside, many", "outside, few", Limit::AtMost(2.0)),
     (CROWD, "gap, many", "gap, few", Limit::AtMost(2.0)),
     (CROWD, "random gaps, many", "random gaps, few", Limit::AtMost(2.0)),
