@@ -331,6 +331,7 @@ fn count(pairs: u64, contender: &str) -> ExitCode {
     let locks = [const { RangeLock::new() }; 3];
     let (held, deep) = below(&locks);
     let mut known: Vec<_> = quiet.contenders().into_iter().chain(deep).collect();
+    // On a thread that holds nothing: for this one every request is nested.
     let code = match known.iter_mut().find(|lone| lone.name == contender) {
         Some(lone) => {
             (lone.pairs)(pairs);

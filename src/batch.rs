@@ -3,7 +3,7 @@
 use crate::error::AcquireError;
 use crate::grant::{self, Doorway, Held, Holds, Waiter};
 use crate::guard::Guard;
-use crate::kind::{ByOwner, Entered, OwnedBy};
+use crate::kind::{ByOwner, Counted, Entered, OwnedBy};
 use crate::lock::RangeLock;
 use crate::mode::Mode;
 use crate::owner::{Asker, Owner, Recursion};
@@ -157,13 +157,11 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
         if parts.iter().all(|(_, range, _)| range.is_empty()) {
             return Ok(hand_out(parts, Holds::new(), owner));
         }
-        let (entered, asker) = Entered::new(owner);
-        let holds = {
-            let asks = asks(&parts, &asker);
-            check_recursion_of_all(&asks, &asker, recursion)?;
-            acquire(&asks, &asker, entered.token())?
-        };
-        Ok(hand_out(parts, holds, entered.into_owner()))
+        check_recursion_of_all(&parts, &owner, recursion)?;
+        let (entered, asker) = Entered::new(&owner);
+        let holds = acquire(&asks(&parts, &asker), &asker, owner.token())?;
+        entered.keep();
+        Ok(hand_out(parts, holds, owner))
     }
 }
 
@@ -175,8 +173,13 @@ fn asks<'a, L: LockRef>(parts: &'a PartsOf<L>, asker: &Asker) -> SmallVec<[(&'a 
     not_empty.map(|(lock, range, mode)| (lock.space(), Ask::new(*range, *mode, asker))).collect()
 }
 
-fn check_recursion_of_all(asks: &[(&Space, Ask)], asker: &Asker, recursion: Recursion) -> Result<(), AcquireError> {
-    asks.iter().try_for_each(|(space, ask)| check_recursion(space, ask, asker, recursion))
+fn check_recursion_of_all<L: LockRef, O: OwnedBy>(
+    parts: &PartsOf<L>,
+    owner: &O,
+    recursion: Recursion,
+) -> Result<(), AcquireError> {
+    let mut not_empty = parts.iter().filter(|(_, range, _)| recursion == Recursion::Refuse && !range.is_empty());
+    not_empty.try_for_each(|(lock, range, mode)| check_recursion(lock.space(), *range, *mode, owner))
 }
 
 /// A guard for each part: the empty ones hold nothing, the others what is in `holds`. `owner` counts one of them so far.
@@ -250,7 +253,7 @@ enum State<L: LockRef, O: OwnedBy> {
         // First, as in `Acquire`.
         waiter: Waiter,
         parts: PartsOf<L>,
-        owner: Entered<O>,
+        owner: Counted<O>,
     },
     Done,
 }
@@ -286,18 +289,16 @@ impl<L: LockRef, O: OwnedBy> AcquireBatch<L, O> {
         if parts.iter().all(|(_, range, _)| range.is_empty()) {
             return Ok(Some(hand_out(parts, Holds::new(), owner)));
         }
-        let (owner, asker) = Entered::new(owner);
-        let doorway = {
-            let asks = asks(&parts, &asker);
-            check_recursion_of_all(&asks, &asker, recursion)?;
-            // SAFETY: what comes back goes into `state` or into guards, together with the locks, and is dropped before them. All kinds of `L` keep
-            // the lock where it is when they, or this future, are moved.
-            unsafe { grant::enter_batch(&asks, &asker, owner.token()) }
-        };
+        check_recursion_of_all(&parts, &owner, recursion)?;
+        let (entered, asker) = Entered::new(&owner);
+        // SAFETY: what comes back goes into `state` or into guards, together with the locks, and is dropped before them. All kinds of `L` keep
+        // the lock where it is when they, or this future, are moved.
+        let doorway = unsafe { grant::enter_batch(&asks(&parts, &asker), &asker, owner.token()) };
+        entered.keep();
         match doorway {
-            Doorway::Granted(holds) => Ok(Some(hand_out(parts, holds, owner.into_owner()))),
+            Doorway::Granted(holds) => Ok(Some(hand_out(parts, holds, owner))),
             Doorway::Queued(waiter) => {
-                self.state = State::Queued { waiter, parts, owner };
+                self.state = State::Queued { waiter, parts, owner: Counted::new(owner) };
                 Ok(None)
             }
         }

@@ -48,7 +48,7 @@ use std::time::Instant;
 
 impl Ask {
     /// Whether no live request of another owner is in the way.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_clear(&self, tree: &Tree, own: Option<Own>, pin: &LazyPin) -> bool {
         tree.scan(&self.query(), own, pin, |_| Break(())).is_continue()
     }
@@ -78,7 +78,7 @@ pub(crate) struct Live(pub(crate) Placed<Bells>);
 impl Live {
     /// # Safety
     /// As for [`Tree::place`](crate::tree::Tree::place): the tree stays where it is for as long as the `Live` lives.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn publish(tree: &Tree, ask: &Ask, visitor: owner::Visitor, pin: &LazyPin) -> Live {
         // SAFETY: the caller's promise, word by word.
         Live(unsafe { tree.place(&ask.entry, visitor, pin) })
@@ -160,7 +160,7 @@ impl Held {
 ///
 /// # Safety
 /// The space is neither moved nor dropped while the `Held` lives.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn acquire(
     space: &Space,
     ask: &Ask,
@@ -219,7 +219,7 @@ pub(crate) unsafe fn try_acquire(space: &Space, ask: &Ask, asker: &Asker) -> Opt
 ///
 /// # Safety
 /// As for [`acquire`].
-#[inline]
+#[inline(always)]
 unsafe fn publish_and_look(space: &Space, ask: &Ask, asker: &Asker) -> Result<Held, Live> {
     let pin = LazyPin::new();
     // SAFETY: the caller's promise, word by word.

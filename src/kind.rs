@@ -1,7 +1,7 @@
 //! The three kinds of owner, as types: who owns a request decides whether its guard can leave the thread, and whether it can be refused.
 
 use crate::error::AcquireError;
-use crate::owner::{self, Asker, Owner, Recursion};
+use crate::owner::{self, Asker, Owner, OwnerId, Recursion};
 use std::marker::PhantomData;
 use std::sync::MutexGuard;
 
@@ -58,7 +58,7 @@ impl OwnedBy for ByOwner {
 pub(crate) type Stays<O> = PhantomData<<O as OwnedBy>::Stays>;
 
 pub(crate) mod sealed {
-    use super::{AcquireError, Asker, ByOwner, ByTask, ByThread, OwnedBy, Owner, Recursion, owner};
+    use super::{AcquireError, Asker, ByOwner, ByTask, ByThread, OwnedBy, Owner, OwnerId, Recursion, owner};
 
     #[allow(private_interfaces)] // Nobody outside can name the trait.
     pub trait Sealed {
@@ -72,6 +72,8 @@ pub(crate) mod sealed {
         fn recursion(&self) -> Recursion {
             Recursion::Reenter
         }
+        /// Who it is, if it may have requests already.
+        fn identity(&self) -> Option<OwnerId>;
         /// The token, if it is one.
         fn token(&self) -> Option<&Owner> {
             None
@@ -97,6 +99,9 @@ pub(crate) mod sealed {
         fn leave(&self) {
             owner::leave();
         }
+        fn identity(&self) -> Option<OwnerId> {
+            Some(owner::thread())
+        }
         fn awaited(self) -> ByTask {
             ByTask(())
         }
@@ -115,6 +120,9 @@ pub(crate) mod sealed {
         fn join(&self) {}
         #[inline]
         fn leave(&self) {}
+        fn identity(&self) -> Option<OwnerId> {
+            None
+        }
         fn awaited(self) -> ByTask {
             self
         }
@@ -145,6 +153,9 @@ pub(crate) mod sealed {
         fn token(&self) -> Option<&Owner> {
             Some(&self.0)
         }
+        fn identity(&self) -> Option<OwnerId> {
+            Some(self.0.id())
+        }
         fn awaited(self) -> ByOwner {
             self
         }
@@ -154,30 +165,48 @@ pub(crate) mod sealed {
     }
 }
 
-/// An owner with a request under way: it counts until this is dropped, unless a guard takes it over.
-pub(crate) struct Entered<O: OwnedBy>(Option<O>);
+/// A request of an owner that has begun: it counts until this is dropped, unless somebody else [keeps](Entered::keep) count from then on.
+#[must_use]
+pub(crate) struct Entered<'a, O: OwnedBy>(&'a O);
 
-impl<O: OwnedBy> Entered<O> {
+impl<'a, O: OwnedBy> Entered<'a, O> {
     /// A request of `owner` begins.
     #[inline]
-    pub(crate) fn new(owner: O) -> (Entered<O>, Asker) {
+    pub(crate) fn new(owner: &'a O) -> (Entered<'a, O>, Asker) {
         let asker = owner.enter();
-        (Entered(Some(owner)), asker)
+        (Entered(owner), asker)
     }
 
-    /// For whoever counts it from now on.
+    /// Somebody else will count the request out.
     #[inline]
-    pub(crate) fn into_owner(mut self) -> O {
-        self.0.take().expect("taken here only")
-    }
-
-    pub(crate) fn token(&self) -> Option<&Owner> {
-        self.0.as_ref().and_then(O::token)
+    pub(crate) fn keep(self) {
+        std::mem::forget(self);
     }
 }
 
-impl<O: OwnedBy> Drop for Entered<O> {
+impl<O: OwnedBy> Drop for Entered<'_, O> {
     #[inline]
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// An owner that counts one request until this is dropped, unless a guard [takes it over](Counted::into_owner).
+pub(crate) struct Counted<O: OwnedBy>(Option<O>);
+
+impl<O: OwnedBy> Counted<O> {
+    /// `owner` has counted the request already.
+    pub(crate) fn new(owner: O) -> Counted<O> {
+        Counted(Some(owner))
+    }
+
+    /// For the guard, which counts the request out when it is dropped.
+    pub(crate) fn into_owner(mut self) -> O {
+        self.0.take().expect("taken here only")
+    }
+}
+
+impl<O: OwnedBy> Drop for Counted<O> {
     fn drop(&mut self) {
         if let Some(owner) = &self.0 {
             owner.leave();

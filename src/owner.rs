@@ -419,6 +419,11 @@ pub(crate) fn leave() {
     LOCAL.with(|local| local.live.set(local.live.get() - 1));
 }
 
+/// The calling thread as an owner.
+pub(crate) fn thread() -> OwnerId {
+    visit().thread
+}
+
 /// The calling thread, at the start of something that it does for another owner.
 #[inline]
 pub(crate) fn visit() -> Visitor {

@@ -3,7 +3,7 @@
 use crate::error::AcquireError;
 use crate::grant::{self, Doorway, Held, Waiter};
 use crate::guard::Guard;
-use crate::kind::{ByOwner, ByTask, ByThread, Entered, OwnedBy};
+use crate::kind::{ByOwner, ByTask, ByThread, Counted, Entered, OwnedBy};
 use crate::lock::RangeLock;
 use crate::mode::Mode;
 use crate::owner::{Asker, Owner, Recursion};
@@ -125,8 +125,7 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
         TimedRequest { request: self, deadline: Instant::now().checked_add(timeout) }
     }
 
-    /// Begins the request, has `acquire` do the rest, and makes a guard of what that says. Always inlined, and with an error of one word, for the
-    /// sake of `wait`: a `Result` that is returned through memory costs as much as the acquire.
+    /// Has `acquire` make the request, and makes a guard or an error of what that says.
     #[inline(always)]
     fn make<E>(
         self,
@@ -137,30 +136,46 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
         if range.is_empty() {
             return Ok(Guard::new(lock, Held::nothing(mode), owner));
         }
-        let (entered, asker) = Entered::new(owner);
-        let ask = Ask::new(range, mode, &asker);
-        check_recursion(lock.space(), &ask, &asker, recursion)?;
-        match acquire(lock.space(), &ask, &asker, entered.token()) {
-            Ok(held) => Ok(Guard::new(lock, held, entered.into_owner())),
+        if recursion == Recursion::Refuse {
+            check_recursion(lock.space(), range, mode, &owner)?;
+        }
+        match begin(lock.space(), range, mode, &owner, acquire) {
+            Ok(held) => Ok(Guard::new(lock, held, owner)),
             Err(refused) => Err(error(refused)),
         }
     }
 }
 
-/// Whether the request may go on, if its own owner is in the way.
-#[inline]
-pub(crate) fn check_recursion(
+/// Counts the request, and has `acquire` do the rest.
+///
+/// This is where a call out of the caller's code goes to, with arguments and an answer that fit into registers: through memory they would cost as
+/// much as another atomic operation.
+#[inline(never)]
+fn begin<O: OwnedBy, E>(
     space: &Space,
-    ask: &Ask,
-    asker: &Asker,
-    recursion: Recursion,
+    range: ByteRange,
+    mode: Mode,
+    owner: &O,
+    acquire: impl FnOnce(&Space, &Ask, &Asker, Option<&Owner>) -> Result<Held, E>,
+) -> Result<Held, E> {
+    let (entered, asker) = Entered::new(owner);
+    let held = acquire(space, &Ask::new(range, mode, &asker), &asker, owner.token())?;
+    entered.keep();
+    Ok(held)
+}
+
+/// Whether a request that refuses recursion may begin.
+#[cold]
+pub(crate) fn check_recursion<O: OwnedBy>(
+    space: &Space,
+    range: ByteRange,
+    mode: Mode,
+    owner: &O,
 ) -> Result<(), AcquireError> {
-    if recursion == Recursion::Refuse && asker.is_nested() {
-        if let Some((held, mode)) = grant::own_conflict(space, ask) {
-            return Err(AcquireError::WouldRecurse { held, mode });
-        }
+    match owner.identity().and_then(|owner| grant::own_conflict(space, &Ask::at(range, mode, owner.get(), 0))) {
+        Some((held, mode)) => Err(AcquireError::WouldRecurse { held, mode }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// A request with a deadline.
@@ -229,7 +244,7 @@ enum State<L: LockRef, O: OwnedBy> {
         // First, so that the waiter leaves its tree before the lock goes, and the owner counts it until then.
         waiter: Waiter,
         lock: L,
-        owner: Entered<O>,
+        owner: Counted<O>,
     },
     Done,
 }
@@ -267,15 +282,19 @@ impl<L: LockRef, O: OwnedBy> Acquire<L, O> {
         if range.is_empty() {
             return Ok(Some(Guard::new(lock, Held::nothing(mode), owner)));
         }
-        let (owner, asker) = Entered::new(owner);
+        if recursion == Recursion::Refuse {
+            check_recursion(lock.space(), range, mode, &owner)?;
+        }
+        let (entered, asker) = Entered::new(&owner);
         let ask = Ask::new(range, mode, &asker);
-        check_recursion(lock.space(), &ask, &asker, recursion)?;
         // SAFETY: what comes back goes into `state` or into a guard, together with the lock, and is dropped before it. All kinds of `L` keep
         // the lock where it is when they, or this future, are moved.
-        match unsafe { grant::enter(lock.space(), &ask, &asker, owner.token()) } {
-            Doorway::Granted(held) => Ok(Some(Guard::new(lock, held, owner.into_owner()))),
+        let doorway = unsafe { grant::enter(lock.space(), &ask, &asker, owner.token()) };
+        entered.keep();
+        match doorway {
+            Doorway::Granted(held) => Ok(Some(Guard::new(lock, held, owner))),
             Doorway::Queued(waiter) => {
-                self.state = State::Queued { waiter, lock, owner };
+                self.state = State::Queued { waiter, lock, owner: Counted::new(owner) };
                 Ok(None)
             }
         }

@@ -261,7 +261,7 @@ impl<R> Node<R> {
     /// is live in one of them, or none in a part of the span that the range touches, or none but the scanner's own, of mode `own`.
     ///
     /// ORDERING (S2): Acquire: a slot that is seen free is passed over without another look.
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_clear(&self, start: u64, last: u64, against: u64, own: Option<u64>) -> bool {
         let words = self.states.iter().map(|state| state.load(Ordering::Acquire));
         match own {
@@ -285,7 +285,7 @@ impl<R> Node<R> {
     }
 
     /// Takes a free slot for `entry` and publishes it there, trying `home` first.
-    #[inline]
+    #[inline(always)]
     pub(super) fn occupy(&self, entry: &Entry, home: usize) -> Option<usize> {
         let parts = self.parts_within(entry.start, entry.last);
         let home = APART[home % SLOTS];

@@ -46,7 +46,7 @@ impl<R: Room, T> Tree<R, T> {
     ///
     /// # Safety
     /// The tree is neither moved nor dropped while the `Placed` is used.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn place(&self, entry: &Entry, visitor: Visitor, pin: &LazyPin) -> Placed<R> {
         if visitor.samples() {
             self.sample(entry, visitor, pin);

@@ -97,7 +97,7 @@ impl<R: Room, T> Tree<R, T> {
     ///
     /// A request whose publication (and fence) came before the caller's own fence is visited, if it is still there. Of one that
     /// comes or goes meanwhile nothing is promised.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn scan<'t>(
         &'t self,
         query: &Query,

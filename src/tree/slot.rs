@@ -250,7 +250,7 @@ impl Slot<'_> {
     }
 
     /// Claims the slot if it is free, writes the record and publishes: PENDING, behind a full fence.
-    #[inline]
+    #[inline(always)]
     pub(super) fn occupy(self, entry: &Entry, parts: Parts) -> bool {
         // Relaxed: the CAS decides.
         let word = Word(self.state.load(Ordering::Relaxed));
