@@ -30,7 +30,7 @@
 //!   an acquire or a release. (Asking, granting and releasing are lock-free; falling asleep and waking somebody take a short mutex.)
 //! - **Cancel.** A request can be given up at any moment (deadline passed, future dropped); whoever waited for it goes on.
 //!
-//! Start at [`RangeLock`]; [`WholeFileLock`] is the same without ranges.
+//! Start at [`RangeLock`]; [`WholeFileLock`] is the same without ranges, and [`LockTable`] has a range lock for each of many files.
 
 /// The README's examples, compiled as tests.
 #[cfg(doctest)]
@@ -59,6 +59,8 @@ mod space;
 #[cfg(all(feature = "stats", not(loom)))]
 pub mod stats;
 mod sync;
+#[cfg(not(loom))] // dashmap knows no models.
+mod table;
 mod text;
 mod tree;
 mod wait;
@@ -75,4 +77,6 @@ pub use mode::Mode;
 pub use owner::{Owner, OwnerId, Recursion};
 pub use range::ByteRange;
 pub use request::{Acquire, LockRef, Request, TimedRequest};
+#[cfg(not(loom))]
+pub use table::{LockTable, SendTableGuard, TableGuard, TableLock};
 pub use whole::WholeFileLock;

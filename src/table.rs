@@ -1,0 +1,507 @@
+//! One range lock per key: a file, an inode, a database table, an object. A key's lock appears when the key is first
+//! used, and goes with its last user.
+//!
+//! # Promise
+//! - *One lock per key.* While anybody has a handle to a key's lock, everybody who asks for that key gets the same
+//!   lock. Guards, requests and futures have a handle inside. What a user did before it gave its handle back is seen by
+//!   whoever is granted anything by the key's next lock.
+//! - *No leak.* An entry whose last handle is gone is taken out of the map, by the thread that gave that handle back.
+//! - *No waiting inside.* Nobody waits for a range, and no guard, key or lock is dropped, under a lock of the map.
+//!
+//! # Shape
+//! ```text
+//! LockTable -> Inner --> Map -> Slot -> Entry { key, lock, users }  <- TableLock, in guards, requests and futures
+//!                |        ^              |
+//!                '-----> Way <-- Weak ---'
+//! ```
+//! The way back is weak, so that there is no circle: a guard that was leaked keeps its entry, and not the table with
+//! it. Handles that outlive the table keep their lock; nobody can find it any more, and the last of them frees it.
+//! There are several ways back, because every entry that comes or goes changes the counts of one: with a single one,
+//! two threads that only make and free entries are slower than one of them alone.
+//!
+//! The map's keys are the entries themselves, hashed once: `Hash` of the key is called by [`LockTable::lock`] only,
+//! before any lock of the map is taken. So neither the growth of the map nor the removal of an entry calls it.
+//! (dashmap's table loses entries when a hash panics while it is rearranged; a key with a lost entry would have two
+//! locks.)
+//!
+//! # Invariants
+//! - INV-L1: `users` counts the handles. It begins at 1 and rises from 0 only under the shard's lock, where the entry
+//!   is found in the map; a clone raises it from at least 1.
+//! - INV-L2: an entry is taken out under the shard's write lock, with `users` read as 0 there, and never put back. So
+//!   it has no handle and gets none: of two entries for one key, at most one has users.
+//! - INV-L3: whoever lowers `users` to 0 then tries to take the entry out. So no entry without users stays: the one
+//!   that was last to lower it reads, under the lock, its own 0 (nothing came later), and succeeds unless the entry is
+//!   out already. One that was not last finds users who came since, and leaves the entry to them; or the entry is out,
+//!   and perhaps another one there, which is not the one it looks for.
+//! - INV-L4: `Eq` of the key is the only foreign code under a lock of the map, and runs for keys of equal (64-bit)
+//!   hash. A removal finds its entry by address. If `Eq` panics, the shard's lock is released, and the map is as it
+//!   was: in `lock` nothing has happened; in a removal (two keys of equal hash) the entry stays in the map without
+//!   users until its key is used again.
+//!
+//! # Orderings
+//! | pair | writer | reader | carries |
+//! |---|---|---|---|
+//! | L1 | `TableLock::drop`: `fetch_sub`, Release | `TableLock::take_out`: load, Acquire | what users did, to whoever takes the entry out |
+//!
+//! From there the shard's lock carries it to whoever makes the key's next entry. Raising `users` is Relaxed: it carries
+//! nothing, and as a read-modify-write it keeps L1 whole for those who lowered it before. The load cannot read a 0 that
+//! is out of date: what raises `users` from 0 has held the shard's lock before, and is seen.
+//!
+//! # Cost
+//! A key in use: its hash, the shard's read lock, one atomic addition; giving back is one subtraction. A key that is
+//! not: besides that one allocation, and the shard's write lock twice, once to put the entry in and once to take it
+//! out. The map keeps 9 bytes for each place that it ever needed at the same time (see [`LockTable::trim`]), whatever
+//! the number of keys that came and went.
+
+use crate::guard::Guard;
+use crate::kind::{ByTask, ByThread};
+use crate::lock::{RangeLock, granted};
+use crate::mode::Mode;
+use crate::range::ByteRange;
+use crate::request::{LockRef, Request, sealed};
+use crate::sync::{AtomicU64, Ordering};
+use dashmap::{DashMap, Entry as Place};
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
+use std::ops::{Deref, RangeBounds};
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::{Arc, Weak};
+
+/// A range lock for each key: for each file, inode, database table or object. Nothing has to be set up for a key, and
+/// nothing torn down: its [`RangeLock`] is there from first use on, and goes when nobody uses it any more.
+///
+/// Each call takes a handle to the key's lock, a [`TableLock`], which the request, the future or the guard keeps; the
+/// last one to go takes the lock out of the table. Guards borrow nothing, neither the table nor the key. Cloning a
+/// `LockTable` gives the same table.
+///
+/// Keys never wait for one another. Otherwise all is as for a [`RangeLock`]: first come, first served for each key, and a thread or an
+/// [`Owner`](crate::Owner) that holds a range of one key may ask for another key's; a deadlock is answered. Several keys at once: a
+/// [`Batch`](crate::Batch) of [`TableLock`]s.
+///
+/// **Locking behaviour:** finding a key's lock, and giving the last handle back, take the lock of one of the table's
+/// shards, and hold it for one lookup; a new key in a shard that is full moves the shard's entries (8 bytes each) to a
+/// larger place meanwhile. Nobody holds it while waiting, while a waker is called, or while a guard, a key or a lock is
+/// dropped. So the table can be used from everywhere, wakers and destructors included; but not from within the key's
+/// own `Eq`, which may then wait for itself.
+///
+/// # Cost
+/// A key that nobody uses costs nothing. First use of a key allocates 768 bytes (for keys of up to 104), and last use
+/// frees them: together about ten times what an uncontended request does. Whoever comes back often keeps a
+/// [`TableLock`], in its open file for example. A table without entries is about 9 KiB and something for each
+/// processor.
+///
+/// # Panics
+/// If the key's `Hash` or `Eq` panics, so does the call, and nothing has happened. As in any map the two must agree:
+/// otherwise a key may have several locks.
+///
+/// # Examples
+/// ```
+/// use spanlock::{LockTable, Mode};
+///
+/// let inodes: LockTable<u64> = LockTable::new();
+///
+/// let fault = inodes.add(17, 0..4096);
+/// let truncate = inodes.exclusive(18, 4096..); // another file
+/// # std::thread::scope(|s| s.spawn(|| {
+/// assert!(inodes.try_block(17, 0..1).is_none()); // from another thread
+/// # }).join().unwrap());
+/// assert_eq!(inodes.len(), 2);
+/// drop((fault, truncate));
+/// assert!(inodes.is_empty());
+/// ```
+pub struct LockTable<K>(Arc<Inner<K>>);
+
+type Map<K> = DashMap<Slot<K>, (), BuildHasherDefault<Hashed>>;
+
+/// Ways back to the map. A table has them from the beginning: 256 bytes each.
+const WAYS: usize = 32;
+
+struct Inner<K> {
+    map: Arc<Map<K>>,
+    ways: [Arc<Way<K>>; WAYS],
+    hasher: RandomState,
+}
+
+/// A way back from an entry to its map, which ends with the table. Aligned, so that its `Arc`'s counts share no cache
+/// line.
+#[repr(align(128))]
+struct Way<K>(Arc<Map<K>>);
+
+/// A handle to the lock of one key: what [`LockTable::lock`] returns. It dereferences to the [`RangeLock`], and the
+/// key's lock stays in its table for as long as there is a handle.
+///
+/// Cloning it is another handle to the same lock.
+///
+/// **Locking behaviour:** dropping the last one takes the lock of one of the table's shards, for one lookup.
+///
+/// # Examples
+/// An open file keeps its handle, so that nobody has to look for the lock again:
+/// ```
+/// use spanlock::{LockTable, TableLock};
+///
+/// struct File {
+///     lock: TableLock<u64>,
+/// }
+///
+/// let inodes = LockTable::new();
+/// let file = File { lock: inodes.lock(17) };
+/// let guard = file.lock.block(0..4096); // borrows `file`
+/// # drop(guard);
+/// let guard = inodes.block(17, 0..4096); // the same lock, and borrows nothing
+/// # drop(guard);
+/// ```
+pub struct TableLock<K: Eq>(Arc<Entry<K>>);
+
+/// A guard from a blocking call on a [`LockTable`], owned by its thread. It borrows nothing, and stays on that thread:
+/// ```compile_fail,E0277
+/// let guard: spanlock::TableGuard<u64> = spanlock::LockTable::new().add(17, ..);
+/// std::thread::spawn(move || drop(guard));
+/// ```
+pub type TableGuard<K> = Guard<TableLock<K>, ByThread>;
+
+/// A guard from `.await` on a [`LockTable`], with an owner of its own. It borrows nothing, and can be sent to another
+/// thread.
+pub type SendTableGuard<K> = Guard<TableLock<K>, ByTask>;
+
+struct Entry<K> {
+    lock: RangeLock,
+    key: Key<K>,
+    /// How many [`TableLock`]s there are (INV-L1). It cannot overflow: each of them counts in the `Arc` too, which
+    /// aborts first.
+    users: AtomicU64,
+    way: Weak<Way<K>>,
+}
+
+/// A key with its hash, which is drawn once.
+struct Key<K> {
+    hash: u64,
+    key: K,
+}
+
+impl<K> Hash for Key<K> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl<K: Eq> PartialEq for Key<K> {
+    fn eq(&self, other: &Key<K>) -> bool {
+        // The address first: an entry that is taken out finds itself without foreign code (INV-L4).
+        std::ptr::eq(self, other) || self.hash == other.hash && self.key == other.key
+    }
+}
+
+impl<K: Eq> Eq for Key<K> {}
+
+/// The hasher of the map: the hash is there already.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a `Key` is one u64");
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// An entry in the map. Not a handle: it does not count as a user.
+struct Slot<K>(Arc<Entry<K>>);
+
+impl<K> Borrow<Key<K>> for Slot<K> {
+    fn borrow(&self) -> &Key<K> {
+        &self.0.key
+    }
+}
+
+impl<K> Hash for Slot<K> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.hash(state);
+    }
+}
+
+impl<K: Eq> PartialEq for Slot<K> {
+    fn eq(&self, other: &Slot<K>) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl<K: Eq> Eq for Slot<K> {}
+
+impl<K: Eq> Slot<K> {
+    /// A new handle. Called under the shard's lock: the entry may have no user at this moment.
+    fn handle(&self) -> TableLock<K> {
+        // Relaxed: carries nothing (see the header); whoever takes entries out has the shard's lock before or after us.
+        self.0.users.fetch_add(1, Ordering::Relaxed);
+        TableLock(Arc::clone(&self.0))
+    }
+}
+
+impl<K: Eq + Hash> LockTable<K> {
+    /// A table without entries. The first one, of any key type, asks the system for the number of processors, and may
+    /// open files to do so.
+    pub fn new() -> LockTable<K> {
+        let map = Arc::new(Map::default());
+        let ways = std::array::from_fn(|_| Arc::new(Way(Arc::clone(&map))));
+        LockTable(Arc::new(Inner { map, ways, hasher: RandomState::new() }))
+    }
+
+    /// The lock of `key`, made if there is none.
+    ///
+    /// **Locking behaviour:** takes a shard's lock for one lookup, and once more if there is no entry.
+    ///
+    /// # Panics
+    /// If the key's `Hash` or `Eq` does. Nothing has happened then.
+    ///
+    /// # Examples
+    /// ```
+    /// # use spanlock::LockTable;
+    /// let objects: LockTable<&str> = LockTable::new();
+    /// let left = objects.lock("left");
+    /// assert_eq!((*left.key(), objects.len()), ("left", 1));
+    /// {
+    ///     let _both = (left.add(0..10), objects.add("left", 0..10));
+    /// }
+    /// drop(left);
+    /// assert_eq!(objects.len(), 0);
+    /// ```
+    pub fn lock(&self, key: K) -> TableLock<K> {
+        let key = Key { hash: self.0.hasher.hash_one(&key), key };
+        // The shard is locked within this statement only.
+        let found = self.0.map.get(&key).map(|entry| entry.key().handle());
+        found.unwrap_or_else(|| self.make(key))
+    }
+
+    #[cold]
+    fn make(&self, key: Key<K>) -> TableLock<K> {
+        let way = Arc::downgrade(&self.0.ways[key.hash as usize % WAYS]);
+        let new = Arc::new(Entry { lock: RangeLock::new(), key, users: AtomicU64::new(1), way });
+        match self.0.map.entry(Slot(Arc::clone(&new))) {
+            Place::Vacant(place) => {
+                // What `insert` returns has the shard's lock.
+                drop(place.insert(()));
+                TableLock(new)
+            }
+            // Somebody else was faster. `new` goes at the end of this function, when the shard is free.
+            Place::Occupied(place) => place.key().handle(),
+        }
+    }
+
+    /// Asks for `range` (bytes) of `key` in `mode`: to be waited for, tried, given a deadline or awaited. From now on
+    /// the key has an entry; its lock is not touched before that.
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does; and as [`LockTable::lock`].
+    ///
+    /// # Cancel safety
+    /// Dropping the request, or the future, leaves the queue, wakes whoever waited for it, and gives the handle back.
+    ///
+    /// # Examples
+    /// ```
+    /// # use spanlock::{LockTable, Mode, SendTableGuard};
+    /// # use std::{thread, time::Duration};
+    /// # pollster::block_on(async {
+    /// let inodes: LockTable<u64> = LockTable::new();
+    /// let write: SendTableGuard<u64> = inodes.request(17, 0..4096, Mode::Block).await;
+    /// assert!(inodes.request(17, .., Mode::Add).timeout(Duration::from_millis(1)).wait().is_err());
+    /// let completes_elsewhere = thread::spawn(move || drop(write));
+    /// # completes_elsewhere.join().unwrap();
+    /// # });
+    /// ```
+    #[track_caller]
+    pub fn request(&self, key: K, range: impl RangeBounds<u64>, mode: Mode) -> Request<TableLock<K>> {
+        // The range first: if it is no range, no entry is made.
+        let range = ByteRange::new(range);
+        Request::new(self.lock(key), range, mode)
+    }
+
+    /// Waits until `range` (bytes) of `key` is granted in [`Mode::Add`].
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    #[track_caller]
+    pub fn add(&self, key: K, range: impl RangeBounds<u64>) -> TableGuard<K> {
+        granted(self.request(key, range, Mode::Add).wait())
+    }
+
+    /// Waits until `range` (bytes) of `key` is granted in [`Mode::Block`].
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    #[track_caller]
+    pub fn block(&self, key: K, range: impl RangeBounds<u64>) -> TableGuard<K> {
+        granted(self.request(key, range, Mode::Block).wait())
+    }
+
+    /// Waits until `range` (bytes) of `key` is granted in [`Mode::Exclusive`].
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    #[track_caller]
+    pub fn exclusive(&self, key: K, range: impl RangeBounds<u64>) -> TableGuard<K> {
+        granted(self.request(key, range, Mode::Exclusive).wait())
+    }
+
+    /// `range` (bytes) of `key` in [`Mode::Add`], or `None` if a conflicting request of that key holds, waits or is
+    /// just arriving.
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    #[track_caller]
+    pub fn try_add(&self, key: K, range: impl RangeBounds<u64>) -> Option<TableGuard<K>> {
+        self.request(key, range, Mode::Add).try_now()
+    }
+
+    /// `range` (bytes) of `key` in [`Mode::Block`], or `None` as for [`LockTable::try_add`].
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    #[track_caller]
+    pub fn try_block(&self, key: K, range: impl RangeBounds<u64>) -> Option<TableGuard<K>> {
+        self.request(key, range, Mode::Block).try_now()
+    }
+
+    /// `range` (bytes) of `key` in [`Mode::Exclusive`], or `None` as for [`LockTable::try_add`].
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    #[track_caller]
+    pub fn try_exclusive(&self, key: K, range: impl RangeBounds<u64>) -> Option<TableGuard<K>> {
+        self.request(key, range, Mode::Exclusive).try_now()
+    }
+
+    /// How many keys have an entry: those that are held, waited for, requested, or have a [`TableLock`].
+    ///
+    /// **Locking behaviour:** takes each shard's lock in turn, to read one number; what it adds up is not of one
+    /// moment.
+    pub fn len(&self) -> usize {
+        self.0.map.len()
+    }
+
+    /// Whether no key has an entry.
+    ///
+    /// **Locking behaviour:** as [`LockTable::len`].
+    pub fn is_empty(&self) -> bool {
+        self.0.map.is_empty()
+    }
+
+    /// Gives back what the table keeps for a crowd of keys that has gone: 9 bytes for each that had an entry at the
+    /// same time, or twice that. The entries themselves never stay.
+    ///
+    /// **Locking behaviour:** takes each shard's lock in turn, and moves the shard's entries (8 bytes each) to a
+    /// smaller place.
+    pub fn trim(&self) {
+        self.0.map.shrink_to_fit();
+    }
+}
+
+impl<K: Eq> TableLock<K> {
+    /// Whose lock it is.
+    pub fn key(&self) -> &K {
+        &self.0.key.key
+    }
+
+    /// As [`RangeLock::request`], for a guard that has this handle and borrows nothing.
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    ///
+    /// # Examples
+    /// ```
+    /// # use spanlock::{LockTable, Mode, TableGuard};
+    /// let inodes: LockTable<u64> = LockTable::new();
+    /// let file = inodes.lock(17);
+    /// let read: TableGuard<u64> = file.clone().into_request(0..4096, Mode::Add).wait()?;
+    /// drop((inodes, file));
+    /// assert_eq!(read.range().len(), 4096);
+    /// # Ok::<(), spanlock::AcquireError>(())
+    /// ```
+    #[track_caller]
+    pub fn into_request(self, range: impl RangeBounds<u64>, mode: Mode) -> Request<TableLock<K>> {
+        Request::new(self, ByteRange::new(range), mode)
+    }
+
+    /// Takes the entry out of the map, if it still has no users.
+    #[cold]
+    fn take_out(&self) {
+        // No table any more, no map to take it out of.
+        let Some(way) = self.0.way.upgrade() else { return };
+        // ORDERING (L1): Acquire, with the Release of all who gave a handle back. Without it the maker of the key's
+        // next entry, who comes after us by the shard's lock, would not have seen what they did under this one.
+        let unused = |entry: &Slot<K>| Arc::ptr_eq(&entry.0, &self.0) && entry.0.users.load(Ordering::Acquire) == 0;
+        let taken = way.0.remove_if(&self.0.key, |entry, ()| unused(entry));
+        // The shard is free again. `self` has the entry still, so not even now does its lock go, nor its key.
+        drop(taken);
+    }
+}
+
+impl<K: Eq> Clone for TableLock<K> {
+    fn clone(&self) -> TableLock<K> {
+        // Relaxed: carries nothing; it is above 0 and cannot fall to it, since `self` counts.
+        self.0.users.fetch_add(1, Ordering::Relaxed);
+        TableLock(Arc::clone(&self.0))
+    }
+}
+
+/// The key's lock goes with its last handle.
+impl<K: Eq> Drop for TableLock<K> {
+    fn drop(&mut self) {
+        // ORDERING (L1): Release, to whoever takes the entry out.
+        if self.0.users.fetch_sub(1, Ordering::Release) == 1 {
+            self.take_out();
+        }
+    }
+}
+
+impl<K: Eq> Deref for TableLock<K> {
+    type Target = RangeLock;
+
+    fn deref(&self) -> &RangeLock {
+        &self.0.lock
+    }
+}
+
+impl<K: Eq> LockRef for TableLock<K> {
+    type Owner = ByThread;
+}
+
+/// The lock lies in its `Arc`, and stays where it is.
+impl<K: Eq> sealed::Sealed for TableLock<K> {}
+
+impl<K> Clone for LockTable<K> {
+    fn clone(&self) -> LockTable<K> {
+        LockTable(Arc::clone(&self.0))
+    }
+}
+
+impl<K: Eq + Hash> Default for LockTable<K> {
+    fn default() -> LockTable<K> {
+        LockTable::new()
+    }
+}
+
+// What is in the map is changed by whole steps, and foreign code that panics comes before them (INV-L4).
+impl<K: RefUnwindSafe> UnwindSafe for LockTable<K> {}
+impl<K: RefUnwindSafe> RefUnwindSafe for LockTable<K> {}
+impl<K: Eq + RefUnwindSafe> UnwindSafe for TableLock<K> {}
+impl<K: Eq + RefUnwindSafe> RefUnwindSafe for TableLock<K> {}
+
+/// Says how many keys have an entry.
+impl<K: Eq + Hash> fmt::Debug for LockTable<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockTable").field("entries", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl<K: Eq + fmt::Debug> fmt::Debug for TableLock<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TableLock").field("key", self.key()).field("lock", &self.0.lock).finish()
+    }
+}
