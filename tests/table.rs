@@ -608,7 +608,8 @@ fn memory_is_bounded_however_many_keys_come_and_go() {
                     if number % 1000 == 0 {
                         let grown = bytes() - before;
                         assert!(grown < most, "{grown} bytes more after {number} keys of each thread");
-                        assert!(table.len() <= (AT_ONCE + 2) * THREADS as usize, "{table:?}");
+                        // Its sum is not of one moment: keys that move meanwhile may count twice.
+                        assert!(table.len() <= 2 * AT_ONCE * THREADS as usize, "{table:?}");
                     }
                 }
             });
@@ -723,6 +724,7 @@ fn a_table_and_its_handles_go_at_the_same_time() {
 
 #[test]
 fn batches_and_owners_work_through_a_table() {
+    let _alone = ALONE.lock();
     let table: LockTable<u32> = LockTable::new();
     let (one, two) = (Owner::new(), Owner::new());
     // A rename: two directories at once, kept alive by the guards alone.
