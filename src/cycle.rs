@@ -25,9 +25,13 @@
 //! All of that is one computation. Breaking one cycle after the other flip-flops, and "passes everybody" overtakes bystanders.
 //!
 //! # Passing
-//! A pass is a pair of tickets, kept in the entry of the one who passes. (1) The searcher notes the pair, (2) marks z's slots as *passing*, (3) makes w
-//! look again before it is granted (RESCAN). From (3) on w finds z marked, asks the index, and takes z for one in front. So z skips w and w waits for z, in
-//! that order; if w was granted before (3), the graph is another one, and the search starts again.
+//! A pass is a pair of tickets, kept in the entry of the one who passes. The searcher
+//!
+//! 1. notes the pair, which z does not act upon yet, and marks z's slots as *passing*;
+//! 2. makes w look again before it is granted (RESCAN): that look finds z marked, asks the index, and takes z for one in front;
+//! 3. opens the pass: z, which may be looking at this very moment, skips w from its next look on.
+//!
+//! So w is held back before z goes ahead. If w was granted before (2), the pair is taken back; the graph is another one, and the search starts again.
 //!
 //! # Invariants
 //! - INV-C1: an entry is in the index only while its spaces are in place and its slots live. It is taken out before they are left; if a search may have
@@ -82,9 +86,17 @@ pub(crate) struct Blocked {
     sites: SmallVec<[Site; 1]>,
     /// For a batch: DECIDED or RESCAN, as in a slot's word.
     decision: AtomicU64,
-    passes: Mutex<Passes>,
+    passes: Mutex<SmallVec<[Pass; 2]>>,
     /// Whether a search may have seen it. Under the index's lock.
     visited: AtomicBool,
+}
+
+/// Leave to go before the request with the ticket `over`.
+#[derive(Clone, Copy, Debug)]
+struct Pass {
+    over: u64,
+    /// Whether that request is held back, so that this one may go ahead. If not, both take the other one for the one in front.
+    open: bool,
 }
 
 const DECIDED: u64 = 1;
@@ -104,6 +116,36 @@ unsafe impl Sync for Blocked {}
 impl Blocked {
     fn is_batch(&self) -> bool {
         self.sites.len() > 1
+    }
+
+    /// Whom it may go before.
+    fn open_passes(&self) -> Passes {
+        lock(&self.passes).iter().filter(|pass| pass.open).map(|pass| pass.over).collect()
+    }
+
+    /// Notes a pass that is not open yet, unless there is one.
+    fn note_pass(&self, over: u64) {
+        let mut passes = lock(&self.passes);
+        if passes.iter().all(|pass| pass.over != over) {
+            passes.push(Pass { over, open: false });
+        }
+    }
+
+    fn open_pass(&self, over: u64) {
+        let mut passes = lock(&self.passes);
+        passes.iter_mut().filter(|pass| pass.over == over && !pass.open).for_each(|pass| {
+            pass.open = true;
+            observe::passed(1);
+        });
+    }
+
+    fn drop_pass(&self, over: u64) {
+        lock(&self.passes).retain(|pass| pass.over != over);
+    }
+
+    /// Whether the one with the ticket `other` must take this one for the one in front.
+    fn is_ahead_of(&self, other: u64) -> bool {
+        lock(&self.passes).iter().any(|pass| pass.over == other)
     }
 
     fn is_decided(&self) -> bool {
@@ -155,7 +197,7 @@ impl Enlisted {
             identity,
             sites,
             decision: AtomicU64::new(0),
-            passes: Mutex::new(Passes::new()),
+            passes: Mutex::new(SmallVec::new()),
             visited: AtomicBool::new(false),
         });
         index::insert(&blocked);
@@ -174,7 +216,7 @@ impl Enlisted {
     }
 
     pub(crate) fn passes(&self) -> Passes {
-        lock(&self.0.passes).clone()
+        self.0.open_passes()
     }
 
     /// A batch is granted, unless somebody asked for another scan.
@@ -243,7 +285,7 @@ pub(crate) fn is_before(seen: &Seen<'_>, ticket: u64, passes: &Passes) -> bool {
 
 /// The tickets of those whom a queued request may pass.
 pub(crate) fn passes_of(owner: OwnerId, ticket: u64) -> Passes {
-    index::find(owner, ticket).map(|blocked| lock(&blocked.passes).clone()).unwrap_or_default()
+    index::find(owner, ticket).map(|blocked| blocked.open_passes()).unwrap_or_default()
 }
 
 /// Makes a queued request that was seen look again before it is granted.
@@ -362,21 +404,22 @@ impl<'p> Search<'p> {
         for &(z, w, seen) in pairs {
             let w_ticket = self.knots[w].ticket;
             let passing = self.knots[z].blocked.clone().expect("only enlisted requests are needed by anybody");
-            {
-                let mut passes = lock(&passing.passes);
-                if !passes.contains(&w_ticket) {
-                    passes.push(w_ticket);
-                    observe::passed(1);
-                }
-            }
+            passing.note_pass(w_ticket);
             if let Some(passed) = &self.knots[w].blocked {
-                lock(&passed.passes).retain(|ticket| *ticket != passing.ticket);
+                passed.drop_pass(passing.ticket);
             }
             for site in &passing.sites {
                 // SAFETY: the slot is live while the entry can be seen (INV-C1).
                 unsafe { site.slot.let_pass() };
             }
-            unsettled |= ask_to_rescan(&seen) == Rescan::Granted;
+            match ask_to_rescan(&seen) {
+                Rescan::Asked => passing.open_pass(w_ticket),
+                Rescan::Gone => passing.drop_pass(w_ticket),
+                Rescan::Granted => {
+                    passing.drop_pass(w_ticket);
+                    unsettled = true;
+                }
+            }
         }
         let mut woken = HashSet::new();
         for &(z, ..) in pairs {
@@ -403,7 +446,7 @@ impl<'p> Search<'p> {
             return Ok(edges.clone());
         }
         let Knot { ticket, ref blocked, ref places, .. } = self.knots[knot];
-        let passes = blocked.as_ref().map(|blocked| lock(&blocked.passes).clone()).unwrap_or_default();
+        let passes = blocked.as_ref().map(|blocked| blocked.open_passes()).unwrap_or_default();
         let places = places.clone();
         let mut edges = Edges { grants: Vec::new(), queued: Vec::new() };
         for (place, &(space, query)) in places.iter().enumerate() {
@@ -548,7 +591,7 @@ fn turn() -> &'static Mutex<()> {
 /// The blocked requests by owner, and the queued batches by ticket. What is found in it counts as visited.
 #[cfg(not(loom))]
 mod index {
-    use super::{Arc, Blocked, Ordering, OwnerId, SmallVec, lock};
+    use super::{Arc, Blocked, Ordering, OwnerId, SmallVec};
     use dashmap::DashMap;
     use std::sync::LazyLock;
 
@@ -591,7 +634,7 @@ mod index {
     pub(super) fn may_pass(owner: OwnerId, ticket: u64, over: u64) -> bool {
         let entries = BY_OWNER.get(&owner.get());
         let entry = entries.as_ref().and_then(|entries| entries.iter().find(|entry| entry.ticket == ticket));
-        entry.is_none_or(|entry| lock(&entry.passes).contains(&over))
+        entry.is_none_or(|entry| entry.is_ahead_of(over))
     }
 
     fn visited(entry: &Arc<Blocked>) -> Arc<Blocked> {
@@ -634,7 +677,7 @@ mod index {
 
     pub(super) fn may_pass(_: OwnerId, ticket: u64, over: u64) -> bool {
         let all = lock(&ALL);
-        all.iter().find(|entry| entry.ticket == ticket).is_none_or(|entry| lock(&entry.passes).contains(&over))
+        all.iter().find(|entry| entry.ticket == ticket).is_none_or(|entry| entry.is_ahead_of(over))
     }
 
     fn visited(entry: &Arc<Blocked>) -> Arc<Blocked> {
