@@ -13,6 +13,9 @@ use std::sync::MutexGuard;
 /// | [`ByTask`] | one of its own, for this request only | are `Send` | cannot be refused: it holds nothing that anybody could wait for |
 /// | [`ByOwner`] | an [`Owner`] | are `Send` | can be refused |
 ///
+/// Two tasks that each hold a range and await the other's wait for ever: their requests have nothing to do with one another, for all that anybody can
+/// tell. A task that holds one range while it awaits another takes an [`Owner`]; then that is a deadlock, and answered.
+///
 /// Sealed: guards count on what is in here.
 pub trait OwnedBy: sealed::Sealed + Clone + Sized + Unpin {
     /// What a request of this kind is answered with: `G`, or `Result<G, AcquireError>`.
