@@ -39,6 +39,8 @@
 //! - INV-C2: a search sees a request that it comes across decided or not at all: one in its doorway (QUEUING; or a token's that is PENDING) makes the
 //!   search begin anew, when it is through. (A thread's that is PENDING is a hold if the thread is blocked elsewhere; if not, no edge leads on from it.)
 //! - INV-C3: nobody waits for anything while a search goes on, but for the index's own locks.
+//! - INV-C4: a search looks at each request and each owner once, and goes by that to its end: else of two that stand behind one another it could let one be
+//!   passed, and the other not, because somebody was blocked in between; and the one who passes would wait for himself.
 //!
 //! # Source
 //! The distinction between edges to holders and edges to queued requests: PostgreSQL's deadlock detector (hard and soft edges). The rule was found
@@ -55,9 +57,10 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, fence, lock, yield_now
 use crate::tree::{Grant, Query, Rescan};
 use crate::wait;
 use smallvec::SmallVec;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow::{Break, Continue};
 use std::ptr::NonNull;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Tickets of those whom a request may pass.
@@ -327,17 +330,18 @@ struct Edges<'p> {
 struct Search<'p> {
     pin: &'p LazyPin,
     knots: Vec<Knot>,
-    by_ticket: HashMap<u64, KnotId>,
-    edges: HashMap<KnotId, std::rc::Rc<Edges<'p>>>,
+    by_ticket: BTreeMap<u64, KnotId>,
+    edges: BTreeMap<KnotId, Rc<Edges<'p>>>,
+    blocked: BTreeMap<u64, Rc<[KnotId]>>,
 }
 
 impl<'p> Search<'p> {
     fn new(pin: &'p LazyPin) -> Search<'p> {
-        Search { pin, knots: Vec::new(), by_ticket: HashMap::new(), edges: HashMap::new() }
+        Search { pin, knots: Vec::new(), by_ticket: BTreeMap::new(), edges: BTreeMap::new(), blocked: BTreeMap::new() }
     }
 
     fn run(mut self, searcher: &Arc<Blocked>) -> Result<(), Stop> {
-        let start: HashSet<KnotId> = self.blocked_of(searcher.owner).into_iter().collect();
+        let start: BTreeSet<KnotId> = self.blocked_of(searcher.owner).iter().copied().collect();
         let needed = self.needed(&start)?;
         let mut pairs = Vec::new();
         for &z in &needed {
@@ -351,15 +355,15 @@ impl<'p> Search<'p> {
     }
 
     /// R: what grant edges lead to from `start`, itself included. Stops at a deadlock.
-    fn needed(&mut self, start: &HashSet<KnotId>) -> Result<HashSet<KnotId>, Stop> {
+    fn needed(&mut self, start: &BTreeSet<KnotId>) -> Result<BTreeSet<KnotId>, Stop> {
         let mut needed = start.clone();
         let mut rest: Vec<KnotId> = start.iter().copied().collect();
         // Whence each of them was reached, for the message.
-        let mut led_by: HashMap<KnotId, Link<'p>> = HashMap::new();
+        let mut led_by: BTreeMap<KnotId, Link<'p>> = BTreeMap::new();
         while let Some(from) = rest.pop() {
             for &(place, seen) in &self.edges(from)?.grants {
                 let link = Link { from, place, seen };
-                for to in self.blocked_of(OwnerId::from_slot(seen.owner())) {
+                for &to in self.blocked_of(OwnerId::from_slot(seen.owner())).iter() {
                     if start.contains(&to) {
                         return Err(self.deadlock(link, &led_by));
                     }
@@ -374,14 +378,14 @@ impl<'p> Search<'p> {
     }
 
     /// Whether `from`, or another blocked request of its owner, leads into `targets` by any edges.
-    fn leads_to(&mut self, from: KnotId, targets: &HashSet<KnotId>) -> Result<bool, Stop> {
+    fn leads_to(&mut self, from: KnotId, targets: &BTreeSet<KnotId>) -> Result<bool, Stop> {
         let mut rest = self.with_siblings(from);
-        let mut seen: HashSet<KnotId> = rest.iter().copied().collect();
+        let mut seen: BTreeSet<KnotId> = rest.iter().copied().collect();
         while let Some(knot) = rest.pop() {
             let edges = self.edges(knot)?;
             let mut next = Vec::new();
             for (_, grant) in &edges.grants {
-                next.extend(self.blocked_of(OwnerId::from_slot(grant.owner())));
+                next.extend_from_slice(&self.blocked_of(OwnerId::from_slot(grant.owner())));
             }
             for (queued, _) in &edges.queued {
                 next.extend(self.with_siblings(*queued));
@@ -421,7 +425,7 @@ impl<'p> Search<'p> {
                 }
             }
         }
-        let mut woken = HashSet::new();
+        let mut woken = BTreeSet::new();
         for &(z, ..) in pairs {
             if self.knots[z].ticket != searcher.ticket && woken.insert(z) {
                 self.wake(z);
@@ -441,7 +445,7 @@ impl<'p> Search<'p> {
     }
 
     /// What `knot` waits for, as its own scans would tell it.
-    fn edges(&mut self, knot: KnotId) -> Result<std::rc::Rc<Edges<'p>>, Stop> {
+    fn edges(&mut self, knot: KnotId) -> Result<Rc<Edges<'p>>, Stop> {
         if let Some(edges) = self.edges.get(&knot) {
             return Ok(edges.clone());
         }
@@ -471,7 +475,7 @@ impl<'p> Search<'p> {
                 return Err(Stop::Unsettled);
             }
         }
-        let edges = std::rc::Rc::new(edges);
+        let edges = Rc::new(edges);
         self.edges.insert(knot, edges.clone());
         Ok(edges)
     }
@@ -509,13 +513,18 @@ impl<'p> Search<'p> {
         id
     }
 
-    /// The blocked requests of an owner.
-    fn blocked_of(&mut self, owner: OwnerId) -> Vec<KnotId> {
-        index::of(owner).into_iter().map(|blocked| self.knot(blocked)).collect()
+    /// The blocked requests of an owner, as they were when this search asked first (INV-C4).
+    fn blocked_of(&mut self, owner: OwnerId) -> Rc<[KnotId]> {
+        if let Some(blocked) = self.blocked.get(&owner.get()) {
+            return blocked.clone();
+        }
+        let blocked: Rc<[KnotId]> = index::of(owner).into_iter().map(|blocked| self.knot(blocked)).collect();
+        self.blocked.insert(owner.get(), blocked.clone());
+        blocked
     }
 
     fn with_siblings(&mut self, knot: KnotId) -> Vec<KnotId> {
-        let mut all = self.blocked_of(self.knots[knot].owner);
+        let mut all = self.blocked_of(self.knots[knot].owner).to_vec();
         if !all.contains(&knot) {
             all.push(knot);
         }
@@ -529,7 +538,7 @@ impl<'p> Search<'p> {
     }
 
     /// The answer, if each wait of the cycle is still what it was when it was looked at: then there was a moment at which all of them were.
-    fn deadlock(&self, closing: Link<'p>, led_by: &HashMap<KnotId, Link<'p>>) -> Stop {
+    fn deadlock(&self, closing: Link<'p>, led_by: &BTreeMap<KnotId, Link<'p>>) -> Stop {
         let mut links = vec![closing];
         while let Some(&link) = links.last().and_then(|link| led_by.get(&link.from)) {
             links.push(link);

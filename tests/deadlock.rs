@@ -193,11 +193,11 @@ fn who_keeps_an_order_is_never_refused() {
     let counts = stress(8, "ordered", |locks, inside, rng, counts| {
         let mut held = Vec::new();
         let mut guards = Vec::new();
-        for lock in 0..LOCKS {
+        for (lock, space) in locks.iter().enumerate() {
             for byte in 0..BYTES {
                 if rng.u8(0..3) == 0 {
                     let mode = Mode::ALL[rng.usize(0..3)];
-                    let guard = locks[lock].request(byte..=byte, mode).wait().expect("there is an order");
+                    let guard = space.request(byte..=byte, mode).wait().expect("there is an order");
                     inside.enter(lock, (byte, byte), mode, &held);
                     held.push((lock, (byte, byte), mode));
                     guards.push(guard);
