@@ -7,7 +7,7 @@
 //!
 //! # How
 //! The tree is the wait-for graph: what a queued request waits for is found by the scan that it would do itself. Beside it there is an
-//! [`index`](self::index) of blocked requests by owner. A nested request is enlisted when it queues, and so is every request of a token (it may be blocked
+//! [`index`] of blocked requests by owner. A nested request is enlisted when it queues, and so is every request of a token (it may be blocked
 //! before its owner holds anything). A batch is enlisted by its ticket. An outermost request of a thread, however contended, is in no index.
 //!
 //! Before it parks for the first time, a nested request *searches*, one search at a time in the whole process. There are two kinds of edges:
