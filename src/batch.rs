@@ -43,13 +43,14 @@ use std::time::{Duration, Instant};
 pub struct Batch<L: LockRef = &'static RangeLock, O: OwnedBy = <L as LockRef>::Owner> {
     parts: SmallVec<[(L, ByteRange, Mode); 2]>,
     owner: O,
-    recursion: Recursion,
+    /// If it was said.
+    recursion: Option<Recursion>,
 }
 
 impl<L: LockRef> Batch<L> {
     /// A batch without parts.
     pub fn new() -> Batch<L> {
-        Batch { parts: SmallVec::new(), owner: L::Owner::default(), recursion: Recursion::Reenter }
+        Batch { parts: SmallVec::new(), owner: L::Owner::default(), recursion: None }
     }
 }
 
@@ -107,12 +108,12 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
 
     /// Makes it a batch of `owner`.
     pub fn owner(self, owner: &Owner) -> Batch<L, ByOwner> {
-        Batch { parts: self.parts, owner: ByOwner(owner.clone()), recursion: owner.policy() }
+        Batch { parts: self.parts, owner: ByOwner(owner.clone()), recursion: self.recursion }
     }
 
     /// What it shall do if its own owner holds bytes of some part in a mode that conflicts. (Its parts do not count: see [`Batch`].)
     pub fn recursion(self, recursion: Recursion) -> Batch<L, O> {
-        Batch { recursion, ..self }
+        Batch { recursion: Some(recursion), ..self }
     }
 
     /// Waits until all parts are granted.
@@ -176,9 +177,10 @@ fn asks<'a, L: LockRef>(parts: &'a PartsOf<L>, asker: &Asker) -> SmallVec<[(&'a 
 fn check_recursion_of_all<L: LockRef, O: OwnedBy>(
     parts: &PartsOf<L>,
     owner: &O,
-    recursion: Recursion,
+    recursion: Option<Recursion>,
 ) -> Result<(), AcquireError> {
-    let mut not_empty = parts.iter().filter(|(_, range, _)| recursion == Recursion::Refuse && !range.is_empty());
+    let refuses = recursion.unwrap_or(owner.recursion()) == Recursion::Refuse;
+    let mut not_empty = parts.iter().filter(|(_, range, _)| refuses && !range.is_empty());
     not_empty.try_for_each(|(lock, range, mode)| check_recursion(lock.space(), *range, *mode, owner))
 }
 

@@ -18,7 +18,8 @@
 //! Let S be the searcher's request and the other blocked ones of its owner, and R all that grant edges lead to from S: the requests that must get
 //! through before S can.
 //!
-//! 1. If a grant edge leads from R back into S, that is a deadlock.
+//! 1. If a grant edge leads from R back into S, that is a deadlock. The searcher's request leaves the index before the next search begins, so
+//!    that one cycle is answered once.
 //! 2. Otherwise each z in R passes each queued w in front of it that is in S, or that is outside of R and leads to S by any edges: nobody whom the
 //!    searcher needs may stand behind somebody who needs the searcher.
 //!
@@ -251,7 +252,12 @@ impl Enlisted {
                 // ORDERING: behind the index's lock, which orders it with whoever enlisted before; the fence is for slots that were published by
                 // other threads of a token than the one that enlisted.
                 fence(Ordering::SeqCst);
-                Search::new(&pin).run(&self.0)
+                let outcome = Search::new(&pin).run(&self.0);
+                if let Err(Stop::Deadlock(_)) = outcome {
+                    // It leaves: whoever searches next must not be refused for a cycle that is broken already.
+                    index::remove(&self.0);
+                }
+                outcome
             };
             // Not under the turn, and not pinned.
             wait::deliver();

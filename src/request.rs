@@ -60,26 +60,27 @@ pub struct Request<L: LockRef, O: OwnedBy = <L as LockRef>::Owner> {
     range: ByteRange,
     mode: Mode,
     owner: O,
-    recursion: Recursion,
+    /// If it was said.
+    recursion: Option<Recursion>,
 }
 
 impl<L: LockRef> Request<L> {
     #[inline]
     pub(crate) fn new(lock: L, range: ByteRange, mode: Mode) -> Request<L> {
-        Request { lock, range, mode, owner: L::Owner::default(), recursion: Recursion::Reenter }
+        Request { lock, range, mode, owner: L::Owner::default(), recursion: None }
     }
 }
 
 impl<L: LockRef, O: OwnedBy> Request<L, O> {
     /// Makes it a request of `owner`: it does not conflict with the others of that owner, and its guard is `Send`.
     pub fn owner(self, owner: &Owner) -> Request<L, ByOwner> {
-        let Request { lock, range, mode, .. } = self;
-        Request { lock, range, mode, owner: ByOwner(owner.clone()), recursion: owner.policy() }
+        let Request { lock, range, mode, recursion, .. } = self;
+        Request { lock, range, mode, owner: ByOwner(owner.clone()), recursion }
     }
 
     /// What it shall do if its own owner holds some of the bytes in a mode that conflicts.
     pub fn recursion(self, recursion: Recursion) -> Request<L, O> {
-        Request { recursion, ..self }
+        Request { recursion: Some(recursion), ..self }
     }
 
     /// Waits until the range is granted. Conflicting requests are granted in the order in which they came; others never wait.
@@ -136,7 +137,7 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
         if range.is_empty() {
             return Ok(Guard::new(lock, Held::nothing(mode), owner));
         }
-        if recursion == Recursion::Refuse {
+        if recursion.unwrap_or(owner.recursion()) == Recursion::Refuse {
             check_recursion(lock.space(), range, mode, &owner)?;
         }
         match begin(lock.space(), range, mode, &owner, acquire) {
@@ -282,7 +283,7 @@ impl<L: LockRef, O: OwnedBy> Acquire<L, O> {
         if range.is_empty() {
             return Ok(Some(Guard::new(lock, Held::nothing(mode), owner)));
         }
-        if recursion == Recursion::Refuse {
+        if recursion.unwrap_or(owner.recursion()) == Recursion::Refuse {
             check_recursion(lock.space(), range, mode, &owner)?;
         }
         let (entered, asker) = Entered::new(&owner);

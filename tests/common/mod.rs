@@ -5,6 +5,7 @@
 // Each test file is a crate of its own and uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod actors;
 pub(crate) mod alloc;
 pub(crate) mod history;
 pub(crate) mod poll;
