@@ -97,6 +97,16 @@ impl Space {
     /// 8 to 64 bytes: at zero, anywhere, or up to the last byte of all.
     pub(crate) fn small(rng: &mut Rng) -> Space {
         let bytes = rng.u64(8..=64);
+        Space::of(rng, bytes)
+    }
+
+    /// 3 to 8 bytes: so that most requests meet.
+    pub(crate) fn tiny(rng: &mut Rng) -> Space {
+        let bytes = rng.u64(3..=8);
+        Space::of(rng, bytes)
+    }
+
+    fn of(rng: &mut Rng, bytes: u64) -> Space {
         let base = match rng.u8(0..4) {
             0 => rng.u64(0..u64::MAX - bytes),
             1 => u64::MAX - (bytes - 1),
@@ -116,7 +126,7 @@ impl Space {
         Space::Points(points)
     }
 
-    fn span(&self, rng: &mut Rng) -> Span {
+    pub(crate) fn span(&self, rng: &mut Rng) -> Span {
         match rng.u8(0..50) {
             0 => return Span::EMPTY,
             1 => return Span::WHOLE,
@@ -190,7 +200,7 @@ impl History {
     }
 }
 
-fn random_mode(rng: &mut Rng, weights: [usize; 3]) -> Mode {
+pub(crate) fn random_mode(rng: &mut Rng, weights: [usize; 3]) -> Mode {
     let mut at = rng.usize(0..weights.iter().sum());
     for (mode, weight) in [Mode::Add, Mode::Block, Mode::Exclusive].into_iter().zip(weights) {
         if at < weight {
@@ -448,14 +458,18 @@ pub(crate) fn run(history: &History) -> Result<Tally, String> {
         tally: Tally::default(),
         past: Instant::now(),
     };
-    let run = catch_unwind(AssertUnwindSafe(|| {
+    caught(|| {
         for (at, step) in history.steps.iter().enumerate() {
             runner.step(*step, history.pace).map_err(|why| format!("at step {at}: {why}"))?;
         }
         runner.finish().map_err(|why| format!("at the end: {why}"))?;
         Ok(runner.tally)
-    }));
-    run.unwrap_or_else(|panic| {
+    })
+}
+
+/// What `run` says, or the message of its panic.
+pub(crate) fn caught<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
         Err(format!("the library panicked: {text}"))
@@ -463,16 +477,16 @@ pub(crate) fn run(history: &History) -> Result<Tally, String> {
 }
 
 /// Leaves out of a failing history what it fails without: long stretches first, single steps last.
-pub(crate) fn shrink(mut history: History) -> History {
-    let mut stretch = history.steps.len().div_ceil(2);
+pub(crate) fn shrink<S: Clone>(mut steps: Vec<S>, fails: impl Fn(&[S]) -> bool) -> Vec<S> {
+    let mut stretch = steps.len().div_ceil(2);
     while stretch > 0 {
         let mut left_out = false;
         let mut at = 0;
-        while at < history.steps.len() {
-            let mut shorter = history.clone();
-            shorter.steps.drain(at..(at + stretch).min(history.steps.len()));
-            if run(&shorter).is_err() {
-                history = shorter;
+        while at < steps.len() {
+            let mut shorter = steps.clone();
+            shorter.drain(at..(at + stretch).min(steps.len()));
+            if fails(&shorter) {
+                steps = shorter;
                 left_out = true;
             } else {
                 at += stretch;
@@ -483,7 +497,7 @@ pub(crate) fn shrink(mut history: History) -> History {
             stretch /= 2;
         }
     }
-    history
+    steps
 }
 
 /// Runs `count` random histories; a failure is shrunk and printed. `SPANLOCK_SEED` chooses the first, and with
@@ -496,7 +510,9 @@ pub(crate) fn check_many(count: u64, make: impl Fn(&mut Rng) -> History) -> Tall
         match run(&history) {
             Ok(one) => tally.add(one),
             Err(why) => {
-                let short = shrink(history);
+                let pace = history.pace;
+                let fails = |steps: &[Step]| run(&History { pace, steps: steps.to_vec() }).is_err();
+                let short = History { pace, steps: shrink(history.steps, fails) };
                 let why = run(&short).err().unwrap_or(why);
                 panic!("seed {seed}, {why}\n{short}");
             }

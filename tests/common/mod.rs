@@ -8,6 +8,8 @@
 pub(crate) mod actors;
 pub(crate) mod alloc;
 pub(crate) mod history;
+pub(crate) mod owners;
+pub(crate) mod owners_history;
 pub(crate) mod poll;
 pub(crate) mod watch;
 
@@ -17,7 +19,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 /// Bytes as the oracle sees them: first and last (inclusive), or nothing.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Span(Option<(u64, u64)>);
 
 impl Span {
@@ -34,6 +36,47 @@ impl Span {
     pub(crate) fn meets(self, other: Span) -> bool {
         let (Some((start, last)), Some((other_start, other_last))) = (self.0, other.0) else { return false };
         !(last < other_start || other_last < start)
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0.is_none()
+    }
+
+    /// What lies in both.
+    pub(crate) fn cut(self, other: Span) -> Span {
+        let (Some((start, last)), Some((other_start, other_last))) = (self.0, other.0) else { return Span::EMPTY };
+        let (start, last) = (start.max(other_start), last.min(other_last));
+        if start <= last { Span::new(start, last) } else { Span::EMPTY }
+    }
+
+    /// From the first byte of either to the last.
+    pub(crate) fn hull(self, other: Span) -> Span {
+        let (Some((start, last)), Some((other_start, other_last))) = (self.0, other.0) else {
+            return if self.is_empty() { other } else { self };
+        };
+        Span::new(start.min(other_start), last.max(other_last))
+    }
+
+    /// What lies before the byte `at`, and the rest.
+    pub(crate) fn split(self, at: u64) -> (Span, Span) {
+        let head = if at == 0 { Span::EMPTY } else { self.cut(Span::new(0, at - 1)) };
+        (head, self.cut(Span::new(at, u64::MAX)))
+    }
+
+    pub(crate) fn first(self) -> Option<u64> {
+        self.0.map(|(start, _)| start)
+    }
+
+    /// Whether `at` lies in it or directly behind it.
+    pub(crate) fn splits_at(self, at: u64) -> bool {
+        self.0.is_some_and(|(start, last)| start <= at && at.saturating_sub(1) <= last)
+    }
+
+    /// What lies before `gap`, and what lies behind it.
+    pub(crate) fn around(self, gap: Span) -> (Span, Span) {
+        let Some((start, last)) = gap.0 else { return (self, Span::EMPTY) };
+        let tail = if last == u64::MAX { Span::EMPTY } else { self.split(last + 1).1 };
+        (self.split(start).0, tail)
     }
 
     /// The bounds to pass to the lock.
