@@ -11,6 +11,7 @@ pub(crate) mod history;
 pub(crate) mod owners;
 pub(crate) mod owners_history;
 pub(crate) mod poll;
+pub(crate) mod table;
 pub(crate) mod watch;
 
 use spanlock::Mode;
