@@ -16,13 +16,16 @@
 //! - X is queued: it is made to look again before it is granted (RESCAN); that look is behind the fence.
 //! - X is still in its doorway: the holder looks until it is not. X finds the old hold, which is still there, and so queues, or gives up.
 //!
+//! A search for cycles of waits is a scan that nobody can make look again, and matters if the holder is blocked elsewhere: only a token can be. So
+//! between the two steps a token lets the search that goes on come to its end.
+//!
 //! A request that is in conflict with the new hold and *not* with the old one is in the way: converting would overtake it. One that conflicts with
 //! both waits for the old hold already, and to wait for it in turn would be a cycle: it is passed, as any nested request would pass it.
 
 use crate::cycle;
 use crate::grant::{Held, Live};
 use crate::mode::Mode;
-use crate::owner;
+use crate::owner::{self, OwnerId};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Seen, Space, what};
@@ -112,6 +115,9 @@ unsafe fn succeed(space: &Space, old: &Ask, new: &Ask) -> Option<Held> {
     };
     if owes {
         wait::deliver();
+    }
+    if successor.is_some() && OwnerId::from_slot(old.entry.owner).is_token() {
+        cycle::let_searches_end();
     }
     successor
 }

@@ -28,11 +28,12 @@
 //! # Passing
 //! A pass is a pair of tickets, kept in the entry of the one who passes. The searcher
 //!
-//! 1. notes the pair, which z does not act upon yet, and marks z's slots as *passing*;
+//! 1. marks z's slots as *passing*, and notes the pair, which z does not act upon yet;
 //! 2. makes w look again before it is granted (RESCAN): that look finds z marked, asks the index, and takes z for one in front;
 //! 3. opens the pass: z, which may be looking at this very moment, skips w from its next look on.
 //!
-//! So w is held back before z goes ahead. If w was granted before (2), the pair is taken back; the graph is another one, and the search starts again.
+//! So w is held back before z goes ahead. If z is not in the queue yet, or w was granted before (2), nothing of this stands; the graph is another one,
+//! and the search starts again.
 //!
 //! # Invariants
 //! - INV-C1: an entry is in the index only while its spaces are in place and its slots live. It is taken out before they are left; if a search may have
@@ -127,20 +128,18 @@ impl Blocked {
         lock(&self.passes).iter().filter(|pass| pass.open).map(|pass| pass.over).collect()
     }
 
-    /// Notes a pass that is not open yet, unless there is one.
-    fn note_pass(&self, over: u64) {
+    /// Notes a pass that is not open yet. `false`: there is one.
+    fn note_pass(&self, over: u64) -> bool {
         let mut passes = lock(&self.passes);
-        if passes.iter().all(|pass| pass.over != over) {
+        let is_new = passes.iter().all(|pass| pass.over != over);
+        if is_new {
             passes.push(Pass { over, open: false });
         }
+        is_new
     }
 
-    fn open_pass(&self, over: u64) {
-        let mut passes = lock(&self.passes);
-        passes.iter_mut().filter(|pass| pass.over == over && !pass.open).for_each(|pass| {
-            pass.open = true;
-            observe::passed(1);
-        });
+    fn set_open(&self, over: u64, open: bool) {
+        lock(&self.passes).iter_mut().filter(|pass| pass.over == over).for_each(|pass| pass.open = open);
     }
 
     fn drop_pass(&self, over: u64) {
@@ -278,9 +277,14 @@ impl Drop for Enlisted {
         index::remove(&self.0);
         // The index's lock orders this with whoever set it.
         if self.0.visited.load(Ordering::Relaxed) {
-            drop(lock(turn()));
+            let_searches_end();
         }
     }
+}
+
+/// Waits for the search that goes on, if one does. (A search is short, and waits for nobody: INV-C3.)
+pub(crate) fn let_searches_end() {
+    drop(lock(turn()));
 }
 
 /// Whether the request that was seen in conflict is in front of one with `ticket` that may pass `passes`.
@@ -412,23 +416,28 @@ impl<'p> Search<'p> {
     fn let_pass(&mut self, pairs: &[(KnotId, KnotId, Seen<'p>)], searcher: &Arc<Blocked>) -> Result<(), Stop> {
         let mut unsettled = false;
         for &(z, w, seen) in pairs {
-            let w_ticket = self.knots[w].ticket;
+            let over = self.knots[w].ticket;
             let passing = self.knots[z].blocked.clone().expect("only enlisted requests are needed by anybody");
-            passing.note_pass(w_ticket);
-            if let Some(passed) = &self.knots[w].blocked {
-                passed.drop_pass(passing.ticket);
+            // SAFETY: the slots are live while the entry can be seen (INV-C1).
+            if !passing.sites.iter().all(|site| unsafe { site.slot.let_pass() }) {
+                unsettled = true;
+                continue;
             }
-            for site in &passing.sites {
-                // SAFETY: the slot is live while the entry can be seen (INV-C1).
-                unsafe { site.slot.let_pass() };
-            }
-            match ask_to_rescan(&seen) {
-                Rescan::Asked => passing.open_pass(w_ticket),
-                Rescan::Gone => passing.drop_pass(w_ticket),
-                Rescan::Granted => {
-                    passing.drop_pass(w_ticket);
-                    unsettled = true;
+            let is_new = passing.note_pass(over);
+            let passed = self.knots[w].blocked.clone();
+            // From here on w waits for z; and if it was to pass z before, z still waits for w.
+            passed.iter().for_each(|passed| passed.set_open(passing.ticket, false));
+            if ask_to_rescan(&seen) == Rescan::Granted {
+                if is_new {
+                    passing.drop_pass(over);
                 }
+                unsettled = true;
+                continue;
+            }
+            passed.iter().for_each(|passed| passed.drop_pass(passing.ticket));
+            passing.set_open(over, true);
+            if is_new {
+                observe::passed(1);
             }
         }
         let mut woken = BTreeSet::new();

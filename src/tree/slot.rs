@@ -412,21 +412,22 @@ impl<R> Own<R> {
         node.slot(self.index)
     }
 
-    /// Makes a queued request a passing one: whoever has a lower ticket asks whom it passes. Nothing happens if it is not queued.
+    /// Makes a queued request a passing one: whoever has a lower ticket asks whom it passes. `false`: it is not queued, yet or any more.
     ///
     /// # Safety
     /// The request still has its slot.
-    pub(crate) unsafe fn let_pass(self) {
+    pub(crate) unsafe fn let_pass(self) -> bool {
         // SAFETY: the caller's promise.
         let slot = unsafe { self.slot() };
         let mut word = slot.state.load(Ordering::Relaxed);
         while Word(word).is_queued() {
             // ORDERING: AcqRel, so that it is in the chain that leads to `ask_to_rescan` and from there to whoever looks again.
             match slot.state.compare_exchange(word, word | PASSING, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return,
+                Ok(_) => return true,
                 Err(now) => word = now,
             }
         }
+        false
     }
 
     /// Whether the request waits with `ticket`.
