@@ -33,7 +33,7 @@ fn hold<'a>(lock: &'a RangeLock, owner: &Owner, range: Range<u64>, mode: Mode) -
     lock.request(range, mode).owner(owner).try_now().expect("nobody is in the way")
 }
 
-fn batch<'a, const N: usize>(parts: [(&'a RangeLock, Range<u64>, Mode); N]) -> Batch<&'a RangeLock> {
+fn batch<const N: usize>(parts: [(&RangeLock, Range<u64>, Mode); N]) -> Batch<&RangeLock> {
     parts.into_iter().fold(Batch::new(), |batch, (lock, range, mode)| batch.request(lock, range, mode))
 }
 
@@ -715,7 +715,7 @@ fn deadlocks_with_batches() {
         let other_b = hold(&b, &other, 0..8, Block);
         let mut one_b = Hand::new(b.request(0..4, Add).owner(&one));
         one_b.pending();
-        let mut parts = vec![(&a, 2..3, Exclusive), (&c, 0..8, Exclusive)];
+        let mut parts = [(&a, 2..3, Exclusive), (&c, 0..8, Exclusive)];
         if second {
             parts.reverse();
         }
