@@ -55,7 +55,7 @@ use crate::owner::{Asker, Owner, OwnerId};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Own, Seen, Space, what};
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Ordering, fence, lock, yield_now};
+use crate::sync::{AtomicU64, Mutex, Ordering, fence, hint, lock, yield_now};
 use crate::tree::{Grant, Query, Rescan};
 use crate::wait;
 use smallvec::SmallVec;
@@ -92,8 +92,8 @@ pub(crate) struct Blocked {
     /// For a batch: DECIDED or RESCAN, as in a slot's word.
     decision: AtomicU64,
     passes: Mutex<SmallVec<[Pass; 2]>>,
-    /// Whether a search may have seen it. Under the index's lock.
-    visited: AtomicBool,
+    /// Whether a search may have seen it. Set under the index's lock, and read by who has left the index: that lock is all the order there is.
+    visited: hint::AtomicBool,
 }
 
 /// Leave to go before the request with the ticket `over`.
@@ -201,7 +201,7 @@ impl Enlisted {
             sites,
             decision: AtomicU64::new(0),
             passes: Mutex::new(SmallVec::new()),
-            visited: AtomicBool::new(false),
+            visited: hint::AtomicBool::new(false),
         });
         index::insert(&blocked);
         Enlisted(blocked)

@@ -184,9 +184,14 @@ impl Owner {
 
     /// A request begins.
     pub(crate) fn enter(&self) -> Asker {
+        self.enter_from(visit())
+    }
+
+    /// The same, by this thread.
+    pub(crate) fn enter_from(&self, visitor: Visitor) -> Asker {
         let nested = self.core.live.fetch_add(1, Ordering::AcqRel) > 0;
         let order = if nested { self.next_order() } else { 0 };
-        Asker { visitor: visit(), owner: self.core.id, order }
+        Asker { visitor, owner: self.core.id, order }
     }
 
     /// One more request that began as a part of one that is live already.

@@ -1,137 +1,19 @@
 //! The grants: nobody is let in beside another, nobody sleeps on, and who came first is first.
 //!
-//! Who only sets the scene is placed, or queued, by the main thread. Where a request must be granted while another one is still held, the
-//! main thread holds on until the granted one's thread has ended: then a wake-up that comes too late is a deadlock.
+//! Where a request must be granted while another one is still held, the main thread holds on until the granted one's thread has ended: then
+//! a wake-up that comes too late is a deadlock.
 
+use super::stage::{MIDDLE, Stage, add, exclusive, soon, spawn};
 use super::{Byte, check};
-use crate::grant::{self, Doorway, Held, Waiter};
+use crate::grant::{self, Doorway};
 use crate::lock::RangeLock;
-use crate::mode::Mode::{self, Add, Exclusive};
-use crate::owner::Asker;
-use crate::range::ByteRange;
+use crate::mode::Mode::{Add, Exclusive};
 use crate::reclaim::LazyPin;
-use crate::space::{self, Space};
 use crate::tree::Rescan;
 use loom::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use loom::thread::{self, JoinHandle};
+use loom::thread;
 use std::ops::ControlFlow::{Break, Continue};
-use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// The first byte of the root's second cell: a range around it cannot go down.
-const MIDDLE: u64 = 1 << 63;
-
-/// A tree, and byte 0.
-struct Stage {
-    space: Space,
-    byte: Byte,
-}
-
-/// A request. `who` is its owner, and where it looks for a slot first: an even one at slot 0, an odd one at slot 1.
-#[derive(Clone)]
-struct Ask {
-    bytes: RangeInclusive<u64>,
-    mode: Mode,
-    who: u64,
-}
-
-fn add(bytes: RangeInclusive<u64>, who: u64) -> Ask {
-    Ask { bytes, mode: Add, who }
-}
-
-fn exclusive(bytes: RangeInclusive<u64>, who: u64) -> Ask {
-    Ask { bytes, mode: Exclusive, who }
-}
-
-impl Ask {
-    fn asker(&self) -> Asker {
-        Asker::passing(self.who)
-    }
-
-    fn ask(&self) -> space::Ask {
-        space::Ask::new(ByteRange::new(self.bytes.clone()), self.mode, &self.asker())
-    }
-}
-
-// SAFETY, here and below: each model keeps its stage until all its threads have ended.
-impl Stage {
-    fn new() -> Arc<Stage> {
-        Arc::new(Stage { space: Space::new(None), byte: Byte::new() })
-    }
-
-    /// One in which the root has a child, for its first cell.
-    fn with_child() -> Arc<Stage> {
-        let stage = Stage::new();
-        stage.space.tree.grow_for(&exclusive(0..=0, 1).ask().entry, &LazyPin::new());
-        stage
-    }
-
-    fn enter(&self, ask: &Ask) -> Doorway<Held> {
-        // SAFETY: see above.
-        unsafe { grant::enter(&self.space, &ask.ask(), &ask.asker(), None) }
-    }
-
-    /// For one whom nobody is in the way of.
-    fn hold(&self, ask: Ask) -> Held {
-        match self.enter(&ask) {
-            Doorway::Granted(held) => held,
-            Doorway::Queued(_) => panic!("it waits, and should not"),
-        }
-    }
-
-    /// For one who must wait.
-    fn queue(&self, ask: Ask) -> Waiter {
-        match self.enter(&ask) {
-            Doorway::Granted(_) => panic!("it was granted, and should wait"),
-            Doorway::Queued(waiter) => waiter,
-        }
-    }
-
-    fn acquire(&self, ask: &Ask) -> Held {
-        // SAFETY: see above.
-        unsafe { grant::acquire(&self.space, &ask.ask(), &ask.asker(), None) }.expect("nobody is nested")
-    }
-
-    fn try_acquire(&self, ask: &Ask) -> Option<Held> {
-        // SAFETY: see above.
-        unsafe { grant::try_acquire(&self.space, &ask.ask(), &ask.asker()) }
-    }
-
-    /// Waits, touches the byte, releases.
-    fn cycle(&self, ask: Ask) {
-        let held = self.acquire(&ask);
-        self.byte.touch(ask.mode);
-        drop(held);
-    }
-
-    /// The same of one that is queued.
-    fn finish(&self, waiter: Waiter, mode: Mode) {
-        let held = waiter.finish();
-        self.byte.touch(mode);
-        drop(held);
-    }
-
-    /// Touches the byte that `held` holds, and releases.
-    fn release(&self, held: Held, mode: Mode) {
-        self.byte.touch(mode);
-        drop(held);
-    }
-
-    /// Everyone has ended: nothing may be left behind.
-    fn assert_idle(&self) {
-        assert_eq!(grant::count(&self.space.tree), (0, 0), "something was left behind");
-    }
-}
-
-fn spawn<T: 'static>(stage: &Arc<Stage>, run: impl FnOnce(&Stage) -> T + 'static) -> JoinHandle<T> {
-    let stage = Arc::clone(stage);
-    thread::spawn(move || run(&stage))
-}
-
-fn soon() -> Instant {
-    Instant::now() + Duration::from_secs(3600)
-}
 
 /// Property: overlapping exclusive holders never coexist, and none sleeps for ever. Shape: the whole library, owners and guards too. Bound 2.
 #[test]

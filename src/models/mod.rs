@@ -1,9 +1,12 @@
-//! Loom models of the tree and of the grants, run against the code itself.
+//! Loom models of the tree and of the protocol, run against the code itself.
 //!
 //! | file | models |
 //! |---|---|
 //! | `tree` | publish and scan, in every shape that a tree can take or change into; removal; torn slots |
 //! | `grant` | the queue: no grant to two, no lost wake-up, first come first served, cancel |
+//! | `convert` | a hold becomes another: what is kept is never let go of, what is given up wakes |
+//! | `batch` | several requests under one ticket: all or nothing |
+//! | `cycle` | a cycle of waits is answered or broken, and who is let past is past |
 //! | `epoch` | on the real reclaimer: nobody reads a node that was freed |
 //!
 //! # How they see a fault
@@ -22,10 +25,18 @@
 //!
 //! Tests are run one in a process: a model that fails leaves loom unusable.
 
+#[cfg(not(spanlock_epoch))]
+mod batch;
+#[cfg(not(spanlock_epoch))]
+mod convert;
+#[cfg(not(spanlock_epoch))]
+mod cycle;
 #[cfg(spanlock_epoch)]
 mod epoch;
 #[cfg(not(spanlock_epoch))]
 mod grant;
+#[cfg(not(spanlock_epoch))]
+mod stage;
 #[cfg(not(spanlock_epoch))]
 mod tree;
 

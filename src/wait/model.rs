@@ -2,6 +2,7 @@
 
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use loom::thread::{self, Thread};
+use std::sync::atomic::AtomicBool as Flag;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -11,6 +12,9 @@ pub(crate) fn deliver() {}
 #[derive(Debug)]
 struct Entry {
     notified: AtomicBool,
+    /// Whether the thread is in `wait`. Invisible to loom. Any other thread must not be unparked: loom would wake it from a mutex or a join, and take
+    /// the notification for something that both have seen.
+    waits: Flag,
     thread: Thread,
 }
 
@@ -27,7 +31,8 @@ impl Event {
     }
 
     pub(super) fn listen(&self) -> EventListener {
-        let entry = Arc::new(Entry { notified: AtomicBool::new(false), thread: thread::current() });
+        let entry =
+            Arc::new(Entry { notified: AtomicBool::new(false), waits: Flag::new(false), thread: thread::current() });
         // The turn comes first, as in `notify`: loom switches before an atomic access and nowhere else, so each turn and the
         // look at the list behind it are one step.
         self.turn.fetch_add(1, Ordering::AcqRel);
@@ -39,8 +44,10 @@ impl Event {
         self.turn.fetch_add(1, Ordering::AcqRel);
         let woken = std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner));
         for entry in woken {
-            entry.notified.store(true, Ordering::Release);
-            entry.thread.unpark();
+            entry.notified.swap(true, Ordering::Release);
+            if entry.waits.load(Ordering::Relaxed) {
+                entry.thread.unpark();
+            }
         }
     }
 }
@@ -49,14 +56,17 @@ impl Event {
 pub(super) struct EventListener(Arc<Entry>);
 
 impl EventListener {
+    /// By a swap, like its counterpart: that reads the latest value, and nobody sleeps on because a load was behind.
     fn is_notified(&self) -> bool {
-        self.0.notified.load(Ordering::Acquire)
+        self.0.notified.swap(false, Ordering::Acquire)
     }
 
     pub(super) fn wait(self) {
+        self.0.waits.store(true, Ordering::Relaxed);
         while !self.is_notified() {
             thread::park();
         }
+        self.0.waits.store(false, Ordering::Relaxed);
     }
 
     /// A model has no clock: the deadline passes at once, unless the notification was faster.

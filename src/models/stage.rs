@@ -1,0 +1,206 @@
+//! What the models of the protocol play on: a lock's requests, with two bytes to meet at.
+//!
+//! Who only sets the scene is placed, or queued, by the main thread, before the others start.
+
+use super::Byte;
+use crate::error::AcquireError;
+use crate::grant::{self, Doorway, Held, Holds, Waiter};
+use crate::mode::Mode::{self, Add, Block, Exclusive};
+use crate::owner::{Asker, Owner};
+use crate::range::ByteRange;
+use crate::reclaim::LazyPin;
+use crate::space::{self, Space};
+use loom::thread::{self, JoinHandle};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The first byte of the root's second cell: a range around it cannot go down.
+pub(super) const MIDDLE: u64 = 1 << 63;
+
+/// A tree, and the bytes 0 and 1. A node has two slots, and a root without children no third: then a child is made, or a chain.
+pub(super) struct Stage {
+    pub(super) space: Space,
+    /// Byte 0.
+    pub(super) byte: Byte,
+    /// Byte 1.
+    pub(super) next: Byte,
+}
+
+/// A request. `who` is its owner, and where it looks for a slot first: an even one at slot 0, an odd one at slot 1.
+#[derive(Clone)]
+pub(super) struct Ask {
+    bytes: RangeInclusive<u64>,
+    pub(super) mode: Mode,
+    who: u64,
+    nested: bool,
+    token: Option<Owner>,
+}
+
+pub(super) fn add(bytes: RangeInclusive<u64>, who: u64) -> Ask {
+    Ask { bytes, mode: Add, who, nested: false, token: None }
+}
+
+pub(super) fn block(bytes: RangeInclusive<u64>, who: u64) -> Ask {
+    Ask { mode: Block, ..add(bytes, who) }
+}
+
+pub(super) fn exclusive(bytes: RangeInclusive<u64>, who: u64) -> Ask {
+    Ask { mode: Exclusive, ..add(bytes, who) }
+}
+
+impl Ask {
+    /// Its owner, a thread, holds something else.
+    pub(super) fn nested(self) -> Ask {
+        Ask { nested: true, ..self }
+    }
+
+    /// It is a request of `token`; what `who` says is where it looks for a slot first.
+    pub(super) fn of(self, token: &Owner) -> Ask {
+        Ask { token: Some(token.clone()), ..self }
+    }
+
+    /// The request begins.
+    pub(super) fn asker(&self) -> Asker {
+        let thread = Asker::passing(self.who);
+        match &self.token {
+            Some(token) => token.enter_from(thread.visitor),
+            None => Asker { order: u64::from(self.nested), ..thread },
+        }
+    }
+
+    pub(super) fn ask(&self) -> space::Ask {
+        self.ask_of(&self.asker())
+    }
+
+    fn ask_of(&self, asker: &Asker) -> space::Ask {
+        space::Ask::new(ByteRange::new(self.bytes.clone()), self.mode, asker)
+    }
+}
+
+// SAFETY, here and below: each model keeps its stage until all its threads have ended.
+impl Stage {
+    pub(super) fn new() -> Arc<Stage> {
+        Arc::new(Stage { space: Space::new(None), byte: Byte::new(), next: Byte::new() })
+    }
+
+    /// Two locks.
+    pub(super) fn two() -> [Arc<Stage>; 2] {
+        [Stage::new(), Stage::new()]
+    }
+
+    /// One in which the root has a child, for its first cell.
+    pub(super) fn with_child() -> Arc<Stage> {
+        let stage = Stage::new();
+        stage.space.tree.grow_for(&exclusive(0..=0, 1).ask().entry, &LazyPin::new());
+        stage
+    }
+
+    pub(super) fn enter(&self, ask: &Ask) -> Doorway<Held> {
+        let asker = ask.asker();
+        // SAFETY: see above.
+        unsafe { grant::enter(&self.space, &ask.ask_of(&asker), &asker, ask.token.as_ref()) }
+    }
+
+    /// For one whom nobody is in the way of.
+    pub(super) fn hold(&self, ask: Ask) -> Held {
+        match self.enter(&ask) {
+            Doorway::Granted(held) => held,
+            Doorway::Queued(_) => panic!("it waits, and should not"),
+        }
+    }
+
+    /// For one who must wait.
+    pub(super) fn queue(&self, ask: Ask) -> Waiter {
+        match self.enter(&ask) {
+            Doorway::Granted(_) => panic!("it was granted, and should wait"),
+            Doorway::Queued(waiter) => waiter,
+        }
+    }
+
+    /// Waits; an error is a deadlock.
+    pub(super) fn ask(&self, ask: &Ask) -> Result<Held, AcquireError> {
+        let asker = ask.asker();
+        // SAFETY: see above.
+        unsafe { grant::acquire(&self.space, &ask.ask_of(&asker), &asker, ask.token.as_ref()) }.map_err(|error| *error)
+    }
+
+    pub(super) fn acquire(&self, ask: &Ask) -> Held {
+        self.ask(ask).expect("no cycle in this model")
+    }
+
+    pub(super) fn try_acquire(&self, ask: &Ask) -> Option<Held> {
+        let asker = ask.asker();
+        // SAFETY: see above.
+        unsafe { grant::try_acquire(&self.space, &ask.ask_of(&asker), &asker) }
+    }
+
+    /// Whether a look from outside finds nobody in the way.
+    pub(super) fn is_clear_for(&self, ask: &Ask) -> bool {
+        ask.ask().is_clear(&self.space.tree, None, &LazyPin::new())
+    }
+
+    /// Waits, touches the byte, releases.
+    pub(super) fn cycle(&self, ask: Ask) {
+        let held = self.acquire(&ask);
+        self.byte.touch(ask.mode);
+        drop(held);
+    }
+
+    /// The same of one that is queued.
+    pub(super) fn finish(&self, waiter: Waiter, mode: Mode) {
+        let held = waiter.finish();
+        self.byte.touch(mode);
+        drop(held);
+    }
+
+    /// Touches the byte that `held` holds, and releases.
+    pub(super) fn release(&self, held: Held, mode: Mode) {
+        self.byte.touch(mode);
+        drop(held);
+    }
+
+    /// Everyone has ended: nothing may be left behind.
+    pub(super) fn assert_idle(&self) {
+        assert_eq!(grant::count(&self.space.tree), (0, 0), "something was left behind");
+    }
+}
+
+pub(super) fn assert_idle(stages: &[Arc<Stage>]) {
+    stages.iter().for_each(|stage| stage.assert_idle());
+}
+
+/// The doorway of a batch: parts on several stages, all of one owner.
+pub(super) fn enter_batch(parts: &[(&Stage, Ask)]) -> Doorway<Holds> {
+    let (_, first) = &parts[0];
+    let asker = first.asker();
+    let asks: Vec<_> = parts.iter().map(|(stage, ask)| (&stage.space, ask.ask_of(&asker))).collect();
+    // SAFETY: see above.
+    unsafe { grant::enter_batch(&asks, &asker, first.token.as_ref()) }
+}
+
+/// For a batch that must wait.
+pub(super) fn queue_batch(parts: &[(&Stage, Ask)]) -> Waiter {
+    match enter_batch(parts) {
+        Doorway::Granted(_) => panic!("it was granted, and should wait"),
+        Doorway::Queued(waiter) => waiter,
+    }
+}
+
+pub(super) fn spawn<T: 'static>(stage: &Arc<Stage>, run: impl FnOnce(&Stage) -> T + 'static) -> JoinHandle<T> {
+    let stage = Arc::clone(stage);
+    thread::spawn(move || run(&stage))
+}
+
+/// The same on two.
+pub(super) fn spawn_on<T: 'static>(
+    stages: [&Arc<Stage>; 2],
+    run: impl FnOnce(&Stage, &Stage) -> T + 'static,
+) -> JoinHandle<T> {
+    let [one, other] = stages.map(Arc::clone);
+    thread::spawn(move || run(&one, &other))
+}
+
+pub(super) fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
