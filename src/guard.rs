@@ -177,11 +177,11 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     }
 
     fn shrink_to(&mut self, range: ByteRange) {
-        let counted = !self.held.is_nothing();
-        convert::shrink(&mut self.held, range);
-        if counted && self.held.is_nothing() {
+        if range.is_empty() && !self.held.is_nothing() {
+            // First, as in `drop`: whoever is woken may panic.
             self.owner.leave();
         }
+        convert::shrink(&mut self.held, range);
     }
 
     /// Two guards of it: of the bytes before `at`, and of those from `at` on. No byte is let go of, and either may be empty.

@@ -185,3 +185,17 @@ fn no_waker_is_called_while_the_epoch_is_pinned() {
     assert_eq!(pinned.load(Ordering::SeqCst), 0);
     drop(crowd);
 }
+
+/// Giving everything back ends the request for its owner, even if somebody's waker panics then.
+#[test]
+fn a_guard_shrunk_to_nothing_is_counted_out_whatever_a_waker_does() {
+    let lock = Arc::new(RangeLock::new());
+    let owner = spanlock::Owner::new();
+    let mut guard = lock.request_arc(0..8, Mode::Exclusive).owner(&owner).wait().expect("it holds nothing");
+    let mut waiting = ask(&lock, Mode::Add);
+    assert!(poll(&mut waiting, &Act::new(|| panic!("a waker's")).into()).is_pending());
+    assert!(catch_unwind(AssertUnwindSafe(|| guard.shrink(0..0))).is_err());
+    assert!(guard.range().is_empty());
+    drop(guard);
+    assert!(format!("{owner:?}").contains("live: 0"), "{owner:?}");
+}
