@@ -227,7 +227,8 @@ impl<L: LockRef, O: OwnedBy> TimedBatch<L, O> {
     }
 }
 
-impl<L: LockRef, O: OwnedBy> IntoFuture for Batch<L, O> {
+/// Of locks that are there for good, or that the future keeps: see [`AwaitedOn`](crate::AwaitedOn).
+impl<L: LockRef + 'static, O: OwnedBy> IntoFuture for Batch<L, O> {
     type Output = <O::Awaited as OwnedBy>::Answer<BatchGuard<L, O::Awaited>>;
     type IntoFuture = AcquireBatch<L, O::Awaited>;
 
@@ -305,17 +306,6 @@ impl<L: LockRef, O: OwnedBy> AcquireBatch<L, O> {
             }
         }
     }
-}
-
-/// Does nothing itself, but makes the future a user of its locks while it is dropped, as for [`Guard`]:
-/// ```compile_fail,E0597
-/// use spanlock::{Batch, RangeLock};
-/// let mut future;
-/// let lock = RangeLock::new();
-/// future = std::future::IntoFuture::into_future(Batch::new().add(&lock, ..));
-/// ```
-impl<L: LockRef, O: OwnedBy> Drop for AcquireBatch<L, O> {
-    fn drop(&mut self) {}
 }
 
 impl<L: LockRef, O: OwnedBy> fmt::Debug for AcquireBatch<L, O> {

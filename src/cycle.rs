@@ -37,7 +37,8 @@
 //!
 //! # Invariants
 //! - INV-C1: an entry is in the index only while its spaces are in place and its slots live. It is taken out before they are left; if a search may have
-//!   seen it, taking it out waits for that search to end.
+//!   seen it, taking it out waits for that search to end. A thread that waits takes it out by itself; a future can be forgotten, and then the entry
+//!   stays: so the futures that are enlisted have locks that stay as well ([`AwaitedOn`](crate::AwaitedOn)).
 //! - INV-C2: a search sees a request that it comes across decided or not at all: one in its doorway (QUEUING; or a token's that is PENDING) makes the
 //!   search begin anew, when it is through. (A thread's that is PENDING is a hold if the thread is blocked elsewhere; if not, no edge leads on from it.)
 //! - INV-C3: nobody waits for anything while a search goes on, but for the index's own locks.
@@ -373,7 +374,12 @@ impl<'p> Search<'p> {
         while let Some(from) = rest.pop() {
             for &(place, seen) in &self.edges(from)?.grants {
                 let link = Link { from, place, seen };
-                for &to in self.blocked_of(OwnerId::from_slot(seen.owner())).iter() {
+                let blocked = self.blocked_of(OwnerId::from_slot(seen.owner()));
+                // What was seen PENDING may have been in its doorway, and be among the blocked ones by now.
+                if !blocked.is_empty() && !link.stands() {
+                    return Err(Stop::Unsettled);
+                }
+                for &to in blocked.iter() {
                     if start.contains(&to) {
                         return Err(self.deadlock(link, &led_by));
                     }
@@ -560,17 +566,13 @@ impl<'p> Search<'p> {
         }
         links.reverse();
         let mut waits = Vec::with_capacity(links.len());
-        for Link { from, place, seen } in links {
+        for link in links {
+            let Link { from, place, seen } = link;
             let blocked = self.knots[from].blocked.as_ref().expect("only enlisted requests are needed by anybody");
             let site = &blocked.sites[place];
             // SAFETY: the slot is live while the entry can be seen (INV-C1).
             let waits_still = unsafe { site.slot.waits_with(blocked.ticket) } && !blocked.is_decided();
-            let holds_still = match seen.ticket() {
-                None => seen.holds_still(),
-                // Of a batch that was decided.
-                Some(_) => seen.is_there_still(),
-            };
-            if !waits_still || !holds_still {
+            if !waits_still || !link.stands() {
                 return Stop::Unsettled;
             }
             let (held, held_mode) = what(&seen);
@@ -588,6 +590,17 @@ struct Link<'p> {
     from: KnotId,
     place: usize,
     seen: Seen<'p>,
+}
+
+impl Link<'_> {
+    /// Whether who was seen holds still.
+    fn stands(&self) -> bool {
+        match self.seen.ticket() {
+            None => self.seen.holds_still(),
+            // Of a batch that was decided.
+            Some(_) => self.seen.is_there_still(),
+        }
+    }
 }
 
 /// Whether it is still in its doorway, so that nobody can tell what will become of it (INV-C2).

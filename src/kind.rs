@@ -57,6 +57,22 @@ impl OwnedBy for ByOwner {
     type Stays = ();
 }
 
+/// Which kinds of owner can await a request on a lock that is referred to by `L`.
+///
+/// A task can await any. A request of an [`Owner`] is known to the whole process while it waits, for the sake of deadlocks; and a future that was polled can be
+/// forgotten (`mem::forget`), and its lock dropped. So for those the lock must be there for good, or be kept by the future itself: `&'static RangeLock`,
+/// `Arc<RangeLock>` or a [`TableLock`](crate::TableLock). The same goes for a [`Batch`](crate::Batch) of any owner.
+///
+/// ```compile_fail,E0597
+/// use spanlock::{Mode, Owner, RangeLock};
+/// let lock = RangeLock::new();
+/// let future = std::future::IntoFuture::into_future(lock.request(.., Mode::Add).owner(&Owner::new()));
+/// ```
+pub trait AwaitedOn<L: ?Sized>: OwnedBy {}
+
+impl<L> AwaitedOn<L> for ByTask {}
+impl<L: 'static> AwaitedOn<L> for ByOwner {}
+
 /// What a guard keeps of its kind: the kind's own value, and whether the guard may leave its thread.
 pub(crate) type Stays<O> = PhantomData<<O as OwnedBy>::Stays>;
 

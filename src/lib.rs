@@ -71,7 +71,7 @@ pub use error::{AcquireError, Deadlock, OwnerName, Wait};
 pub use guard::{ArcRangeGuard, Guard, Nesting, RangeGuard, SendRangeGuard};
 pub use inspect::{RequestInfo, Snapshot};
 pub use keys::{KeyBounds, KeySpace};
-pub use kind::{ByOwner, ByTask, ByThread, OwnedBy};
+pub use kind::{AwaitedOn, ByOwner, ByTask, ByThread, OwnedBy};
 pub use lock::RangeLock;
 pub use mode::Mode;
 pub use owner::{Owner, OwnerId, Recursion};

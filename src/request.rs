@@ -3,7 +3,7 @@
 use crate::error::AcquireError;
 use crate::grant::{self, Doorway, Held, Waiter};
 use crate::guard::Guard;
-use crate::kind::{ByOwner, ByTask, ByThread, Counted, Entered, OwnedBy};
+use crate::kind::{AwaitedOn, ByOwner, ByTask, ByThread, Counted, Entered, OwnedBy};
 use crate::lock::RangeLock;
 use crate::mode::Mode;
 use crate::owner::{Asker, Owner, Recursion};
@@ -210,7 +210,10 @@ impl<L: LockRef, O: OwnedBy> TimedRequest<L, O> {
     }
 }
 
-impl<L: LockRef, O: OwnedBy> IntoFuture for Request<L, O> {
+impl<L: LockRef, O: OwnedBy> IntoFuture for Request<L, O>
+where
+    O::Awaited: AwaitedOn<L>,
+{
     type Output = <O::Awaited as OwnedBy>::Answer<Guard<L, O::Awaited>>;
     type IntoFuture = Acquire<L, O::Awaited>;
 

@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::lasting;
 use common::poll::{Hand, block_on};
 use common::table::{As, Table};
 use common::together;
@@ -33,15 +34,15 @@ fn hold<'a>(lock: &'a RangeLock, owner: &Owner, range: Range<u64>, mode: Mode) -
     lock.request(range, mode).owner(owner).try_now().expect("nobody is in the way")
 }
 
-fn batch<const N: usize>(parts: [(&RangeLock, Range<u64>, Mode); N]) -> Batch<&RangeLock> {
-    parts.into_iter().fold(Batch::new(), |batch, (lock, range, mode)| batch.request(lock, range, mode))
+fn batch<const N: usize>(parts: [(&RangeLock, Range<u64>, Mode); N]) -> Batch<&'static RangeLock> {
+    parts.into_iter().fold(Batch::new(), |batch, (lock, range, mode)| batch.request(lasting(lock), range, mode))
 }
 
-fn hand<'a>(batch: Batch<&'a RangeLock>, owner: &Owner) -> OwnBatch<'a> {
+fn hand(batch: Batch<&'static RangeLock>, owner: &Owner) -> OwnBatch<'static> {
     Hand::new(batch.owner(owner))
 }
 
-fn waits<'a>(batch: Batch<&'a RangeLock>, owner: &Owner) -> OwnBatch<'a> {
+fn waits(batch: Batch<&'static RangeLock>, owner: &Owner) -> OwnBatch<'static> {
     let mut hand = hand(batch, owner);
     hand.pending();
     hand
@@ -173,8 +174,8 @@ fn batches_are_served_in_the_order_in_which_they_came() {
                     })
                     .collect();
                 let all = parts.iter().cloned();
-                let batch =
-                    all.fold(Batch::new(), |batch, (lock, range, mode)| batch.request(&locks[lock], range, mode));
+                let batch = all
+                    .fold(Batch::new(), |batch, (lock, range, mode)| batch.request(lasting(&locks[lock]), range, mode));
                 let mut new = Live { parts, future: Hand::new(batch), guards: None };
                 if let Poll::Ready(guards) = new.future.poll() {
                     new.guards = Some(guards);
@@ -221,7 +222,7 @@ fn singles_and_batches_are_one_queue() {
     let mut first = Hand::new(a.request(0..8, Add));
     first.pending();
     let mut second = waits(batch([(&a, 4..12, Block), (&b, 0..8, Block)]), &me);
-    let mut third = Hand::new(b.request(0..4, Add));
+    let mut third = Hand::new(lasting(&b).request(0..4, Add));
     third.pending();
     let mut fourth = Hand::new(b.request(2..8, Block));
     fourth.pending();
@@ -299,7 +300,7 @@ fn threads_with_batches_in_any_order() {
             let borrowed = parts
                 .iter()
                 .cloned()
-                .fold(Batch::new(), |batch, (i, range, mode)| batch.request(&*locks[i], range, mode));
+                .fold(Batch::new(), |batch, (i, range, mode)| batch.request(lasting(&*locks[i]), range, mode));
             let shared = || {
                 let all = parts.iter().cloned();
                 all.fold(Batch::new(), |batch, (i, range, mode)| batch.request(locks[i].clone(), range, mode))
@@ -533,7 +534,7 @@ fn many_parts() {
     let me = Owner::new();
     let all = || {
         (0..200_u64).fold(Batch::new(), |batch, i| {
-            batch.request(&locks[i as usize % 5], 10 * i..10 * i + 10, Mode::ALL[i as usize % 3])
+            batch.request(lasting(&locks[i as usize % 5]), 10 * i..10 * i + 10, Mode::ALL[i as usize % 3])
         })
     };
     // The very last part, and one in the middle.
@@ -713,14 +714,18 @@ fn deadlocks_with_batches() {
     for second in [false, true] {
         let one_a = hold(&a, &one, 0..8, Block);
         let other_b = hold(&b, &other, 0..8, Block);
-        let mut one_b = Hand::new(b.request(0..4, Add).owner(&one));
+        let mut one_b = Hand::new(lasting(&b).request(0..4, Add).owner(&one));
         one_b.pending();
         let mut parts = [(&a, 2..3, Exclusive), (&c, 0..8, Exclusive)];
         if second {
             parts.reverse();
         }
-        let parts =
-            || parts.iter().cloned().fold(Batch::new(), |batch, (lock, range, mode)| batch.request(lock, range, mode));
+        let parts = || {
+            parts
+                .iter()
+                .cloned()
+                .fold(Batch::new(), |batch, (lock, range, mode)| batch.request(lasting(lock), range, mode))
+        };
         let error = deadlock(parts().owner(&other).wait());
         assert_eq!(
             error.to_string(),
@@ -782,7 +787,7 @@ fn a_nested_batch_passes() {
     let (me, single, double, holder) = (Owner::new(), Owner::new(), Owner::new(), Owner::new());
     let outer = hold(&a, &me, 0..8, Add);
     let b_held = hold(&b, &holder, 12..16, Block);
-    let mut single = Hand::new(a.request(0..16, Block).owner(&single));
+    let mut single = Hand::new(lasting(&a).request(0..16, Block).owner(&single));
     single.pending();
     let mut double = waits(batch([(&b, 0..4, Block), (&a, 4..6, Block)]), &double);
     let mut nested = waits(batch([(&a, 4..12, Add), (&b, 0..16, Add)]), &me);
@@ -824,13 +829,13 @@ fn a_nested_request_waits_behind_a_batch_that_does_not_need_it() {
 fn regain_lets_go_and_asks_again() {
     let (a, b) = (RangeLock::new(), RangeLock::new());
     let me = Owner::new();
-    let mut first = hold(&a, &me, 2..6, Exclusive);
+    let mut first = hold(lasting(&a), &me, 2..6, Exclusive);
     first.downgrade(Block);
-    let second = hold(&a, &me, 20..30, Add);
-    let nothing = hold(&b, &me, 4..4, Add);
+    let second = hold(lasting(&a), &me, 20..30, Add);
+    let nothing = hold(lasting(&b), &me, 4..4, Add);
     let mut waiter = Hand::new(a.request(0..4, Add));
     waiter.pending();
-    let batch = Batch::new().exclusive(&b, 0..8).regain(first).regain(second).regain(nothing).owner(&me);
+    let batch = Batch::new().exclusive(lasting(&b), 0..8).regain(first).regain(second).regain(nothing).owner(&me);
     assert!(waiter.woken() && is_free(&a, 20..30, Exclusive), "they go now, not when the batch asks");
     let waiter = waiter.ready();
     let mut regaining = Hand::new(batch);

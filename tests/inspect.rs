@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::lasting;
 use common::poll::Hand;
 use spanlock::{ByteRange, Mode, Owner, RangeLock, Snapshot};
 use std::time::Duration;
@@ -17,7 +18,7 @@ fn a_snapshot_says_who_holds_who_waits_and_for_whom() {
     let (reader, writer) = (Owner::new(), Owner::new());
     let _read = lock.request(0..4096, Mode::Add).owner(&reader).try_now().unwrap();
     let _thread = lock.block(8192..12288);
-    let mut truncate = Hand::new(lock.request(.., Mode::Exclusive).owner(&writer));
+    let mut truncate = Hand::new(lasting(&lock).request(.., Mode::Exclusive).owner(&writer));
     truncate.pending();
     let mut late = Hand::new(lock.request(100..200, Mode::Add));
     late.pending();
@@ -39,7 +40,7 @@ fn a_snapshot_says_who_holds_who_waits_and_for_whom() {
     // The reader asks again: it passes the truncate, which now waits for it as well.
     let inner = lock.request(100..200, Mode::Add).owner(&reader).try_now();
     assert!(inner.is_none(), "a try does not pass");
-    let _inner = Hand::new(lock.request(100..200, Mode::Add).owner(&reader)).ready().unwrap();
+    let _inner = Hand::new(lasting(&lock).request(100..200, Mode::Add).owner(&reader)).ready().unwrap();
     let map = lock.snapshot();
     assert_eq!(map.holders().count(), 3);
     let text = map.to_string();
@@ -56,10 +57,10 @@ fn a_snapshot_knows_who_passes_whom() {
     let _t1_b = b.request(0..8, Mode::Exclusive).owner(&t1).try_now().unwrap();
     let t1_a = a.request(0..4, Mode::Add).owner(&t1).try_now().unwrap();
     // Waits for t1 and t4.
-    let mut t3_a = Hand::new(a.request(0..16, Mode::Exclusive).owner(&t3));
+    let mut t3_a = Hand::new(lasting(&a).request(0..16, Mode::Exclusive).owner(&t3));
     t3_a.pending();
     // Waits for t4, and behind t3, who waits for t1: it passes t3.
-    let mut t1_more = Hand::new(a.request(4..12, Mode::Block).owner(&t1));
+    let mut t1_more = Hand::new(lasting(&a).request(4..12, Mode::Block).owner(&t1));
     t1_more.pending();
     let snapshot = a.snapshot();
     let of = |owner: &Owner| snapshot.waiters().find(|request| request.owner() == owner.id()).expect("it waits");
@@ -83,9 +84,9 @@ fn the_counters_count() {
     let before = stats::read();
     let (one, two) = (Owner::new(), Owner::new());
     let outer = lock.request(0..8, Mode::Add).owner(&one).wait().unwrap();
-    let mut queued = Hand::new(lock.request(0..8, Mode::Block).owner(&two));
+    let mut queued = Hand::new(lasting(&lock).request(0..8, Mode::Block).owner(&two));
     queued.pending();
-    let inner = Hand::new(lock.request(0..8, Mode::Add).owner(&one)).ready().unwrap();
+    let inner = Hand::new(lasting(&lock).request(0..8, Mode::Add).owner(&one)).ready().unwrap();
     assert!(lock.request(0..8, Mode::Exclusive).owner(&two).try_now().is_none());
     drop((outer, inner));
     drop(queued.ready().unwrap());

@@ -9,6 +9,7 @@
 mod common;
 
 use common::actors::{self, Actor, Holds, first_refused, play};
+use common::lasting;
 use common::poll::{Hand, block_on};
 use common::together;
 use common::watch::Watchdog;
@@ -30,7 +31,7 @@ type OwnGuard<'a> = Guard<&'a RangeLock, ByOwner>;
 type OwnHand<'a> = Hand<Acquire<&'a RangeLock, ByOwner>>;
 
 fn hand<'a>(lock: &'a RangeLock, owner: &Owner, range: Range<u64>, mode: Mode) -> OwnHand<'a> {
-    Hand::new(lock.request(range, mode).owner(owner))
+    Hand::new(lasting(lock).request(range, mode).owner(owner))
 }
 
 fn hold<'a>(lock: &'a RangeLock, owner: &Owner, range: Range<u64>, mode: Mode) -> OwnGuard<'a> {
@@ -97,7 +98,7 @@ fn crossed_files_are_a_deadlock_for_who_comes_second() {
     let (a, b) = (RangeLock::named("a"), RangeLock::named("b"));
     let (t1, t2) = (Owner::named("one"), Owner::named("two"));
     let t1_a = hold(&a, &t1, 0..8, Block);
-    let t2_b = hold(&b, &t2, 0..8, Block);
+    let t2_b = hold(lasting(&b), &t2, 0..8, Block);
     let mut t1_b = waits(&b, &t1, 0..4, Add);
     let error = deadlock(&a, &t2, 4..8, Add);
     let [first, second] = error.waits() else { panic!("two waits: {error}") };
@@ -117,7 +118,7 @@ fn crossed_files_are_a_deadlock_for_who_comes_second() {
         )
     );
     // The remedy: both together.
-    let mut both = Hand::new(Batch::new().regain(t2_b).add(&a, 4..8).owner(&t2));
+    let mut both = Hand::new(Batch::new().regain(t2_b).add(lasting(&a), 4..8).owner(&t2));
     both.pending();
     let t1_b = t1_b.ready().unwrap();
     drop((t1_a, t1_b));
@@ -400,7 +401,7 @@ fn rings_of_threads_refuse_exactly_one() {
 fn cancels_that_race_with_searches() {
     let ask = |rng: &mut Rng, token: Option<&Owner>, lock: &RangeLock, range: Range<u64>| {
         let patience = Duration::from_micros(rng.u64(0..120));
-        let request = lock.request(range, Mode::ALL[rng.usize(0..3)]);
+        let request = lasting(lock).request(range, Mode::ALL[rng.usize(0..3)]);
         match token {
             None => request.timeout(patience).wait().map(drop),
             Some(owner) if rng.bool() => request.owner(owner).timeout(patience).wait().map(drop),
@@ -454,7 +455,7 @@ fn the_remedy_needs_one_retry() {
         while Instant::now() < end {
             let first = rng.usize(0..3);
             let second = (first + rng.usize(1..3)) % 3;
-            let (one, other) = (&locks[first], &locks[second]);
+            let (one, other) = (lasting(&locks[first]), lasting(&locks[second]));
             if rng.bool() {
                 let held = one.exclusive(0..8);
                 match other.request(0..8, Exclusive).wait() {
@@ -498,9 +499,9 @@ fn the_message_names_three_locks() {
     let (t1, t2, t3) = (Owner::named("copy"), Owner::new(), Owner::named("truncate"));
     let t1_a = hold(&a, &t1, 0..4096, Block);
     let t2_b = hold(&b, &t2, 5..6, Exclusive);
-    let t3_c = Hand::new(c.request(1 << 63.., Add).owner(&t3)).ready().unwrap();
+    let t3_c = Hand::new(lasting(&c).request(1 << 63.., Add).owner(&t3)).ready().unwrap();
     let mut t1_b = waits(&b, &t1, 0..10, Add);
-    let mut t2_c = Hand::new(c.request(.., Exclusive).owner(&t2));
+    let mut t2_c = Hand::new(lasting(&c).request(.., Exclusive).owner(&t2));
     t2_c.pending();
     let error = deadlock(&a, &t3, 4095..5000, Exclusive);
     let (t1_id, t2_id, t3_id) = (t1.id(), t2.id(), t3.id());
@@ -567,7 +568,7 @@ fn calls_without_an_error_panic_with_the_message() {
     let (a, b, whole) = (RangeLock::new(), RangeLock::new(), WholeFileLock::new());
     let token = Owner::new();
     let token_b = hold(&b, &token, 0..8, Exclusive);
-    let token_whole = Hand::new(whole.request(Exclusive).owner(&token)).ready().unwrap();
+    let token_whole = Hand::new(lasting(&whole).request(Exclusive).owner(&token)).ready().unwrap();
     let held = a.exclusive(0..8);
     let mut token_a = waits(&a, &token, 0..8, Add);
     panics_with_deadlock(|| b.add(0..1));
@@ -708,7 +709,7 @@ const WAYS: [Way; 7] =
     [Way::Thread, Way::ThreadTry, Way::ThreadDeadline, Way::Token, Way::TokenTry, Way::TokenDeadline, Way::TokenFuture];
 
 fn ask_by<'a>(way: Way, owner: &Owner, lock: &'a RangeLock, range: Range<u64>, mode: Mode) -> Box<dyn Holds + 'a> {
-    let request = lock.request(range, mode);
+    let request = lasting(lock).request(range, mode);
     let by_owner = request.clone().owner(owner);
     let soon = Duration::from_secs(1000);
     match way {
@@ -880,7 +881,8 @@ fn nesting_in_a_batch() {
     let (a, b) = (RangeLock::new(), RangeLock::new());
     let owner = Owner::new();
     // Parts came together: none is nested in another, though they overlap.
-    let batch = || Batch::new().add(&a, 0..8).block(&a, 4..12).exclusive(&b, 0..8).owner(&owner);
+    let batch =
+        || Batch::new().add(lasting(&a), 0..8).block(lasting(&a), 4..12).exclusive(lasting(&b), 0..8).owner(&owner);
     let outermost = batch().wait().unwrap();
     assert!(outermost.iter().all(|guard| guard.nesting() == Nesting::Outermost));
     drop(outermost);
@@ -963,7 +965,7 @@ fn recursion_is_refused_if_asked_to() {
     assert_eq!(reenters, refuses, "another handle of the same owner");
     let outer = hold(&lock, &reenters, 2..8, Block);
     // Per request, per owner, and the request's word before the owner's.
-    let ask = |range: Range<u64>, mode| lock.request(range, mode);
+    let ask = |range: Range<u64>, mode| lasting(&lock).request(range, mode);
     recurses(ask(0..3, Add).owner(&refuses).wait(), 2..8, Block);
     recurses(ask(0..3, Add).owner(&reenters).recursion(Recursion::Refuse).wait(), 2..8, Block);
     recurses(ask(0..3, Exclusive).owner(&refuses).timeout(soon).wait(), 2..8, Block);
@@ -978,7 +980,7 @@ fn recursion_is_refused_if_asked_to() {
     drop(other.request(.., Exclusive).owner(&refuses).wait().expect("in another lock"));
     drop(ask(3..3, Exclusive).owner(&refuses).wait().expect("no byte"));
     // Batches: what is held counts, and their own parts do not.
-    let batch = || Batch::new().add(&other, 0..8).exclusive(&other, 0..8).add(&lock, 7..9);
+    let batch = || Batch::new().add(lasting(&other), 0..8).exclusive(lasting(&other), 0..8).add(lasting(&lock), 7..9);
     recurses(batch().owner(&refuses).wait(), 2..8, Block);
     recurses(batch().owner(&refuses).timeout(soon).wait(), 2..8, Block);
     recurses(Hand::new(batch().owner(&refuses)).ready(), 2..8, Block);

@@ -186,3 +186,9 @@ pub(crate) fn stress_time() -> Duration {
 pub(crate) fn by_build(debug: u64, release: u64) -> u64 {
     if cfg!(debug_assertions) { debug } else { release }
 }
+
+/// The lock, or several, as there for good, as the futures of an owner, or of a batch, ask for.
+pub(crate) fn lasting<T: ?Sized>(lock: &T) -> &'static T {
+    // SAFETY: the tests forget no future: what is made from this is dropped before the lock, which is declared first and not moved.
+    unsafe { &*std::ptr::from_ref(lock) }
+}

@@ -351,7 +351,7 @@ struct Runner<'a> {
     past: Instant,
 }
 
-impl<'a> Runner<'a> {
+impl Runner<'static> {
     fn step(&mut self, step: &Step, pace: Pace) -> Result<(), String> {
         match *step {
             Step::Ask(ref ask) => self.ask(ask)?,
@@ -415,7 +415,7 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    fn ask_at_once(&mut self, ask: &Ask, regained: Vec<AnyGuard<'a>>, ids: Vec<usize>) -> Result<(), String> {
+    fn ask_at_once(&mut self, ask: &Ask, regained: Vec<AnyGuard<'static>>, ids: Vec<usize>) -> Result<(), String> {
         let refuses = ask.recursion == Recursion::Refuse && self.model.recurses(ask.who, &ask.parts);
         let answer = self.answer_at_once(ask, regained);
         let says = !refuses && self.model.try_begin(ask.id, ask.who, ask.parts.clone());
@@ -433,7 +433,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    fn batch(&self, ask: &Ask, regained: Vec<AnyGuard<'a>>) -> Batch<&'a RangeLock> {
+    fn batch(&self, ask: &Ask, regained: Vec<AnyGuard<'static>>) -> Batch<&'static RangeLock> {
         let own_parts = &ask.parts[..ask.parts.len() - regained.len()];
         let batch = own_parts.iter().fold(Batch::new(), |batch, part| {
             let (lock, bounds) = (&self.locks[part.lock], part.span.bounds());
@@ -447,7 +447,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Not polled yet.
-    fn future(&self, ask: &Ask, regained: Vec<AnyGuard<'a>>) -> Asked<'a> {
+    fn future(&self, ask: &Ask, regained: Vec<AnyGuard<'static>>) -> Asked<'static> {
         let token = self.token(ask.who).cloned();
         if ask.batch {
             let batch = self.batch(ask, regained);
@@ -470,7 +470,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    fn answer_at_once(&self, ask: &Ask, regained: Vec<AnyGuard<'a>>) -> Answer<'a> {
+    fn answer_at_once(&self, ask: &Ask, regained: Vec<AnyGuard<'static>>) -> Answer<'static> {
         // The same calls for two types.
         macro_rules! answer {
             ($request:expr, $guards:ident) => {{
@@ -516,7 +516,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    fn hold(&mut self, id: usize, guards: Vec<AnyGuard<'a>>, ids: &[usize]) -> Result<(), String> {
+    fn hold(&mut self, id: usize, guards: Vec<AnyGuard<'static>>, ids: &[usize]) -> Result<(), String> {
         if guards.len() != ids.len() {
             return Err(format!("#{id} got {} guards for {} parts", guards.len(), ids.len()));
         }
@@ -595,7 +595,12 @@ impl<'a> Runner<'a> {
     }
 
     /// Makes two guards of one.
-    fn take(&mut self, id: usize, tail: usize, two: impl FnOnce(AnyGuard<'a>) -> (AnyGuard<'a>, AnyGuard<'a>)) {
+    fn take(
+        &mut self,
+        id: usize,
+        tail: usize,
+        two: impl FnOnce(AnyGuard<'static>) -> (AnyGuard<'static>, AnyGuard<'static>),
+    ) {
         let guard = self.held.remove(&id).expect("the caller has looked");
         let (first, second) = two(guard);
         self.held.extend([(id, first), (tail, second)]);
@@ -737,7 +742,7 @@ fn differs(id: usize, says: impl fmt::Debug, answer: &Poll<Answer<'_>>) -> Strin
 fn run(history: &History) -> Result<Tally, String> {
     let locks: Vec<RangeLock> = ["0", "1", "2"][..history.locks].iter().map(|name| RangeLock::named(name)).collect();
     let mut runner = Runner {
-        locks: &locks,
+        locks: super::lasting(&locks[..]),
         tokens: (0..history.tokens).map(|_| Owner::new()).collect(),
         model: Model::default(),
         waiting: BTreeMap::new(),
