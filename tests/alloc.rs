@@ -1,11 +1,12 @@
 //! Promise: an uncontended acquire and release on a quiet lock does not allocate, from the very first one of a thread on, in any
-//! mode, for any range, by a call or by a future that is granted at its first poll.
+//! mode, for any range, by a call or by a future that is granted at its first poll; nor do nested requests and conversions. So none of them
+//! pins an epoch either: a thread's first pin allocates.
 
 mod common;
 
 use common::alloc::{Counting, allocations};
 use common::poll::poll_once;
-use spanlock::{ByteRange, Mode, RangeLock, WholeFileLock};
+use spanlock::{ByteRange, Guard, LockRef, Mode, Nesting, OwnedBy, Owner, RangeLock, Recursion, WholeFileLock};
 use std::future::IntoFuture;
 use std::sync::Arc;
 use std::thread;
@@ -147,4 +148,83 @@ fn a_few_held_at_once_do_not_allocate() {
             assert_eq!(count, 0);
         });
     });
+}
+
+/// What the last sentence of the promise relies on.
+#[test]
+fn the_first_pin_of_a_thread_allocates() {
+    thread::scope(|scope| {
+        let pins = scope.spawn(|| allocations(crossbeam_epoch::pin).0);
+        assert!(pins.join().expect("a pin does not panic") > 0, "then counting allocations does not find pins");
+    });
+}
+
+/// Nested in one that conflicts or goes with it, and in one elsewhere.
+#[test]
+fn nested_requests_do_not_allocate() {
+    let (lock, elsewhere) = (RangeLock::new(), RangeLock::new());
+    let past = Instant::now();
+    never_allocates(|range, mode| {
+        let outer = lock.block(0..1 << 40);
+        let second = elsewhere.add(4096..);
+        let inner = lock.request(range, mode).wait().expect("its own");
+        assert_eq!(inner.nesting() == Nesting::Outermost, range.is_empty());
+        assert!(lock.request(range, mode).try_now().is_some());
+        assert!(lock.request(range, mode).deadline(past).wait().is_ok());
+        assert!(lock.request(range, mode).timeout(Duration::from_secs(100)).wait().is_ok());
+        // Not in the order in which they came.
+        drop(outer);
+        drop(second);
+        drop(inner);
+    });
+    assert_eq!(lock.heap_nodes(), 0);
+}
+
+#[test]
+fn tokens_do_not_allocate() {
+    let lock = Arc::new(RangeLock::new());
+    let owner = Owner::new();
+    let refuses = owner.clone().recursion(Recursion::Refuse);
+    never_allocates(|range, mode| {
+        let outer = lock.request(0..1 << 40, Mode::Block).owner(&owner).wait().expect("nobody is there");
+        let inner = lock.request(range, mode).owner(&owner).wait().expect("its own");
+        assert_eq!(inner.nesting() == Nesting::Outermost, range.is_empty());
+        assert!(lock.request_arc(range, mode).owner(&owner).try_now().is_some());
+        let mut future = lock.request(range, mode).owner(&owner).into_future();
+        assert!(poll_once(&mut future).is_ready());
+        drop(lock.request(range, mode).owner(&refuses).wait());
+        drop((outer, inner));
+    });
+    assert_eq!(lock.heap_nodes(), 0);
+}
+
+/// Whatever the guard's mode, down to nothing held.
+fn convert_in_the_root<L: LockRef, O: OwnedBy>(mut guard: Guard<L, O>) {
+    let (range, mode) = (guard.range(), guard.mode());
+    guard.downgrade(mode);
+    for mode in Mode::ALL {
+        assert!(guard.try_convert(mode));
+    }
+    guard.downgrade(Mode::Add);
+    let (Some(start), Some(last)) = (range.start(), range.last()) else { return };
+    guard.shrink(start..=start + (last - start) / 2);
+    assert!(guard.try_extend(range) && guard.try_extend(..));
+    let (head, tail) = guard.split(1 << 63);
+    let (first, second) = head.release(1 << 20..1 << 30);
+    drop((tail, second, first));
+}
+
+#[test]
+fn conversions_do_not_allocate() {
+    let lock = Arc::new(RangeLock::new());
+    let owner = Owner::new();
+    never_allocates(|range, mode| {
+        convert_in_the_root(lock.request(range, mode).wait().expect("nobody is there"));
+        convert_in_the_root(lock.request_arc(range, mode).wait());
+        convert_in_the_root(lock.request(range, mode).owner(&owner).wait().expect("nobody is there"));
+        // Nested, over its own.
+        let _outer = lock.exclusive(..);
+        convert_in_the_root(lock.request(range, mode).wait().expect("its own"));
+    });
+    assert_eq!(lock.heap_nodes(), 0);
 }
