@@ -186,13 +186,14 @@ fn tokens_do_not_allocate() {
     let owner = Owner::new();
     let refuses = owner.clone().recursion(Recursion::Refuse);
     never_allocates(|range, mode| {
-        let outer = lock.request(0..1 << 40, Mode::Block).owner(&owner).wait().expect("nobody is there");
-        let inner = lock.request(range, mode).owner(&owner).wait().expect("its own");
+        let outer =
+            common::lasting(&*lock).request(0..1 << 40, Mode::Block).owner(&owner).wait().expect("nobody is there");
+        let inner = common::lasting(&*lock).request(range, mode).owner(&owner).wait().expect("its own");
         assert_eq!(inner.nesting() == Nesting::Outermost, range.is_empty());
         assert!(lock.request_arc(range, mode).owner(&owner).try_now().is_some());
-        let mut future = lock.request(range, mode).owner(&owner).into_future();
+        let mut future = common::lasting(&*lock).request(range, mode).owner(&owner).into_future();
         assert!(poll_once(&mut future).is_ready());
-        drop(lock.request(range, mode).owner(&refuses).wait());
+        drop(common::lasting(&*lock).request(range, mode).owner(&refuses).wait());
         drop((outer, inner));
     });
     assert_eq!(lock.heap_nodes(), 0);

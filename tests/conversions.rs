@@ -7,8 +7,8 @@ mod common;
 
 use common::poll::Hand;
 use common::table::{As, Table};
-use common::together;
 use common::watch::Watchdog;
+use common::{lasting, together};
 use fastrand::Rng;
 use spanlock::{
     Acquire, AcquireError, ArcRangeGuard, Batch, ByteRange, Guard, LockRef, Mode, Nesting, OwnedBy, Owner, RangeGuard,
@@ -338,7 +338,7 @@ fn a_guard_in_pieces() {
         // Granted at once, or after a wait.
         let owner = Owner::new();
         let in_the_way = rng.bool().then(|| hold(&lock, 30..40, Exclusive));
-        let mut whole = Hand::new(lock.request(0..64, Mode::ALL[rng.usize(0..3)]).owner(&owner));
+        let mut whole = Hand::new(lasting(&lock).request(0..64, Mode::ALL[rng.usize(0..3)]).owner(&owner));
         if in_the_way.is_some() {
             assert!(whole.poll().is_pending());
         }
@@ -785,8 +785,9 @@ fn every_kind_of_guard_converts() {
     let in_the_way = hold(&lock, 31..33, Block);
     let mut task = Hand::new(lock.request(0..32, Exclusive));
     let mut arc = Hand::new(lock.request_arc(0..32, Exclusive));
-    let mut token = Hand::new(lock.request(0..32, Exclusive).owner(&owner));
-    let mut batch = Hand::new(Batch::new().exclusive(&*lock, 0..32).add(&*lock, 30..60).owner(&owner));
+    let mut token = Hand::new(lasting(&*lock).request(0..32, Exclusive).owner(&owner));
+    let mut batch =
+        Hand::new(Batch::new().exclusive(lasting(&*lock), 0..32).add(lasting(&*lock), 30..60).owner(&owner));
     task.pending();
     drop(in_the_way);
     convert_all_ways(&lock, task.ready());
@@ -911,7 +912,7 @@ fn deadlocks_through_converted_guards() {
                 (vec![head, tail], 3, bytes(0..4), Add)
             }
         };
-        let mut one_b = Hand::new(b.request(0..8, Add).owner(&one));
+        let mut one_b = Hand::new(lasting(&b).request(0..8, Add).owner(&one));
         one_b.pending();
         let Err(AcquireError::Deadlock(error)) = a.request(byte..byte + 1, Block).owner(&other).wait() else {
             panic!("a deadlock was expected")
@@ -927,8 +928,8 @@ fn deadlocks_through_converted_guards() {
     // A downgrade and a shrink end waits of others that are in no cycle yet.
     let other_b = b.request(0..8, Exclusive).owner(&other).wait().unwrap();
     let mut one_a = a.request(0..8, Exclusive).owner(&one).wait().unwrap();
-    let mut add = Hand::new(a.request(0..4, Add).owner(&other));
-    let mut block = Hand::new(a.request(4..8, Block).owner(&other));
+    let mut add = Hand::new(lasting(&a).request(0..4, Add).owner(&other));
+    let mut block = Hand::new(lasting(&a).request(4..8, Block).owner(&other));
     add.pending();
     block.pending();
     one_a.downgrade(Add);
@@ -955,7 +956,7 @@ fn a_deadlock_is_found_while_what_closes_it_is_split() {
     let whole = a.request(MIDDLE - 1..END, Add).owner(&one).wait().unwrap();
     crowd[4] = None;
     let other_b = b.request(0..8, Exclusive).owner(&other).wait().unwrap();
-    let mut one_b = Hand::new(b.request(0..8, Exclusive).owner(&one));
+    let mut one_b = Hand::new(lasting(&b).request(0..8, Exclusive).owner(&one));
     one_b.pending();
     let over = AtomicBool::new(false);
     let watchdog = Watchdog::new("a_deadlock_is_found_while_what_closes_it_is_split");
