@@ -48,8 +48,9 @@ impl std::error::Error for AcquireError {
 
 /// A cycle of owners, each of which waits for bytes that the next one holds; the last one waits for the first.
 ///
-/// The request that got this answer is the one that closed the cycle, and it has left it: nobody hangs. *The remedy* is to let go of
-/// what is held, and to ask for that and for what was refused anew, together, as one [`Batch`](crate::Batch). A batch of an owner that holds nothing
+/// The request that got this answer is the one that closed the cycle, and it has left it: nobody hangs. (If two close it at the same moment it is one of them;
+/// and of a token that has several requests blocked, one of these.) *The remedy* is to let go of *all* that its owner
+/// holds, and to ask for that and for what was refused anew, together, as one [`Batch`](crate::Batch). A batch of an owner that holds nothing
 /// else never deadlocks, whatever the others do. (Asking one by one again can meet the same answer again and again.)
 ///
 /// # Examples
