@@ -19,7 +19,7 @@
 //! ```
 //!
 //! # The contract
-//! A request is a range, a [`Mode`] and an owner (the thread of a blocking call; a future has its own). Two requests *conflict*
+//! A request is a range, a [`Mode`] and an owner (the thread of a blocking call, an [`Owner`], or its own if it is awaited). Two requests *conflict*
 //! when they share a byte, their modes do not go together, and their owners differ.
 //!
 //! - **Exclusion.** Two conflicting requests are never granted at the same time.
@@ -28,9 +28,15 @@
 //! - **Concurrent entering.** A request that conflicts with no earlier live one is granted without waiting for anybody.
 //! - **Nothing else blocks.** Disjoint ranges never wait for one another, not even for a thread that was descheduled in the middle of
 //!   an acquire or a release. (Asking, granting and releasing are lock-free; falling asleep and waking somebody take a short mutex.)
+//! - **Nested.** A request of an owner that holds something already is let past a queued one exactly when waiting for that one would close a cycle.
+//! - **Deadlock is an answer.** A cycle of owners that wait for one another's ranges, in whichever locks of the process, is found when it closes; the request
+//!   that closes it gets [`AcquireError::Deadlock`].
 //! - **Cancel.** A request can be given up at any moment (deadline passed, future dropped); whoever waited for it goes on.
 //!
-//! Start at [`RangeLock`]; [`WholeFileLock`] is the same without ranges, and [`LockTable`] has a range lock for each of many files.
+//! Start at [`RangeLock`]; [`WholeFileLock`] is the same without ranges, and [`LockTable`] has a range lock for each of many files. [`Batch`] asks for several ranges
+//! at once, [`Guard`] says what a guard can be turned into, [`RangeLock::snapshot`] who holds and who waits, and [`KeySpace`] maps byte-string keys to ranges.
+//!
+//! Features, off by default: `stats` (counters of the process and a histogram of waits), `tracing` (events for waits and deadlocks).
 
 /// The README's examples, compiled as tests.
 #[cfg(doctest)]
