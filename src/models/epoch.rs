@@ -88,7 +88,7 @@ fn a_release_rings_before_its_node_is_freed() {
         pruner.join().unwrap();
         stage.trim();
         reclaim();
-        assert_eq!(grant::heap_nodes(&stage.tree), 0);
+        assert_eq!(grant::heap_nodes(&stage.space.tree), 0);
     });
 }
 
@@ -133,7 +133,7 @@ fn a_waiter_outlives_the_node_that_it_waits_for() {
         let stage = Stage::with_child();
         let holder = stage.hold(0..=0, 2);
         let waiter = stage.queue(0..=MIDDLE, 3);
-        let it = spawn(&stage, |stage| drop(waiter.finish()));
+        let it = spawn(&stage, |_| drop(waiter.finish()));
         let pruner = spawn(&stage, |stage| {
             stage.trim();
             reclaim();
