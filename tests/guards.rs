@@ -4,8 +4,8 @@
 mod common;
 
 use spanlock::{
-    Acquire, AcquireError, ArcRangeGuard, ByteRange, Deadlock, Mode, RangeGuard, RangeLock, Request, SendRangeGuard,
-    WholeFileLock,
+    Acquire, AcquireBatch, AcquireError, ArcRangeGuard, Batch, BatchGuard, ByOwner, ByTask, ByThread, ByteRange,
+    Deadlock, Guard, Mode, Owner, OwnerId, RangeGuard, RangeLock, Recursion, Request, SendRangeGuard, WholeFileLock,
 };
 use std::error::Error;
 use std::fmt::{Debug, Display};
@@ -29,7 +29,7 @@ macro_rules! assert_not_send {
 }
 
 // Its owner is its thread: another thread would find itself holding what it never asked for.
-assert_not_send!(RangeGuard<'static>);
+assert_not_send!(RangeGuard<'static>, BatchGuard<&'static RangeLock, ByThread>, Guard<Arc<RangeLock>, ByThread>);
 
 const fn send<T: Send>() {}
 const fn sync<T: Sync>() {}
@@ -74,6 +74,26 @@ const _: () = {
     debug::<Request<&'static RangeLock>>();
     debug::<Mode>();
     debug::<ByteRange>();
+
+    // A token's guards, and a batch's.
+    send::<Guard<&'static RangeLock, ByOwner>>();
+    send::<Guard<Arc<RangeLock>, ByOwner>>();
+    sync::<Guard<&'static RangeLock, ByOwner>>();
+    lives_by_itself::<Guard<Arc<RangeLock>, ByOwner>>();
+    send::<BatchGuard<&'static RangeLock, ByTask>>();
+    send::<BatchGuard<Arc<RangeLock>, ByOwner>>();
+    send::<Owner>();
+    sync::<Owner>();
+    send::<Batch<Arc<RangeLock>, ByOwner>>();
+    send::<AcquireBatch<&'static RangeLock, ByTask>>();
+    send::<AcquireBatch<Arc<RangeLock>, ByOwner>>();
+    unpin::<AcquireBatch<&'static RangeLock, ByOwner>>();
+    future::<Acquire<&'static RangeLock, ByOwner>, Result<Guard<&'static RangeLock, ByOwner>, AcquireError>>();
+    future::<AcquireBatch<&'static RangeLock, ByTask>, BatchGuard<&'static RangeLock, ByTask>>();
+    debug::<Batch<Arc<RangeLock>>>();
+    debug::<BatchGuard<&'static RangeLock, ByThread>>();
+    value::<OwnerId>();
+    value::<Recursion>();
 
     value::<Mode>();
     value::<ByteRange>();
