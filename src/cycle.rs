@@ -629,8 +629,8 @@ fn turn() -> &'static Mutex<()> {
 #[cfg(not(loom))]
 mod index {
     use super::{Arc, Blocked, Ordering, OwnerId, SmallVec};
+    use crate::sync::LazyLock;
     use dashmap::DashMap;
-    use std::sync::LazyLock;
 
     type Entries = SmallVec<[Arc<Blocked>; 1]>;
 

@@ -1,4 +1,4 @@
-//! The one place that chooses `std` or `loom`.
+//! The one place that chooses `std` or `loom`. (Or, where ThreadSanitizer has to see it, another mutex.)
 //!
 //! Everything that carries an order between threads comes from here, so that the models run the very code that ships.
 //! Two conventions keep those models honest:
@@ -8,14 +8,19 @@
 //! - [`hint`] atomics stay `std`'s even under loom: they steer growth and pruning, are read and written `Relaxed`, and no
 //!   argument about exclusion, order or memory rests on them.
 
+#[cfg(not(any(loom, spanlock_tsan)))]
+pub(crate) use std::sync::{LazyLock, Mutex, MutexGuard};
 #[cfg(not(loom))]
 pub(crate) use std::{
-    sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence},
-    },
+    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence},
     thread::yield_now,
     thread_local,
+};
+// ThreadSanitizer sees the order that a mutex makes only if the mutex was built for it, as std is not.
+#[cfg(spanlock_tsan)]
+pub(crate) use {
+    once_cell::sync::Lazy as LazyLock,
+    parking_lot::{Mutex, MutexGuard},
 };
 
 #[cfg(loom)]
@@ -52,7 +57,10 @@ pub(crate) fn publish(word: &AtomicU64, value: u64) {
 
 /// Locks; a panic under the lock changes nothing for the others, because what is locked here is whole at every line.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    #[cfg(not(spanlock_tsan))]
+    return mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    #[cfg(spanlock_tsan)]
+    return mutex.lock();
 }
 
 /// Declares a `const fn`, which loom's atomics force to be an ordinary one in a model.

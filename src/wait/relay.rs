@@ -3,9 +3,10 @@
 //! `event-listener` holds a [`Relay`]'s waker in place of the task's. Called, it only puts the task's own waker on a list of the
 //! calling thread; whoever has notified an event, or left one, then calls [`deliver`], with no lock held and no pin.
 
+use crate::sync::{Mutex, lock};
 use std::cell::RefCell;
 use std::mem::ManuallyDrop;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::{mem, vec};
 
@@ -29,7 +30,7 @@ struct Target(Mutex<Option<Waker>>);
 
 impl Target {
     fn replace(&self, waker: Option<Waker>) -> Option<Waker> {
-        mem::replace(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner), waker)
+        mem::replace(&mut lock(&self.0), waker)
     }
 }
 
