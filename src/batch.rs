@@ -6,7 +6,7 @@ use crate::guard::Guard;
 use crate::kind::{ByOwner, Counted, Entered, OwnedBy};
 use crate::lock::RangeLock;
 use crate::mode::Mode;
-use crate::owner::{Asker, Owner, Recursion};
+use crate::owner::{Asker, Owner, Recursion, Visitor};
 use crate::range::ByteRange;
 use crate::request::{LockRef, check_recursion};
 use crate::space::{Ask, Space};
@@ -122,9 +122,9 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
     /// For a thread or an [`Owner`]: [`AcquireError::Deadlock`], only if the owner holds something beside the batch; and
     /// [`AcquireError::WouldRecurse`] if it [refuses](Recursion::Refuse) recursion. On an error none of the parts is held.
     pub fn wait(self) -> O::Answer<BatchGuard<L, O>> {
-        O::answer(self.make(|asks, asker, token| {
+        O::answer(self.make(|asks, visitor, token| {
             // SAFETY: `make` keeps the locks until it has made guards of this, which keep them from then on.
-            match unsafe { grant::enter_batch(asks, asker, token) } {
+            match unsafe { grant::enter_batch(asks, visitor, token) } {
                 Doorway::Granted(holds) => Ok(holds),
                 Doorway::Queued(waiter) => waiter.wait(),
             }
@@ -133,9 +133,9 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
 
     /// All parts, if no conflicting request is in the way of any of them. As for [`Request::try_now`](crate::Request::try_now).
     pub fn try_now(self) -> Option<BatchGuard<L, O>> {
-        self.make(|asks, asker, _| {
+        self.make(|asks, visitor, _| {
             // SAFETY: as in `wait`.
-            unsafe { grant::try_acquire_batch(asks, asker) }.ok_or(AcquireError::TimedOut)
+            unsafe { grant::try_acquire_batch(asks, visitor) }.ok_or(AcquireError::TimedOut)
         })
         .ok()
     }
@@ -152,7 +152,7 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
 
     fn make(
         self,
-        acquire: impl FnOnce(&[(&Space, Ask)], &Asker, Option<&Owner>) -> Result<Holds, AcquireError>,
+        acquire: impl FnOnce(&[(&Space, Ask)], Visitor, Option<&Owner>) -> Result<Holds, AcquireError>,
     ) -> Result<BatchGuard<L, O>, AcquireError> {
         let Batch { parts, owner, recursion } = self;
         if parts.iter().all(|(_, range, _)| range.is_empty()) {
@@ -160,7 +160,7 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
         }
         check_recursion_of_all(&parts, &owner, recursion)?;
         let (entered, asker) = Entered::new(&owner);
-        let holds = acquire(&asks(&parts, &asker), &asker, owner.token())?;
+        let holds = acquire(&asks(&parts, &asker), asker.visitor, owner.token())?;
         entered.keep();
         Ok(hand_out(parts, holds, owner))
     }
@@ -210,13 +210,13 @@ impl<L: LockRef, O: OwnedBy> TimedBatch<L, O> {
     /// [`AcquireError::TimedOut`] if the deadline passed first; the others as for [`Batch::wait`].
     pub fn wait(self) -> Result<BatchGuard<L, O>, AcquireError> {
         let TimedBatch { batch, deadline } = self;
-        batch.make(|asks, asker, token| {
+        batch.make(|asks, visitor, token| {
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 // SAFETY: as in `Batch::wait`.
-                return unsafe { grant::try_acquire_batch(asks, asker) }.ok_or(AcquireError::TimedOut);
+                return unsafe { grant::try_acquire_batch(asks, visitor) }.ok_or(AcquireError::TimedOut);
             }
             // SAFETY: as in `Batch::wait`.
-            match unsafe { grant::enter_batch(asks, asker, token) } {
+            match unsafe { grant::enter_batch(asks, visitor, token) } {
                 Doorway::Granted(holds) => Ok(holds),
                 Doorway::Queued(waiter) => match deadline {
                     Some(deadline) => waiter.wait_until(deadline),
@@ -296,7 +296,7 @@ impl<L: LockRef, O: OwnedBy> AcquireBatch<L, O> {
         let (entered, asker) = Entered::new(&owner);
         // SAFETY: what comes back goes into `state` or into guards, together with the locks, and is dropped before them. All kinds of `L` keep
         // the lock where it is when they, or this future, are moved.
-        let doorway = unsafe { grant::enter_batch(&asks(&parts, &asker), &asker, owner.token()) };
+        let doorway = unsafe { grant::enter_batch(&asks(&parts, &asker), asker.visitor, owner.token()) };
         entered.keep();
         match doorway {
             Doorway::Granted(holds) => Ok(Some(hand_out(parts, holds, owner))),

@@ -52,7 +52,7 @@
 use crate::error::{AcquireError, Deadlock, OwnerName, Wait};
 use crate::mode::Mode;
 use crate::observe;
-use crate::owner::{Asker, Owner, OwnerId};
+use crate::owner::{Owner, OwnerId};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Own, Seen, Space, what};
@@ -185,19 +185,14 @@ pub(crate) struct Enlisted(Arc<Blocked>);
 impl Enlisted {
     /// # Safety
     /// The sites' spaces stay in place, and their slots live, until the `Enlisted` is dropped (INV-C1).
-    pub(crate) unsafe fn new(
-        ticket: u64,
-        asker: &Asker,
-        token: Option<&Owner>,
-        sites: SmallVec<[Site; 1]>,
-    ) -> Enlisted {
+    pub(crate) unsafe fn new(ticket: u64, ask: &Ask, token: Option<&Owner>, sites: SmallVec<[Site; 1]>) -> Enlisted {
         let identity = match token {
             Some(owner) => Identity::Token(owner.clone()),
-            None => Identity::Thread { name: std::thread::current().name().map(Box::from), nested: asker.is_nested() },
+            None => Identity::Thread { name: std::thread::current().name().map(Box::from), nested: ask.is_nested() },
         };
         let blocked = Arc::new(Blocked {
             ticket,
-            owner: asker.owner,
+            owner: ask.owner(),
             identity,
             sites,
             decision: AtomicU64::new(0),

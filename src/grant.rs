@@ -33,11 +33,11 @@ use crate::error::AcquireError;
 use crate::inspect::{Place, Row};
 use crate::mode::Mode;
 use crate::observe::{self, WaitClock};
-use crate::owner::{self, Asker, Owner, OwnerId};
+use crate::owner::{self, Owner, OwnerId, Visitor};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Bells, Own, Seen, Space, Tree, what};
-use crate::tree::{Grant, Placed, Query, Whose, Word};
+use crate::tree::{Glance, Grant, Placed, Query, Whose, Word};
 use crate::wait::{self, Listener, Woken};
 use smallvec::SmallVec;
 use std::fmt;
@@ -78,8 +78,7 @@ pub(crate) struct Live(pub(crate) Placed<Bells>);
 impl Live {
     /// # Safety
     /// As for [`Tree::place`](crate::tree::Tree::place): the tree stays where it is for as long as the `Live` lives.
-    #[inline(always)]
-    pub(crate) unsafe fn publish(tree: &Tree, ask: &Ask, visitor: owner::Visitor, pin: &LazyPin) -> Live {
+    pub(crate) unsafe fn publish(tree: &Tree, ask: &Ask, visitor: Visitor, pin: &LazyPin) -> Live {
         // SAFETY: the caller's promise, word by word.
         Live(unsafe { tree.place(&ask.entry, visitor, pin) })
     }
@@ -164,14 +163,17 @@ impl Held {
 pub(crate) unsafe fn acquire(
     space: &Space,
     ask: &Ask,
-    asker: &Asker,
+    visitor: Visitor,
     token: Option<&Owner>,
 ) -> Result<Held, Box<AcquireError>> {
     // SAFETY: the caller's promise, word by word.
-    match unsafe { publish_and_look(space, ask, asker) } {
+    match unsafe { publish_and_look(space, ask, visitor) } {
         Ok(held) => Ok(held),
         // SAFETY: as above.
-        Err(live) => unsafe { Waiter::queue_one(space, live, ask, asker, token) }.wait_for_one(),
+        Err(live) => {
+            unsafe { Waiter::queue_one(space, live, ask.range(), ask.mode(), ask.owner(), ask.entry.order, token) }
+                .wait_for_one()
+        }
     }
 }
 
@@ -185,16 +187,16 @@ pub(crate) unsafe fn acquire(
 pub(crate) unsafe fn acquire_until(
     space: &Space,
     ask: &Ask,
-    asker: &Asker,
+    visitor: Visitor,
     token: Option<&Owner>,
     deadline: Instant,
 ) -> Result<Held, AcquireError> {
     if deadline <= Instant::now() {
         // SAFETY: the caller's promise, word by word.
-        return unsafe { try_acquire(space, ask, asker) }.ok_or(AcquireError::TimedOut);
+        return unsafe { try_acquire(space, ask, visitor) }.ok_or(AcquireError::TimedOut);
     }
     // SAFETY: the caller's promise, word by word.
-    match unsafe { enter(space, ask, asker, token) } {
+    match unsafe { enter(space, ask, visitor, token) } {
         Doorway::Granted(held) => Ok(held),
         Doorway::Queued(waiter) => waiter.wait_until(deadline).map(the_one),
     }
@@ -204,14 +206,14 @@ pub(crate) unsafe fn acquire_until(
 ///
 /// # Safety
 /// As for [`acquire`].
-pub(crate) unsafe fn try_acquire(space: &Space, ask: &Ask, asker: &Asker) -> Option<Held> {
+pub(crate) unsafe fn try_acquire(space: &Space, ask: &Ask, visitor: Visitor) -> Option<Held> {
     // A look first, so that one who tries in a loop publishes nothing that others would have to wait for.
     if !ask.is_clear(&space.tree, None, &LazyPin::new()) {
         observe::contended();
         return None;
     }
     // SAFETY: the caller's promise, word by word.
-    unsafe { publish_and_look(space, ask, asker) }.map_err(refuse).ok()
+    unsafe { publish_and_look(space, ask, visitor) }.map_err(refuse).ok()
 }
 
 /// The first half of the doorway: publishes the request; and grants it if nobody is in its way. If not, wakers may have to be
@@ -220,16 +222,57 @@ pub(crate) unsafe fn try_acquire(space: &Space, ask: &Ask, asker: &Asker) -> Opt
 /// # Safety
 /// As for [`acquire`].
 #[inline(always)]
-unsafe fn publish_and_look(space: &Space, ask: &Ask, asker: &Asker) -> Result<Held, Live> {
-    let pin = LazyPin::new();
+unsafe fn publish_and_look(space: &Space, ask: &Ask, visitor: Visitor) -> Result<Held, Live> {
     // SAFETY: the caller's promise, word by word.
-    let live = unsafe { Live::publish(&space.tree, ask, asker.visitor, &pin) };
-    if !ask.is_clear(&space.tree, Some(live.0.own(ask.entry.mode)), &pin) {
+    let published = match unsafe { space.tree.place_in_root(&ask.entry, ask.mode().against(), visitor) } {
+        Some((placed, Glance::Clear)) => {
+            let held = Held::decided(Live(placed), ask);
+            count_grants(1, ask);
+            return Ok(held);
+        }
+        Some((placed, _)) => Some(Live(placed)),
+        None => None,
+    };
+    // SAFETY: as above.
+    unsafe { publish_and_look_around(space, ask.range(), ask.mode(), ask.owner(), ask.entry.order, visitor, published) }
+}
+
+/// The same where the tree is more than a quiet root, or `published` in it, but not alone there. What an [`Ask`] says comes in
+/// registers: had it an address, the quiet case would have to put it into memory too.
+///
+/// # Safety
+/// As for [`acquire`].
+#[inline(never)]
+unsafe fn publish_and_look_around(
+    space: &Space,
+    range: ByteRange,
+    mode: Mode,
+    owner: OwnerId,
+    order: u64,
+    visitor: Visitor,
+    published: Option<Live>,
+) -> Result<Held, Live> {
+    let ask = Ask::at(range, mode, owner.get(), order);
+    let pin = LazyPin::new();
+    let (live, glance) = match published {
+        Some(live) => (live, Glance::Unsure),
+        None => {
+            // SAFETY: the caller's promise, word by word.
+            let (placed, glance) = unsafe { space.tree.place_along(&ask.entry, &ask.query(), visitor, &pin) };
+            (Live(placed), glance)
+        }
+    };
+    let clear = match glance {
+        Glance::Clear => true,
+        Glance::Met => false,
+        Glance::Unsure => ask.is_clear(&space.tree, Some(live.0.own(ask.entry.mode)), &pin),
+    };
+    if !clear {
         return Err(live);
     }
-    let held = Held::decided(live, ask);
+    let held = Held::decided(live, &ask);
     unpin(pin);
-    count_grants(1, asker);
+    count_grants(1, &ask);
     Ok(held)
 }
 
@@ -244,10 +287,10 @@ fn refuse<T>(parts: T) {
 
 /// For the statistics: so many requests were granted as they came.
 #[inline]
-fn count_grants(requests: usize, asker: &Asker) {
+fn count_grants(requests: usize, ask: &Ask) {
     for _ in 0..requests {
         observe::acquired();
-        if asker.is_nested() {
+        if ask.is_nested() {
             observe::nested();
         }
     }
@@ -263,12 +306,14 @@ pub(crate) enum Doorway<H> {
 ///
 /// # Safety
 /// As for [`acquire`], and for the `Waiter` too.
-pub(crate) unsafe fn enter(space: &Space, ask: &Ask, asker: &Asker, token: Option<&Owner>) -> Doorway<Held> {
+pub(crate) unsafe fn enter(space: &Space, ask: &Ask, visitor: Visitor, token: Option<&Owner>) -> Doorway<Held> {
     // SAFETY: the caller's promise, word by word.
-    match unsafe { publish_and_look(space, ask, asker) } {
+    match unsafe { publish_and_look(space, ask, visitor) } {
         Ok(held) => Doorway::Granted(held),
         // SAFETY: as above.
-        Err(live) => Doorway::Queued(unsafe { Waiter::queue_one(space, live, ask, asker, token) }),
+        Err(live) => Doorway::Queued(unsafe {
+            Waiter::queue_one(space, live, ask.range(), ask.mode(), ask.owner(), ask.entry.order, token)
+        }),
     }
 }
 
@@ -276,7 +321,7 @@ pub(crate) unsafe fn enter(space: &Space, ask: &Ask, asker: &Asker, token: Optio
 ///
 /// # Safety
 /// As for [`acquire`], for each space.
-pub(crate) unsafe fn try_acquire_batch(asks: &[(&Space, Ask)], asker: &Asker) -> Option<Holds> {
+pub(crate) unsafe fn try_acquire_batch(asks: &[(&Space, Ask)], visitor: Visitor) -> Option<Holds> {
     let pin = LazyPin::new();
     if !asks.iter().all(|(space, ask)| ask.is_clear(&space.tree, None, &pin)) {
         observe::contended();
@@ -284,18 +329,18 @@ pub(crate) unsafe fn try_acquire_batch(asks: &[(&Space, Ask)], asker: &Asker) ->
     }
     drop(pin);
     // SAFETY: the caller's promise, word by word.
-    unsafe { publish_and_look_batch(asks, asker) }.map_err(refuse).ok()
+    unsafe { publish_and_look_batch(asks, visitor) }.map_err(refuse).ok()
 }
 
 /// The doorway of a batch: all parts are published before the first of them looks.
 ///
 /// # Safety
 /// As for [`acquire`], for each space, and for the `Waiter` too.
-pub(crate) unsafe fn enter_batch(asks: &[(&Space, Ask)], asker: &Asker, token: Option<&Owner>) -> Doorway<Holds> {
+pub(crate) unsafe fn enter_batch(asks: &[(&Space, Ask)], visitor: Visitor, token: Option<&Owner>) -> Doorway<Holds> {
     // SAFETY: the caller's promise, word by word.
-    match unsafe { publish_and_look_batch(asks, asker) } {
+    match unsafe { publish_and_look_batch(asks, visitor) } {
         Ok(holds) => Doorway::Granted(holds),
-        Err(parts) => Doorway::Queued(Waiter::queue(parts, asker, token)),
+        Err(parts) => Doorway::Queued(Waiter::queue(parts, token)),
     }
 }
 
@@ -303,13 +348,13 @@ pub(crate) unsafe fn enter_batch(asks: &[(&Space, Ask)], asker: &Asker, token: O
 ///
 /// # Safety
 /// As for [`acquire`], for each space.
-unsafe fn publish_and_look_batch(asks: &[(&Space, Ask)], asker: &Asker) -> Result<Holds, Parts> {
+unsafe fn publish_and_look_batch(asks: &[(&Space, Ask)], visitor: Visitor) -> Result<Holds, Parts> {
     let pin = LazyPin::new();
     let parts: Parts = asks
         .iter()
         .map(|&(space, ask)| {
             // SAFETY: the caller's promise, word by word.
-            let live = unsafe { Live::publish(&space.tree, &ask, asker.visitor, &pin) };
+            let live = unsafe { Live::publish(&space.tree, &ask, visitor, &pin) };
             Part { space: NonNull::from(space), live, ask }
         })
         .collect();
@@ -318,7 +363,7 @@ unsafe fn publish_and_look_batch(asks: &[(&Space, Ask)], asker: &Asker) -> Resul
     }
     let holds: Holds = parts.into_iter().map(|part| Held::decided(part.live, &part.ask)).collect();
     unpin(pin);
-    count_grants(holds.len(), asker);
+    count_grants(holds.len(), &asks[0].1);
     Ok(holds)
 }
 
@@ -383,33 +428,42 @@ impl Waiter {
     /// # Safety
     /// The space is neither moved nor dropped while the waiter lives.
     #[cold]
-    unsafe fn queue_one(space: &Space, live: Live, ask: &Ask, asker: &Asker, token: Option<&Owner>) -> Waiter {
-        let part = Part { space: NonNull::from(space), live, ask: *ask };
-        Waiter::queue(SmallVec::from_buf([part]), asker, token)
+    unsafe fn queue_one(
+        space: &Space,
+        live: Live,
+        range: ByteRange,
+        mode: Mode,
+        owner: OwnerId,
+        order: u64,
+        token: Option<&Owner>,
+    ) -> Waiter {
+        let ask = Ask::at(range, mode, owner.get(), order);
+        let part = Part { space: NonNull::from(space), live, ask };
+        Waiter::queue(SmallVec::from_buf([part]), token)
     }
 
     #[cold]
-    fn queue(parts: Parts, asker: &Asker, token: Option<&Owner>) -> Waiter {
+    fn queue(parts: Parts, token: Option<&Owner>) -> Waiter {
+        let first = parts[0].ask;
         for part in &parts {
             part.live.0.start_queuing();
         }
         // One ticket for all parts, drawn when all of them are published (rule 2).
-        let ticket = owner::ticket_for(asker);
+        let ticket = owner::ticket_for(first.is_nested());
         // Whoever finds the ticket in a slot must find the batch behind it, so it is enlisted before the words say QUEUED.
-        let enlisted = (parts.len() > 1 || asker.is_nested() || token.is_some()).then(|| {
+        let enlisted = (parts.len() > 1 || first.is_nested() || token.is_some()).then(|| {
             let sites = parts.iter().map(|part| Site::new(part.space, part.ask, part.own())).collect();
             // SAFETY: the spaces are there for as long as the parts are (INV-G4), and the slots are left by dropping the parts: the
             // waiter drops `enlisted` first, and so does this function if it unwinds.
-            unsafe { Enlisted::new(ticket, asker, token, sites) }
+            unsafe { Enlisted::new(ticket, &first, token, sites) }
         });
         for part in &parts {
             part.live.0.queue(ticket);
         }
         wait::deliver();
         observe::contended();
-        parts.iter().filter(|_| asker.is_nested()).for_each(|_| observe::nested());
-        let first = &parts[0].ask;
-        let clock = observe::waiting(first.range(), first.mode(), asker.owner);
+        parts.iter().filter(|part| part.ask.is_nested()).for_each(|_| observe::nested());
+        let clock = observe::waiting(first.range(), first.mode(), first.owner());
         Waiter { listener: None, enlisted, searched: false, parts, ticket, clock }
     }
 

@@ -42,11 +42,8 @@ const STEP: u64 = 1 << 10;
 #[cfg_attr(loom, allow(dead_code))]
 const ORDER_SHIFT: u32 = 4;
 
-/// One acquire in this many looks at whether its node is contended (see `tree::place`), so that the others stay clean.
-const SAMPLE: u32 = 32;
-
-/// One acquire in this many looks for nodes that are not needed any more (see `tree::prune`).
-const TIDY: u32 = 1024;
+/// Of the acquires that look at the tree's shape, one in this many also looks for nodes that are not needed any more (see `tree::prune`).
+const TIDY: u32 = 32;
 
 /// The identity of an owner: of a thread, an [`Owner`] or a task. It differs between any two of them for as long as the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -244,51 +241,38 @@ impl fmt::Debug for Owner {
     }
 }
 
-/// What a thread brings to an acquire.
+/// The thread that makes an acquire, as an owner.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Visitor {
-    /// The thread as an owner.
-    thread: OwnerId,
-    /// The number of this acquire among the thread's own.
-    acquire: u32,
-}
+pub(crate) struct Visitor(OwnerId);
 
 impl Visitor {
-    /// A thread of a test's own making, at its first sampled acquire.
-    #[cfg(all(test, not(loom)))]
-    pub(crate) fn sampling(number: u64) -> Visitor {
-        Visitor { thread: OwnerId(number * BLOCK), acquire: SAMPLE }
-    }
-
-    /// The same, at an acquire that samples nothing.
+    /// A thread of a test's own making.
     #[cfg(test)]
-    pub(crate) fn passing(number: u64) -> Visitor {
-        Visitor { thread: OwnerId(number * BLOCK), acquire: 1 }
+    pub(crate) fn numbered(number: u64) -> Visitor {
+        Visitor(OwnerId(number * BLOCK))
     }
 
     /// A number that differs between threads that were started one after the other: where to look for a slot first.
     #[inline]
     pub(crate) fn home(self) -> usize {
-        (self.thread.0 / BLOCK) as usize
-    }
-
-    /// Whether this acquire is one of those that look at the tree's shape. Models decide about growth themselves.
-    #[inline]
-    pub(crate) fn samples(self) -> bool {
-        cfg!(not(loom)) && self.acquire % SAMPLE == 0
-    }
-
-    /// Whether it also tidies up; only one that samples does.
-    pub(crate) fn tidies(self) -> bool {
-        self.acquire % TIDY == 0
+        (self.0.0 / BLOCK) as usize
     }
 
     /// The thread's mark in the nodes that it uses: 31 bits, never zero.
     #[inline]
     pub(crate) fn mark(self) -> u32 {
         // Two threads may share one by chance: then they look like one to the tree's growth, no more.
-        (self.thread.0 / BLOCK) as u32 % (u32::MAX >> 1) + 1
+        (self.0.0 / BLOCK) as u32 % (u32::MAX >> 1) + 1
     }
+}
+
+/// Whether the calling thread, which looks at a tree's shape, also tidies up there.
+pub(crate) fn is_turn_to_tidy() -> bool {
+    LOCAL.with(|local| {
+        let looks = local.looks.get().wrapping_add(1);
+        local.looks.set(looks);
+        looks % TIDY == 0
+    })
 }
 
 /// Who makes a request, and when.
@@ -302,17 +286,11 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
-    /// A thread of a test's own making, as [`Visitor::passing`], that asks for itself and has nothing else.
+    /// A thread of a test's own making that asks for itself and has nothing else.
     #[cfg(all(test, loom))]
-    pub(crate) fn passing(number: u64) -> Asker {
-        let visitor = Visitor::passing(number);
-        Asker { visitor, owner: visitor.thread, order: 0 }
-    }
-
-    /// Whether the owner has another live request.
-    #[inline]
-    pub(crate) fn is_nested(&self) -> bool {
-        is_nested(self.order)
+    pub(crate) fn numbered(number: u64) -> Asker {
+        let visitor = Visitor::numbered(number);
+        Asker { visitor, owner: visitor.0, order: 0 }
     }
 }
 
@@ -323,13 +301,12 @@ struct Local {
     /// The next id of the thread's block, and the end of that block.
     next: Cell<u64>,
     end: Cell<u64>,
-    /// Acquires so far.
-    acquires: Cell<u32>,
-    /// The thread's requests between the start of their doorway and their end. Not as wide as `acquires`: the compiler would load both at once, and
-    /// that load would have to wait for the store of one half by the release before it (13 ns instead of 10 for the pair).
+    /// The thread's requests between the start of their doorway and their end.
     live: Cell<u64>,
     /// The last order given to a nested request of the thread.
     order: Cell<u64>,
+    /// How often it has looked at the shape of a tree.
+    looks: Cell<u32>,
 }
 
 impl Local {
@@ -338,9 +315,9 @@ impl Local {
             thread: Cell::new(0),
             next: Cell::new(0),
             end: Cell::new(0),
-            acquires: Cell::new(0),
             live: Cell::new(0),
             order: Cell::new(0),
+            looks: Cell::new(0),
         }
     }
 
@@ -375,13 +352,10 @@ impl Local {
 
     #[inline]
     fn visit(&self) -> Visitor {
-        let thread = match self.thread.get() {
+        Visitor(OwnerId(match self.thread.get() {
             0 => self.introduce(),
             id => id,
-        };
-        let acquire = self.acquires.get().wrapping_add(1);
-        self.acquires.set(acquire);
-        Visitor { thread: OwnerId(thread), acquire }
+        }))
     }
 
     #[inline(never)]
@@ -409,7 +383,7 @@ pub(crate) fn enter() -> Asker {
         let live = local.live.get();
         local.live.set(live + 1);
         let order = if live == 0 { 0 } else { local.next_order() };
-        Asker { visitor, owner: visitor.thread, order }
+        Asker { visitor, owner: visitor.0, order }
     })
 }
 
@@ -426,10 +400,10 @@ pub(crate) fn leave() {
 
 /// The calling thread as an owner.
 pub(crate) fn thread() -> OwnerId {
-    visit().thread
+    visit().0
 }
 
-/// The calling thread, at the start of something that it does for another owner.
+/// The calling thread, which does something for another owner.
 #[inline]
 pub(crate) fn visit() -> Visitor {
     LOCAL.with(Local::visit)
@@ -480,8 +454,8 @@ pub(crate) fn next_ticket() -> u64 {
 }
 
 /// The next ticket, as it stands in the slot of who draws it.
-pub(crate) fn ticket_for(asker: &Asker) -> u64 {
-    next_ticket() | u64::from(asker.is_nested())
+pub(crate) fn ticket_for(nested: bool) -> u64 {
+    next_ticket() | u64::from(nested)
 }
 
 /// How long ago `ticket` was drawn. (Zero for a while, if tickets are drawn faster than one in 64 ns.)

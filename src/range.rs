@@ -55,6 +55,13 @@ impl ByteRange {
         ByteRange { start: start as u64, last: (end - 1) as u64 }
     }
 
+    /// The bytes from `start` to `last`, which is not below it.
+    #[inline]
+    pub(crate) const fn between(start: u64, last: u64) -> ByteRange {
+        debug_assert!(start <= last);
+        ByteRange { start, last }
+    }
+
     /// Whether it contains no byte.
     #[inline]
     pub const fn is_empty(&self) -> bool {

@@ -6,7 +6,7 @@ use crate::guard::Guard;
 use crate::kind::{AwaitedOn, ByOwner, ByTask, ByThread, Counted, Entered, OwnedBy};
 use crate::lock::RangeLock;
 use crate::mode::Mode;
-use crate::owner::{Asker, Owner, Recursion};
+use crate::owner::{Owner, Recursion, Visitor};
 use crate::range::ByteRange;
 use crate::space::{Ask, Space};
 use std::fmt;
@@ -91,10 +91,10 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
     #[inline]
     pub fn wait(self) -> O::Answer<Guard<L, O>> {
         O::answer(self.make(
-            |space, ask, asker, token| {
+            |space, ask, visitor, token| {
                 // SAFETY: the guard that `make` makes of this keeps the lock where it is until the `Held` in it is dropped (see `Guard`);
                 // between here and there the request itself does.
-                unsafe { grant::acquire(space, ask, asker, token) }
+                unsafe { grant::acquire(space, ask, visitor, token) }
             },
             |refused| *refused,
         ))
@@ -105,9 +105,9 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
     /// Two that race for one free range may both get `None`. So does one that refuses recursion and would recurse.
     pub fn try_now(self) -> Option<Guard<L, O>> {
         self.make(
-            |space, ask, asker, _| {
+            |space, ask, visitor, _| {
                 // SAFETY: as in `wait`.
-                unsafe { grant::try_acquire(space, ask, asker) }.ok_or(())
+                unsafe { grant::try_acquire(space, ask, visitor) }.ok_or(())
             },
             |()| AcquireError::TimedOut,
         )
@@ -130,7 +130,7 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
     #[inline(always)]
     fn make<E>(
         self,
-        acquire: impl FnOnce(&Space, &Ask, &Asker, Option<&Owner>) -> Result<Held, E>,
+        acquire: impl FnOnce(&Space, &Ask, Visitor, Option<&Owner>) -> Result<Held, E>,
         error: impl FnOnce(E) -> AcquireError,
     ) -> Result<Guard<L, O>, AcquireError> {
         let Request { lock, range, mode, owner, recursion } = self;
@@ -157,10 +157,10 @@ fn begin<O: OwnedBy, E>(
     range: ByteRange,
     mode: Mode,
     owner: &O,
-    acquire: impl FnOnce(&Space, &Ask, &Asker, Option<&Owner>) -> Result<Held, E>,
+    acquire: impl FnOnce(&Space, &Ask, Visitor, Option<&Owner>) -> Result<Held, E>,
 ) -> Result<Held, E> {
     let (entered, asker) = Entered::new(owner);
-    let held = acquire(space, &Ask::new(range, mode, &asker), &asker, owner.token())?;
+    let held = acquire(space, &Ask::new(range, mode, &asker), asker.visitor, owner.token())?;
     entered.keep();
     Ok(held)
 }
@@ -198,13 +198,13 @@ impl<L: LockRef, O: OwnedBy> TimedRequest<L, O> {
         let Some(deadline) = deadline else {
             // SAFETY: as in `Request::wait`.
             return request.make(
-                |space, ask, asker, token| unsafe { grant::acquire(space, ask, asker, token) },
+                |space, ask, visitor, token| unsafe { grant::acquire(space, ask, visitor, token) },
                 |refused| *refused,
             );
         };
         request.make(
             // SAFETY: as in `Request::wait`.
-            |space, ask, asker, token| unsafe { grant::acquire_until(space, ask, asker, token, deadline) },
+            |space, ask, visitor, token| unsafe { grant::acquire_until(space, ask, visitor, token, deadline) },
             |refused| refused,
         )
     }
@@ -293,7 +293,7 @@ impl<L: LockRef, O: OwnedBy> Acquire<L, O> {
         let ask = Ask::new(range, mode, &asker);
         // SAFETY: what comes back goes into `state` or into a guard, together with the lock, and is dropped before it. All kinds of `L` keep
         // the lock where it is when they, or this future, are moved.
-        let doorway = unsafe { grant::enter(lock.space(), &ask, &asker, owner.token()) };
+        let doorway = unsafe { grant::enter(lock.space(), &ask, asker.visitor, owner.token()) };
         entered.keep();
         match doorway {
             Doorway::Granted(held) => Ok(Some(Guard::new(lock, held, owner))),

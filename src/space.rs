@@ -1,7 +1,7 @@
 //! What the protocol knows of one lock: its tree of requests, with the events that waiters sleep on, and its name.
 
 use crate::mode::Mode;
-use crate::owner::Asker;
+use crate::owner::{self, Asker, OwnerId};
 use crate::range::ByteRange;
 use crate::sync::const_fn;
 use crate::tree::{self, Entry, Query, Room, SLOTS, Whose};
@@ -79,8 +79,20 @@ impl Ask {
         Query { start, last, against: self.mode().against(), owner, whose: Whose::Others }
     }
 
+    #[inline]
     pub(crate) fn range(&self) -> ByteRange {
-        ByteRange::new(self.entry.start..=self.entry.last)
+        ByteRange::between(self.entry.start, self.entry.last)
+    }
+
+    #[inline]
+    pub(crate) fn owner(&self) -> OwnerId {
+        OwnerId::from_slot(self.entry.owner)
+    }
+
+    /// Whether its owner had another live request when it came.
+    #[inline]
+    pub(crate) fn is_nested(&self) -> bool {
+        owner::is_nested(self.entry.order)
     }
 
     #[inline]
@@ -98,5 +110,5 @@ impl fmt::Debug for Ask {
 /// The bytes and the mode of a request that a scan found.
 pub(crate) fn what(seen: &Seen<'_>) -> (ByteRange, Mode) {
     let (start, last) = seen.range();
-    (ByteRange::new(start..=last), Mode::from_bit(seen.mode()))
+    (ByteRange::between(start, last), Mode::from_bit(seen.mode()))
 }

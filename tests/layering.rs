@@ -56,9 +56,10 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("tree/place.rs", &["observe", "owner", "reclaim", "sync"], &[]),
     ("tree/scan.rs", &["reclaim", "sync"], &["smallvec"]),
     ("tree/prune.rs", &["observe", "reclaim", "sync"], &["smallvec"]),
+    ("tree/quick.rs", &["owner", "reclaim", "sync"], &["smallvec"]),
     // The parking itself is `std`'s, or a model's.
     ("wait.rs", &["sync"], &["event_listener", "std::sync", "std::thread"]),
-    ("wait/relay.rs", &[], &["std::sync"]),
+    ("wait/relay.rs", &["sync"], &["std::sync"]),
     ("wait/model.rs", &["sync"], &["std::sync", "loom"]),
     // Protocol.
     ("space.rs", &["mode", "owner", "range", "sync", "tree", "wait"], &["std::sync"]),

@@ -31,10 +31,10 @@ impl Stage {
     }
 
     fn enter(&self, bytes: RangeInclusive<u64>, mode: Mode, who: u64) -> Doorway<Held> {
-        let asker = Asker::passing(who);
+        let asker = Asker::numbered(who);
         let ask = Ask::new(ByteRange::new(bytes), mode, &asker);
         // SAFETY: see above.
-        unsafe { grant::enter(&self.space, &ask, &asker, None) }
+        unsafe { grant::enter(&self.space, &ask, asker.visitor, None) }
     }
 
     fn hold(&self, bytes: RangeInclusive<u64>, who: u64) -> Held {

@@ -230,7 +230,7 @@ fn a_deadline_races_with_a_release() {
         let it = spawn(&stage, |stage| {
             let ask = exclusive(0..=0, 3);
             // SAFETY: the stage stays until all threads have ended.
-            let held = unsafe { grant::acquire_until(&stage.space, &ask.ask(), &ask.asker(), None, soon()) };
+            let held = unsafe { grant::acquire_until(&stage.space, &ask.ask(), ask.asker().visitor, None, soon()) };
             if let Ok(held) = held {
                 stage.release(held, Exclusive);
             }

@@ -62,7 +62,7 @@ impl Ask {
 
     /// The request begins.
     pub(super) fn asker(&self) -> Asker {
-        let thread = Asker::passing(self.who);
+        let thread = Asker::numbered(self.who);
         match &self.token {
             Some(token) => token.enter_from(thread.visitor),
             None => Asker { order: u64::from(self.nested), ..thread },
@@ -99,7 +99,7 @@ impl Stage {
     pub(super) fn enter(&self, ask: &Ask) -> Doorway<Held> {
         let asker = ask.asker();
         // SAFETY: see above.
-        unsafe { grant::enter(&self.space, &ask.ask_of(&asker), &asker, ask.token.as_ref()) }
+        unsafe { grant::enter(&self.space, &ask.ask_of(&asker), asker.visitor, ask.token.as_ref()) }
     }
 
     /// For one whom nobody is in the way of.
@@ -122,7 +122,8 @@ impl Stage {
     pub(super) fn ask(&self, ask: &Ask) -> Result<Held, AcquireError> {
         let asker = ask.asker();
         // SAFETY: see above.
-        unsafe { grant::acquire(&self.space, &ask.ask_of(&asker), &asker, ask.token.as_ref()) }.map_err(|error| *error)
+        unsafe { grant::acquire(&self.space, &ask.ask_of(&asker), asker.visitor, ask.token.as_ref()) }
+            .map_err(|error| *error)
     }
 
     pub(super) fn acquire(&self, ask: &Ask) -> Held {
@@ -132,7 +133,7 @@ impl Stage {
     pub(super) fn try_acquire(&self, ask: &Ask) -> Option<Held> {
         let asker = ask.asker();
         // SAFETY: see above.
-        unsafe { grant::try_acquire(&self.space, &ask.ask_of(&asker), &asker) }
+        unsafe { grant::try_acquire(&self.space, &ask.ask_of(&asker), asker.visitor) }
     }
 
     /// Whether a look from outside finds nobody in the way.
@@ -176,7 +177,7 @@ pub(super) fn enter_batch(parts: &[(&Stage, Ask)]) -> Doorway<Holds> {
     let asker = first.asker();
     let asks: Vec<_> = parts.iter().map(|(stage, ask)| (&stage.space, ask.ask_of(&asker))).collect();
     // SAFETY: see above.
-    unsafe { grant::enter_batch(&asks, &asker, first.token.as_ref()) }
+    unsafe { grant::enter_batch(&asks, asker.visitor, first.token.as_ref()) }
 }
 
 /// For a batch that must wait.

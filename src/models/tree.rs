@@ -1,13 +1,13 @@
 //! The tree: who publishes and scans is seen or sees, whatever the tree does meanwhile.
 //!
-//! A request here is an *attempt*: place, scan, and if nobody is in the way, touch the byte; free. No queue, so that the tree's own steps
+//! A request here is an *attempt*: place, look, and if nobody is in the way, touch the byte; free. No queue, so that the tree's own steps
 //! are all that is searched.
 
 use super::{Byte, check};
 use crate::mode::Mode::{self, Add, Exclusive};
 use crate::owner::Visitor;
 use crate::reclaim::LazyPin;
-use crate::tree::{Entry, Placed, Query, Room, Tree, Whose};
+use crate::tree::{Entry, Glance, Placed, Query, Room, Tree, Whose};
 use loom::thread::{self, JoinHandle};
 use std::ops::ControlFlow::{Break, Continue};
 use std::sync::Arc;
@@ -105,7 +105,7 @@ impl Stage {
 
     fn place(&self, ask: Ask) -> Placed<Nobody> {
         // SAFETY: each model keeps its stage until all its threads have ended.
-        unsafe { self.tree.place(&ask.entry(), Visitor::passing(ask.who), &LazyPin::new()) }
+        unsafe { self.tree.place(&ask.entry(), Visitor::numbered(ask.who), &LazyPin::new()) }
     }
 
     fn is_clear(&self, ask: Ask, own: Option<&Placed<Nobody>>) -> bool {
@@ -113,15 +113,30 @@ impl Stage {
         self.tree.scan(&ask.query(), own, &LazyPin::new(), |_| Break(())).is_continue()
     }
 
-    /// Places a request and scans, as its owner would; whether it saw somebody. The request stays.
+    /// Places a request and looks, as `grant` does; and whether nobody is in the way.
+    fn enter(&self, ask: Ask) -> (Placed<Nobody>, bool) {
+        let (entry, visitor, pin) = (ask.entry(), Visitor::numbered(ask.who), LazyPin::new());
+        // SAFETY: as in `place`.
+        let quick = unsafe { self.tree.place_in_root(&entry, ask.mode.against(), visitor) };
+        // SAFETY: as in `place`.
+        let (placed, glance) =
+            quick.unwrap_or_else(|| unsafe { self.tree.place_along(&entry, &ask.query(), visitor, &pin) });
+        let clear = match glance {
+            Glance::Clear => true,
+            Glance::Met => false,
+            Glance::Unsure => self.is_clear(ask, Some(&placed)),
+        };
+        (placed, clear)
+    }
+
+    /// The same; whether it saw somebody. The request stays.
     fn place_and_look(&self, ask: Ask) -> bool {
-        let placed = self.place(ask);
-        !self.is_clear(ask, Some(&placed))
+        !self.enter(ask).1
     }
 
     fn attempt(&self, ask: Ask) {
-        let placed = self.place(ask);
-        if self.is_clear(ask, Some(&placed)) {
+        let (placed, clear) = self.enter(ask);
+        if clear {
             self.byte.touch(ask.mode);
         }
         free(placed);

@@ -36,12 +36,14 @@
 mod node;
 mod place;
 mod prune;
+mod quick;
 mod scan;
 mod slot;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
 pub(crate) use node::SLOTS;
+pub(crate) use quick::Glance;
 pub(crate) use scan::{Query, Seen, Whose};
 pub(crate) use slot::{Entry, Grant, Own, Placed, Rescan, Word};
 

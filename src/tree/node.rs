@@ -263,13 +263,33 @@ impl<R> Node<R> {
     /// ORDERING (S2): Acquire: a slot that is seen free is passed over without another look.
     #[inline(always)]
     pub(super) fn is_clear(&self, start: u64, last: u64, against: u64, own: Option<u64>) -> bool {
+        let any = self.words_against(against, own);
+        any == 0 || !self.parts(start, last).are_in(any)
+    }
+
+    /// The same for the whole span.
+    #[inline(always)]
+    pub(super) fn is_quiet(&self, against: u64, own: Option<u64>) -> bool {
+        self.words_against(against, own) == 0
+    }
+
+    /// The words of all slots, OR-ed, if a slot may be live in one of the modes `against`; all ones if one that is not the scanner's own, of
+    /// mode `own`, is; 0 if none is.
+    #[inline(always)]
+    fn words_against(&self, against: u64, own: Option<u64>) -> u64 {
         let words = self.states.iter().map(|state| state.load(Ordering::Acquire));
         match own {
-            Some(mode) if against & mode != 0 => words.fold(Sum::ZERO, Sum::plus).is_only(mode),
+            Some(mode) if against & mode != 0 => {
+                if words.fold(Sum::ZERO, Sum::plus).is_only(mode) {
+                    0
+                } else {
+                    u64::MAX
+                }
+            }
             // Its own mode does not concern it.
             _ => {
                 let any = words.fold(0, |any, word| any | word);
-                any & against == 0 || !self.parts(start, last).are_in(any)
+                if any & against == 0 { 0 } else { any }
             }
         }
     }
@@ -285,11 +305,28 @@ impl<R> Node<R> {
     }
 
     /// Takes a free slot for `entry` and publishes it there, trying `home` first.
-    #[inline(always)]
+    #[inline]
     pub(super) fn occupy(&self, entry: &Entry, home: usize) -> Option<usize> {
         let parts = self.parts_within(entry.start, entry.last);
         let home = APART[home % SLOTS];
-        (0..SLOTS).map(|step| (home + step) % SLOTS).find(|&index| self.slot(index).occupy(entry, parts))
+        (0..SLOTS).map(|step| (home + step) % SLOTS).find(|&index| {
+            let slot = self.slot(index);
+            slot.found_free().is_some_and(|found| slot.occupy(found, entry, parts))
+        })
+    }
+
+    /// The same for the root, in the most frequent case: the slot at `home` is free, nothing leads on from there, and no look at the
+    /// shape is due.
+    #[inline(always)]
+    pub(super) fn occupy_root(&self, entry: &Entry, home: usize) -> Option<usize> {
+        const SHIFT: u32 = 64 - CELL_BITS;
+        debug_assert!(self.cell_shift() == SHIFT);
+        let index = APART[home % SLOTS];
+        let slot = self.slot(index);
+        let found = slot.found_free().filter(|found| !found.next_claim().is_due())?;
+        let is_a_leaf_here = self.child((entry.start >> SHIFT) as usize).is_null();
+        let parts = Parts::new(entry.start >> (SHIFT - 1), entry.last >> (SHIFT - 1));
+        (is_a_leaf_here && slot.occupy(found, entry, parts)).then_some(index)
     }
 
     /// Sets `frozen`; `false` if somebody else has.
@@ -347,7 +384,7 @@ impl<R: Room> Node<R> {
     ///
     /// ORDERING (T2): the publication ends with a full fence, and so does freezing. Either that fence comes first, and the pruner
     /// finds the slot in use; or the pruner's does, and this load finds the node frozen.
-    #[inline(always)]
+    #[inline]
     pub(super) fn occupy_unless_frozen(&self, entry: &Entry, home: usize, _pin: &Pin) -> Occupied {
         let Some(index) = self.occupy(entry, home) else { return Occupied::Full };
         if self.header.frozen.load(Ordering::Acquire) {

@@ -4,8 +4,8 @@
 //! A node gets a child for a cell, so that the *next* request there goes deeper, in two cases.
 //!
 //! - *Full.* No slot is free. The child's span is the smallest that holds the range and the other live ranges in its cell.
-//! - *Contended.* Two threads use the node and could use two. This is looked at in one of 32 acquires. Failed CASes are no measure
-//!   (two threads that start at different slots rarely fail one, and still fight over the lines), and a neighbour who only
+//! - *Contended.* Two threads use the node and could use two. This is looked at after one of 32 claims of a slot. Failed CASes are no
+//!   measure (two threads that start at different slots rarely fail one, and still fight over the lines), and a neighbour who only
 //!   holds does not contend. So each sampled acquire leaves its thread's mark in its node; if threads take turns in leaving marks there,
 //!   it is contended. And since whoever stays in a node writes a line that every scan through it reads, who finds a foreign
 //!   mark on the way down *tells* the node; its occupant goes down at its own next sampled acquire.
@@ -18,7 +18,7 @@ use super::node::{CELL_BITS, Link, Node, Occupied, Target};
 use super::slot::{Entry, Placed};
 use super::{Room, Tree};
 use crate::observe;
-use crate::owner::Visitor;
+use crate::owner::{self, Visitor};
 use crate::reclaim::{LazyPin, Pin};
 
 /// Leaves that the pruner's hand visits for each node that is made. A dead leaf goes at its fourth visit (`node::CHANCES`): with four
@@ -46,18 +46,16 @@ impl<R: Room, T> Tree<R, T> {
     ///
     /// # Safety
     /// The tree is neither moved nor dropped while the `Placed` is used.
-    #[inline(always)]
     pub(crate) unsafe fn place(&self, entry: &Entry, visitor: Visitor, pin: &LazyPin) -> Placed<R> {
-        if visitor.samples() {
+        let in_root = if self.root.is_alone() { self.root.occupy(entry, visitor.home()) } else { None };
+        let placed = match in_root {
+            Some(index) => Placed::new(&self.root, index),
+            None => self.place_below(entry, visitor, pin),
+        };
+        if placed.is_due() {
             self.sample(entry, visitor, pin);
         }
-        // `is_alone` rather than the one child: the scan that follows asks the same.
-        if self.root.is_alone() {
-            if let Some(index) = self.root.occupy(entry, visitor.home()) {
-                return Placed::new(&self.root, index);
-            }
-        }
-        self.place_below(entry, visitor, pin)
+        placed
     }
 
     /// The common case below the root: the deepest node has room.
@@ -220,12 +218,12 @@ impl<R: Room, T> Tree<R, T> {
 
     /// One acquire in 32 looks for contention: see the header. In a tree that is only its root it needs no pin.
     #[cold]
-    fn sample(&self, entry: &Entry, visitor: Visitor, pin: &LazyPin) {
+    pub(super) fn sample(&self, entry: &Entry, visitor: Visitor, pin: &LazyPin) {
         let mine = visitor.mark();
         let (node, cell) = if self.root.is_alone() {
             (&self.root, self.root.cell_around(entry.start, entry.last))
         } else {
-            if visitor.tidies() {
+            if owner::is_turn_to_tidy() {
                 self.sweep(1, pin.get());
             }
             let spot = self.descend(entry, usize::MAX, pin.get(), |passed| passed.pass(mine));

@@ -179,7 +179,7 @@ fn look_along_chain<'t, R: Room>(
 
 /// Visits what there is in the slots of one node.
 #[inline(always)]
-fn look<'t, R: Room>(
+pub(super) fn look<'t, R: Room>(
     node: &'t Node<R>,
     query: &Query,
     own: Option<Own<R>>,

@@ -69,6 +69,8 @@ const PARTS_SHIFT: u32 = 12;
 const ALL_PARTS: u64 = ((1 << PARTS) - 1) << PARTS_SHIFT;
 const ONE_VERSION: u64 = 1 << (PARTS_SHIFT + PARTS);
 const VERSION: u64 = !(ONE_VERSION - 1);
+/// One claim of a slot in this many is followed by a look at the tree's shape (see `place`), so that the others stay clean.
+const SAMPLE: u64 = 32;
 
 const _: () =
     assert!(SLOTS as u64 * 0b100 <= MODES_SUM, "a node full of the highest mode bit does not overflow the sum");
@@ -107,6 +109,18 @@ impl Word {
 
     pub(super) fn is_free(self) -> bool {
         self.0 & (MODES | CLAIMED) == 0
+    }
+
+    /// Whether a look at the tree's shape is due when this claim, of a slot that is taken, is the latest. Models decide about growth themselves.
+    #[inline]
+    pub(super) fn is_due(self) -> bool {
+        cfg!(not(loom)) && self.0 & (ONE_VERSION * (SAMPLE - 1)) == 0
+    }
+
+    /// The word of the next claim, but for what it is claimed for.
+    #[inline]
+    pub(super) fn next_claim(self) -> Word {
+        Word((self.0 & VERSION).wrapping_add(ONE_VERSION))
     }
 
     /// Whether any of `bits` is set.
@@ -249,18 +263,19 @@ impl Slot<'_> {
         Word(self.state.load(Ordering::Relaxed)).is_live()
     }
 
-    /// Claims the slot if it is free, writes the record and publishes: PENDING, behind a full fence.
+    /// The word, if the slot seems free. Relaxed: the CAS of `occupy` decides.
     #[inline(always)]
-    pub(super) fn occupy(self, entry: &Entry, parts: Parts) -> bool {
-        // Relaxed: the CAS decides.
-        let word = Word(self.state.load(Ordering::Relaxed));
-        if !word.is_free() {
-            return false;
-        }
-        let version = (word.0 & VERSION).wrapping_add(ONE_VERSION);
+    pub(super) fn found_free(self) -> Option<Word> {
+        Some(Word(self.state.load(Ordering::Relaxed))).filter(|word| word.is_free())
+    }
+
+    /// Claims the slot if it is as it was found, writes the record and publishes: PENDING, behind a full fence.
+    #[inline(always)]
+    pub(super) fn occupy(self, found: Word, entry: &Entry, parts: Parts) -> bool {
+        let claim = found.next_claim().0;
         // ORDERING (S2): Acquire, from the release of whoever was here before. It hands on what was done under that range to
         // whoever finds *this* request, and keeps the record's stores behind the claim.
-        if self.state.compare_exchange(word.0, version | CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        if self.state.compare_exchange(found.0, claim | CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return false;
         }
         // ORDERING (S3): a scan that reads any of the stores below reads, behind its own fence, a word no older than CLAIMED:
@@ -271,7 +286,7 @@ impl Slot<'_> {
         self.record.owner.store(entry.owner, Ordering::Relaxed);
         self.record.order.store(entry.order, Ordering::Relaxed);
         // ORDERING (S1, S6): no plain store can be lost here: nobody else changes a CLAIMED word (INV-S1).
-        publish(self.state, version | parts.0 | entry.mode);
+        publish(self.state, claim | parts.0 | entry.mode);
         true
     }
 
@@ -474,6 +489,13 @@ impl<R: Room> Placed<R> {
     /// A request for no byte in the mode of this bit.
     pub(crate) fn nowhere(mode: u64) -> Placed<R> {
         Placed(NonNull::dangling().with_addr(NonZero::new(mode as usize).expect("a mode's bit is set")))
+    }
+
+    /// Whether its slot has been claimed so often that a look at the tree's shape is due.
+    #[inline]
+    pub(super) fn is_due(&self) -> bool {
+        // Relaxed: the version is this request's own.
+        Word(self.slot().state.load(Ordering::Relaxed)).is_due()
     }
 
     #[inline]

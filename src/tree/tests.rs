@@ -13,10 +13,24 @@ type Bare = Tree<()>;
 /// The lowest mode bit: any would do, the tree does not interpret them.
 const MODE: u64 = 1;
 
-fn put(tree: &Bare, start: u64, last: u64, owner: u64, visitor: Visitor) -> Placed<()> {
+/// Whether a thread looks at the tree's shape before it puts something there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Thread {
+    Looking(u64),
+    Passing(u64),
+}
+use Thread::{Looking, Passing};
+
+fn put(tree: &Bare, start: u64, last: u64, owner: u64, thread: Thread) -> Placed<()> {
     let entry = Entry { start, last, mode: MODE, owner, order: 0 };
+    let pin = LazyPin::new();
+    let (Looking(number) | Passing(number)) = thread;
+    let visitor = Visitor::numbered(number);
+    if let Looking(_) = thread {
+        tree.sample(&entry, visitor, &pin);
+    }
     // SAFETY: each test keeps its tree in place until its last request is freed.
-    unsafe { tree.place(&entry, visitor, &LazyPin::new()) }
+    unsafe { tree.place(&entry, visitor, &pin) }
 }
 
 fn free(placed: &Placed<()>) {
@@ -67,9 +81,8 @@ fn scans_find_what_a_plain_list_finds() {
             } else {
                 let (start, last) = some_range(&mut rng, space);
                 // Threads that take turns, so that contention grows the tree as well.
-                let visitor =
-                    if rng.bool() { Visitor::sampling(rng.u64(1..5)) } else { Visitor::passing(rng.u64(1..5)) };
-                list.push((start, last, owner, put(&tree, start, last, owner, visitor)));
+                let thread = if rng.bool() { Looking(rng.u64(1..5)) } else { Passing(rng.u64(1..5)) };
+                list.push((start, last, owner, put(&tree, start, last, owner, thread)));
             }
             if rng.u32(0..30) == 0 {
                 tree.trim(&LazyPin::new());
@@ -90,7 +103,7 @@ fn scans_find_what_a_plain_list_finds() {
 fn a_thread_alone_stays_in_the_root() {
     let tree = Bare::new(());
     for _ in 0..1000 {
-        free(&put(&tree, 0, 4095, 1, Visitor::sampling(1)));
+        free(&put(&tree, 0, 4095, 1, Looking(1)));
     }
     assert_eq!(nodes(&tree), 0);
 }
@@ -100,7 +113,7 @@ fn threads_that_come_one_after_the_other_stay_in_the_root() {
     let tree = Bare::new(());
     for thread in 1..50 {
         for _ in 0..3 {
-            free(&put(&tree, thread << 20, (thread << 20) + 4095, thread, Visitor::sampling(thread)));
+            free(&put(&tree, thread << 20, (thread << 20) + 4095, thread, Looking(thread)));
         }
     }
     assert_eq!(nodes(&tree), 0);
@@ -109,15 +122,15 @@ fn threads_that_come_one_after_the_other_stay_in_the_root() {
 #[test]
 fn threads_that_take_turns_part_and_meet_nowhere() {
     let tree = Bare::new(());
-    let at = |thread: u64, visitor| put(&tree, thread << 20, (thread << 20) + 4095, thread, visitor);
+    let at = |thread: u64, how: fn(u64) -> Thread| put(&tree, thread << 20, (thread << 20) + 4095, thread, how(thread));
     // Round after round, each thread once, one acquire in 32 of each looking at the shape.
     for round in 0..32 * 20 {
         for thread in 1..=16 {
             let samples = (round + thread) % 32 == 0;
-            free(&at(thread, if samples { Visitor::sampling(thread) } else { Visitor::passing(thread) }));
+            free(&at(thread, if samples { Looking } else { Passing }));
         }
     }
-    let placed: Vec<_> = (1..=16).map(|thread| at(thread, Visitor::passing(thread))).collect();
+    let placed: Vec<_> = (1..=16).map(|thread| at(thread, Passing)).collect();
     for (index, one) in placed.iter().enumerate() {
         for other in &placed[index + 1..] {
             assert!(!one.shares_node_with(other), "two threads on one node after 20 looks each");
@@ -130,7 +143,7 @@ fn threads_that_take_turns_part_and_meet_nowhere() {
 fn who_stays_above_is_told_to_go_down() {
     let tree = Bare::new(());
     let at = |thread: u64, start: u64| {
-        let placed = put(&tree, start, start, thread, Visitor::sampling(thread));
+        let placed = put(&tree, start, start, thread, Looking(thread));
         free(&placed);
         placed
     };
@@ -146,7 +159,7 @@ fn who_stays_above_is_told_to_go_down() {
     }
     let (one, two) = (at(1, 0), at(2, 1 << 40));
     assert!(!one.shares_node_with(&two));
-    let root = put(&tree, 0, u64::MAX, 3, Visitor::passing(3));
+    let root = put(&tree, 0, u64::MAX, 3, Passing(3));
     assert!(!one.shares_node_with(&root) && !two.shares_node_with(&root));
     free(&root);
 }
@@ -155,8 +168,8 @@ fn who_stays_above_is_told_to_go_down() {
 fn a_used_leaf_gets_its_chances_again_and_an_unused_one_goes() {
     let tree = Bare::new(());
     // Fill the root, so that one more goes to a child; then make room above.
-    let held: Vec<_> = (0..SLOTS as u64).map(|n| put(&tree, n << 8, n << 8, 1, Visitor::passing(1))).collect();
-    let visit = || free(&put(&tree, 77, 77, 1, Visitor::passing(1)));
+    let held: Vec<_> = (0..SLOTS as u64).map(|n| put(&tree, n << 8, n << 8, 1, Passing(1))).collect();
+    let visit = || free(&put(&tree, 77, 77, 1, Passing(1)));
     visit();
     assert_eq!(nodes(&tree), 1);
     let pin = LazyPin::new();
@@ -178,8 +191,7 @@ fn a_used_leaf_gets_its_chances_again_and_an_unused_one_goes() {
 #[test]
 fn chains_give_back_from_the_middle() {
     let tree = Bare::new(());
-    let all: Vec<_> =
-        (1..=10 * SLOTS as u64).map(|owner| put(&tree, 0, u64::MAX, owner, Visitor::passing(1))).collect();
+    let all: Vec<_> = (1..=10 * SLOTS as u64).map(|owner| put(&tree, 0, u64::MAX, owner, Passing(1))).collect();
     assert_eq!(nodes(&tree), 9);
     let (keep, rest): (Vec<_>, Vec<_>) = all.iter().enumerate().partition(|(index, _)| index % (3 * SLOTS) == 0);
     rest.iter().for_each(|(_, placed)| free(placed));
@@ -201,11 +213,10 @@ fn steps_on_the_way_down_go_when_nobody_is_on_them() {
             let mut upper = Vec::new();
             for level in (4..58).step_by(4).rev() {
                 upper.extend(
-                    (0..=SLOTS as u64)
-                        .map(|_| put(&tree, at + (1 << level), at + (1 << level), 1, Visitor::passing(1))),
+                    (0..=SLOTS as u64).map(|_| put(&tree, at + (1 << level), at + (1 << level), 1, Passing(1))),
                 );
             }
-            let deepest = put(&tree, at, at, 2, Visitor::passing(1));
+            let deepest = put(&tree, at, at, 2, Passing(1));
             upper.iter().for_each(free);
             deepest
         })
@@ -223,7 +234,7 @@ fn memory_follows_a_moving_window() {
     let tree = Bare::new(());
     let mut window = std::collections::VecDeque::new();
     for n in 0..100_000_u64 {
-        window.push_back(put(&tree, n * 8192, n * 8192 + 4095, 1, Visitor::passing(1)));
+        window.push_back(put(&tree, n * 8192, n * 8192 + 4095, 1, Passing(1)));
         if window.len() > 1000 {
             free(&window.pop_front().unwrap());
         }

@@ -1,0 +1,124 @@
+//! Placing and looking in one go: what most acquires are made of.
+//!
+//! Both ways do what [`Tree::place`] and [`Tree::scan`] do, in the same order: publish, full fence, look. They save what these two do
+//! twice, and leave it to a scan where it is not so simple.
+//!
+//! - In a quiet root: one look at its slots' words and at its links.
+//! - Along a path: the way down to the deepest node that covers the range is remembered, link by link. If behind the fence each of these
+//!   links still leads where it led, and there is nothing else to look at, a scan would visit just these nodes. (A node that was reached under a
+//!   pin is not freed before the pin ends, so an equal link leads to the same node.)
+
+use super::node::{Link, Node, Occupied, Target};
+use super::scan::{self, Query};
+use super::slot::{Entry, Own, Placed};
+use super::{Room, Tree};
+use crate::owner::Visitor;
+use crate::reclaim::LazyPin;
+use smallvec::SmallVec;
+use std::ops::ControlFlow::Break;
+
+/// Links of a path that are remembered. Deeper requests are left to the scan.
+const LONGEST: usize = 8;
+
+/// What one look has told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Glance {
+    /// Nobody is in the way.
+    Clear,
+    /// Somebody is.
+    Met,
+    /// A scan will tell.
+    Unsure,
+}
+
+/// A node on the way to a deeper one, and the link that led on.
+struct Step<'t, R> {
+    node: &'t Node<R>,
+    link: &'t Link<R>,
+    target: Target<R>,
+}
+
+impl<R: Room, T> Tree<R, T> {
+    /// Publishes a request in the root, and looks whether another in one of the modes `against` could be in its way; `None` if the root is not the
+    /// place, or a look at the tree's shape is due.
+    ///
+    /// # Safety
+    /// As for [`Tree::place`].
+    #[inline(always)]
+    pub(crate) unsafe fn place_in_root(
+        &self,
+        entry: &Entry,
+        against: u64,
+        visitor: Visitor,
+    ) -> Option<(Placed<R>, Glance)> {
+        let index = self.root.occupy_root(entry, visitor.home())?;
+        let clear = self.root.is_quiet(against, Some(entry.mode)) && self.root.is_alone();
+        let glance = if clear { Glance::Clear } else { Glance::Unsure };
+        Some((Placed::new(&self.root, index), glance))
+    }
+
+    /// Publishes a request as [`Tree::place`] does, and looks along the way there for others that `query` is about.
+    ///
+    /// # Safety
+    /// As for [`Tree::place`].
+    #[inline]
+    pub(crate) unsafe fn place_along(
+        &self,
+        entry: &Entry,
+        query: &Query,
+        visitor: Visitor,
+        lazy: &LazyPin,
+    ) -> (Placed<R>, Glance) {
+        if self.root.is_alone() {
+            // SAFETY: the caller's promise.
+            return (unsafe { self.place(entry, visitor, lazy) }, Glance::Unsure);
+        }
+        let pin = lazy.get();
+        let mut path: SmallVec<[Step<'_, R>; LONGEST]> = SmallVec::new();
+        let mut node = &self.root;
+        while let Some(cell) = node.cell_around(entry.start, entry.last) {
+            let link = node.child(cell);
+            let target = link.load();
+            let Some(child) = target.node(pin).filter(|child| child.covers(entry.start, entry.last)) else { break };
+            if path.len() == LONGEST {
+                // SAFETY: the caller's promise.
+                return (unsafe { self.place(entry, visitor, lazy) }, Glance::Unsure);
+            }
+            path.push(Step { node, link, target });
+            node = child;
+        }
+        let Occupied::Slot(index) = node.occupy_unless_frozen(entry, visitor.home(), pin) else {
+            // A withdrawal from a frozen node notifies.
+            lazy.owe_wakes();
+            // SAFETY: the caller's promise.
+            return (unsafe { self.place(entry, visitor, lazy) }, Glance::Unsure);
+        };
+        let placed = Placed::new(node, index);
+        let glance = glance_along(&path, node, query, placed.own(entry.mode));
+        if placed.is_due() {
+            self.sample(entry, visitor, lazy);
+        }
+        (placed, glance)
+    }
+}
+
+/// Looks at the nodes of a path, and at `end`, to which it leads, with the request `own` in it.
+#[inline]
+fn glance_along<R: Room>(path: &[Step<'_, R>], end: &Node<R>, query: &Query, own: Own<R>) -> Glance {
+    let is_met = |node, own| scan::look(node, query, own, &mut |_| Break(())).is_break();
+    for step in path {
+        if is_met(step.node, None) {
+            return Glance::Met;
+        }
+        if step.link.load() != step.target || !step.node.overflow().is_null() {
+            return Glance::Unsure;
+        }
+    }
+    if is_met(end, Some(own)) {
+        Glance::Met
+    } else if end.is_alone() {
+        Glance::Clear
+    } else {
+        Glance::Unsure
+    }
+}
