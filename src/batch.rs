@@ -278,7 +278,9 @@ impl<L: LockRef, O: OwnedBy> Future for AcquireBatch<L, O> {
         let State::Queued { waiter, parts, owner } = std::mem::replace(&mut this.state, State::Done) else {
             unreachable!("it was queued a moment ago");
         };
-        Poll::Ready(O::answer(result.map(|()| hand_out(parts, waiter.into_holds(), owner.into_owner()))))
+        // By itself, as in `Acquire`: with an error the waiter leaves its trees here, before `parts` go.
+        let holds = result.map(|()| waiter.into_holds());
+        Poll::Ready(O::answer(holds.map(|holds| hand_out(parts, holds, owner.into_owner()))))
     }
 }
 

@@ -270,9 +270,9 @@ impl<L: LockRef, O: OwnedBy> Future for Acquire<L, O> {
         let State::Queued { waiter, lock, owner } = std::mem::replace(&mut this.state, State::Done) else {
             unreachable!("it was queued a moment ago");
         };
-        Poll::Ready(O::answer(
-            result.map(|()| Guard::new(lock, grant::the_one(waiter.into_holds()), owner.into_owner())),
-        ))
+        // By itself: with an error the waiter leaves its tree here, before `lock` goes. (A closure drops what it has in the order of its use.)
+        let holds = result.map(|()| waiter.into_holds());
+        Poll::Ready(O::answer(holds.map(|holds| Guard::new(lock, grant::the_one(holds), owner.into_owner()))))
     }
 }
 
