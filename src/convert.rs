@@ -109,7 +109,11 @@ unsafe fn succeed(space: &Space, old: &Ask, new: &Ask) -> Option<Held> {
         match survey(space, old, new, |seen| _ = cycle::ask_to_rescan(seen)) {
             // Only now does a token say aloud that it holds this: a search for deadlocks must not take a mere attempt for a hold.
             Way::Clear => break Some(Held::decided(live, new)),
-            Way::Barred => break None,
+            // It leaves before wakers are called: they must not meet it undecided.
+            Way::Barred => {
+                drop(live);
+                break None;
+            }
             Way::Undecided => yield_now(),
         }
     };

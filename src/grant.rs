@@ -41,10 +41,14 @@ use crate::tree::{Glance, Grant, Placed, Query, Whose, Word};
 use crate::wait::{self, Listener, Woken};
 use smallvec::SmallVec;
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ops::ControlFlow::{Break, Continue};
 use std::ptr::NonNull;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
+
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 impl Ask {
     /// Whether no live request of another owner is in the way.
@@ -85,11 +89,22 @@ impl Live {
 
     #[cold]
     fn free_and_wake(&self) {
-        let pin = LazyPin::new();
-        // Pinned *before* the slot is freed: from then on the node may be pruned, and the wake-up needs it.
-        self.0.free(pin.get());
-        drop(pin);
+        self.free_watched();
         wait::deliver();
+    }
+
+    fn free_watched(&self) {
+        // Pinned *before* the slot is freed: from then on the node may be pruned, and the wake-up needs it.
+        self.0.free(LazyPin::new().get());
+    }
+
+    /// As dropping it, but who waited for it is woken at the next [`wait::deliver`] only.
+    fn leave(self) {
+        // Its slot is freed here.
+        let live = ManuallyDrop::new(self);
+        if !live.0.free_unwatched() {
+            live.free_watched();
+        }
     }
 }
 
@@ -213,7 +228,7 @@ pub(crate) unsafe fn try_acquire(space: &Space, ask: &Ask, visitor: Visitor) -> 
         return None;
     }
     // SAFETY: the caller's promise, word by word.
-    unsafe { publish_and_look(space, ask, visitor) }.map_err(refuse).ok()
+    unsafe { publish_and_look(space, ask, visitor) }.map_err(|live| refuse([live])).ok()
 }
 
 /// The first half of the doorway: publishes the request; and grants it if nobody is in its way. If not, wakers may have to be
@@ -276,12 +291,13 @@ unsafe fn publish_and_look_around(
     Ok(held)
 }
 
-/// What has found somebody in its way, and is not going to wait, leaves.
+/// What has found somebody in its way, and is not going to wait, leaves: with all its parts before the first waker is called. A waker that
+/// met one of them undecided, in a search or a conversion, would wait for this thread, which calls it.
 #[cold]
-fn refuse<T>(parts: T) {
+fn refuse(parts: impl IntoIterator<Item = Live>) {
     observe::contended();
-    drop(parts);
-    // What has come up since it was published.
+    parts.into_iter().for_each(Live::leave);
+    // What has come up since it was published, too.
     wait::deliver();
 }
 
@@ -329,7 +345,8 @@ pub(crate) unsafe fn try_acquire_batch(asks: &[(&Space, Ask)], visitor: Visitor)
     }
     drop(pin);
     // SAFETY: the caller's promise, word by word.
-    unsafe { publish_and_look_batch(asks, visitor) }.map_err(refuse).ok()
+    let holds = unsafe { publish_and_look_batch(asks, visitor) };
+    holds.map_err(|parts| refuse(parts.into_iter().map(|part| part.live))).ok()
 }
 
 /// The doorway of a batch: all parts are published before the first of them looks.
