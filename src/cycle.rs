@@ -599,7 +599,7 @@ impl Link<'_> {
 }
 
 /// Whether it is still in its doorway, so that nobody can tell what will become of it (INV-C2).
-fn is_undecided(seen: &Seen<'_>) -> bool {
+pub(crate) fn is_undecided(seen: &Seen<'_>) -> bool {
     let word = seen.word();
     let pending = !word.is_queued() && !word.is_granted();
     word.is_queuing() || (pending && OwnerId::from_slot(seen.owner()).is_token())

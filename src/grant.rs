@@ -655,10 +655,11 @@ pub(crate) fn holds_around(space: &Space, held: &Held) -> SmallVec<[(ByteRange, 
     found
 }
 
-/// Visits the holders that `query`, which is about an owner's own requests, finds.
+/// Visits the holders that `query`, which is about an owner's own requests, finds. A token may be about to ask for something on another thread: that
+/// is no hold yet.
 fn own_holds(space: &Space, query: &Query, mut visit: impl FnMut(&Seen<'_>)) {
     let _ = space.tree.scan(query, None, &LazyPin::new(), |seen| {
-        if seen.ticket().is_none() && !seen.word().is_queuing() {
+        if seen.ticket().is_none() && !cycle::is_undecided(&seen) {
             visit(&seen);
         }
         Continue(())

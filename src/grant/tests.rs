@@ -45,3 +45,28 @@ fn a_refused_batch_has_left_with_all_parts_before_a_waker_is_called() {
     assert_eq!(*look.holders.lock().unwrap(), [1], "one call, when nobody but the holder is there");
     drop((waiter, held));
 }
+
+/// Another thread of the same token is in its doorway, and will find that it must wait: that is nothing to refuse recursion for, nor to be nested in.
+#[test]
+fn what_a_token_is_only_asking_for_it_does_not_hold() {
+    let space: &'static Space = Box::leak(Box::new(Space::new(None)));
+    let (holder, token) = (Owner::new(), Owner::new());
+    let (asked, held) = (ByteRange::new(0..9), ByteRange::new(8..9));
+    let asker = holder.enter();
+    // SAFETY: the space is there for good, here and below.
+    let other = unsafe { acquire(space, &Ask::new(held, Mode::Add, &asker), &asker, Some(&holder)) }.unwrap();
+
+    let asker = token.enter();
+    let ask = Ask::new(asked, Mode::Exclusive, &asker);
+    // SAFETY: as above.
+    let Err(live) = (unsafe { publish_and_look(space, &ask, &asker) }) else { panic!("somebody holds a part") };
+    let asker = token.enter();
+    let ask = Ask::new(ByteRange::new(0..1), Mode::Block, &asker);
+    assert_eq!(own_conflict(space, &ask), None);
+
+    // When it holds it, that is another matter.
+    drop(other);
+    live.0.hold();
+    assert_eq!(own_conflict(space, &ask), Some((asked, Mode::Exclusive)));
+    drop(live);
+}
