@@ -242,8 +242,11 @@ impl Enlisted {
     pub(crate) fn search(&self) -> Result<(), AcquireError> {
         loop {
             let outcome = {
-                let _alone = lock(turn());
+                // Pinned first: to pin may run what other users of the epoch have left to be dropped, a future that waits for this turn perhaps. (It
+                // is waited for while pinned. But a search is short.)
                 let pin = LazyPin::new();
+                pin.get();
+                let _alone = lock(turn());
                 // ORDERING: behind the index's lock, which orders it with whoever enlisted before; the fence is for slots that were published by
                 // other threads of a token than the one that enlisted.
                 fence(Ordering::SeqCst);

@@ -1,6 +1,9 @@
 //! Promise: a waker is foreign code. Whatever it does when it is called (drop a waiting future, poll, release, panic), the lock goes on and
-//! everybody else is woken.
+//! everybody else is woken. So is a destructor that somebody has left to the epoch.
 
+mod common;
+
+use common::watch::Watchdog;
 use spanlock::{Acquire, Mode, RangeLock};
 use std::cell::RefCell;
 use std::future::{Future, IntoFuture};
@@ -198,4 +201,37 @@ fn a_guard_shrunk_to_nothing_is_counted_out_whatever_a_waker_does() {
     assert!(guard.range().is_empty());
     drop(guard);
     assert!(format!("{owner:?}").contains("live: 0"), "{owner:?}");
+}
+
+/// The epoch is the whole process's. To pin it may drop what others have left there: here futures that others know to be blocked, and to drop
+/// one of these waits until nobody searches. So a search must not pin while it keeps others from searching.
+#[test]
+fn a_future_may_be_dropped_by_the_epoch() {
+    /// Only one in 128 pins drops anything.
+    const ROUNDS: u64 = 1000;
+    let watchdog = Watchdog::new("futures dropped by the epoch");
+    let lock = Arc::new(RangeLock::new());
+    // So many that the root is full: whoever looks below it pins.
+    let crowd: Vec<_> = (0..20).map(|at| lock.request_arc(at..=at, Mode::Block).wait()).collect();
+    assert!(lock.heap_nodes() > 0);
+    let dropped = Arc::new(AtomicUsize::new(0));
+    for round in 1..=ROUNDS {
+        let (holder, waiter) = (spanlock::Owner::new(), spanlock::Owner::new());
+        let one = |at, owner| lock.request_arc(round * 64 + at..=round * 64 + at, Mode::Exclusive).owner(owner);
+        let held = one(0, &holder).wait().expect("nobody has it");
+        let outer = one(1, &waiter).wait().expect("nobody has it");
+        let mut nested = one(0, &waiter).into_future();
+        assert!(Pin::new(&mut nested).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let dropped = Arc::clone(&dropped);
+        crossbeam_epoch::pin().defer(move || {
+            drop(nested);
+            dropped.fetch_add(1, Ordering::SeqCst);
+        });
+        drop((held, outer));
+        // So that it is another pin's turn to drop something, each time.
+        (0..round % 5).for_each(|_| drop(crossbeam_epoch::pin()));
+        watchdog.step();
+    }
+    assert!(dropped.load(Ordering::SeqCst) > 0, "the epoch has dropped nothing");
+    drop(crowd);
 }
