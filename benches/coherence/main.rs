@@ -1,0 +1,266 @@
+//! How a lock's cache lines wander between CPUs: `cargo bench --bench coherence`.
+//!
+//! Two CPUs cannot show how a lock scales to 64. What can be shown without them is the cause: which lines each acquire and release takes away from
+//! other CPUs. Here the very code of `src/` runs on simulated CPUs. This crate declares the library's modules as its own, with another `sync` in
+//! their middle, whose atomics tell a MESI machine of each access (see `mesi` and `cpus`).
+//!
+//! It is the check of the claim that the tree's shape follows contention: where CPUs work on disjoint ranges, the transfers of the lock's
+//! lines fall to nothing once the tree has grown, from a single node at the start. `docs/coherence.md` has the figures, and what the model leaves out.
+//!
+//! # Arguments
+//! - a word in front: only the workloads whose name contains it;
+//! - `--test` (or no `--bench`, as `cargo test` calls it): the claim at 8 CPUs; fails if it does not hold;
+//! - `--plots DIR`: writes pictures there; `--seed N`: another interleaving; `--cpus 1,64`: other sizes.
+
+// The library's own lints hold in the library; what is not used here is used there.
+#![allow(dead_code, unused_imports, unreachable_pub, missing_docs, missing_debug_implementations)]
+
+mod cpus;
+mod epoch;
+mod mesi;
+mod report;
+mod rivals;
+mod sites;
+mod sync;
+mod wait;
+mod workloads;
+
+#[path = "../../src/batch.rs"]
+mod batch;
+#[path = "../../src/convert.rs"]
+mod convert;
+#[path = "../../src/cycle.rs"]
+mod cycle;
+#[path = "../../src/error.rs"]
+mod error;
+#[path = "../../src/grant.rs"]
+mod grant;
+#[path = "../../src/guard.rs"]
+mod guard;
+#[path = "../../src/inspect.rs"]
+mod inspect;
+#[path = "../../src/kind.rs"]
+mod kind;
+#[path = "../../src/lock.rs"]
+mod lock;
+#[path = "../../src/mode.rs"]
+mod mode;
+#[path = "../../src/owner.rs"]
+mod owner;
+#[path = "../../src/range.rs"]
+mod range;
+#[path = "../../src/reclaim.rs"]
+mod reclaim;
+#[path = "../../src/request.rs"]
+mod request;
+#[path = "../../src/space.rs"]
+mod space;
+#[path = "../../src/text.rs"]
+mod text;
+#[path = "../../src/tree/mod.rs"]
+mod tree;
+
+// `reclaim` names the crate `crossbeam_epoch`: here that is this crate, with the stand-in.
+extern crate self as crossbeam_epoch;
+pub(crate) use epoch::{Guard, pin};
+pub(crate) use error::{AcquireError, Deadlock, OwnerName, Wait};
+pub(crate) use lock::RangeLock;
+pub(crate) use mode::Mode;
+pub(crate) use owner::{Owner, OwnerId, Recursion};
+pub(crate) use range::ByteRange;
+
+/// What the library tells those who watch it: nobody does.
+mod observe {
+    use crate::mode::Mode;
+    use crate::owner::OwnerId;
+    use crate::range::ByteRange;
+    use std::fmt;
+
+    pub(crate) struct WaitClock(());
+
+    impl WaitClock {
+        pub(crate) fn granted(self) {}
+    }
+
+    pub(crate) fn waiting(_range: ByteRange, _mode: Mode, _owner: OwnerId) -> WaitClock {
+        WaitClock(())
+    }
+    pub(crate) fn acquired() {}
+    pub(crate) fn contended() {}
+    pub(crate) fn nested() {}
+    pub(crate) fn passed(_pairs: usize) {}
+    pub(crate) fn node_grown() {}
+    pub(crate) fn node_pruned(_nodes: usize) {}
+    pub(crate) fn deadlock(_cycle: &dyn fmt::Display) {}
+}
+
+use clap::Parser;
+use cpus::Tally;
+use indicatif::{ProgressBar, ProgressStyle};
+use rivals::{Contender, Kind};
+use sites::{Atlas, Site};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use workloads::Workload;
+
+/// Pairs of each CPU in the phases: the last one is what counts, the others warm up.
+const PHASES: [usize; 6] = [128, 128, 256, 512, 3072, 1024];
+/// The same for rivals, which have nothing to learn, and for workloads in which all meet.
+const SHORT_PHASES: [usize; 2] = [32, 128];
+/// Interleavings in a test.
+const TEST_SEEDS: [u64; 3] = [1, 2, 3];
+/// CPUs in a test.
+const TEST_CPUS: usize = 8;
+/// Transfers of a lock's lines per pair that still count as none: the pruner's hand, once in 1024 acquires.
+const AS_GOOD_AS_NONE: f64 = 0.02;
+
+#[derive(Parser)]
+#[command(about = "Counts how a lock's cache lines wander between simulated CPUs")]
+struct Options {
+    /// Only the workloads whose name contains this.
+    #[arg(default_value = "")]
+    filter: String,
+    /// Numbers of CPUs, 1 to 64.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16, 32, 64], value_parser = clap::value_parser!(u64).range(1..=64))]
+    cpus: Vec<u64>,
+    /// The interleaving.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where to write pictures (SVG).
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
+    /// Checks the claim at 8 CPUs, and no more.
+    #[arg(long)]
+    test: bool,
+    /// Given by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// One simulation: who, what, on how many CPUs; and what was counted, phase by phase.
+struct Run {
+    kind: Kind,
+    workload: Workload,
+    cpus: usize,
+    tallies: Vec<Tally>,
+}
+
+impl Run {
+    fn new(kind: Kind, workload: Workload, cpus: usize, seed: u64) -> Run {
+        let held = workload.held(cpus);
+        let lock = kind.make(cpus, held.len() + cpus, workload.bytes(cpus));
+        held.iter().for_each(|&(cpu, ask)| lock.hold(cpu, ask));
+        let learns = matches!(kind, Kind::Spanlock | Kind::Private) && workload != Workload::Hot;
+        let phases: &[usize] = if learns { &PHASES } else { &SHORT_PHASES };
+        let tallies = cpus::run(cpus, seed, atlas_for(&*lock, cpus), phases, &|cpu, number| {
+            lock.pair(cpu, workload.ask(cpu, cpus, number), &cpus::pass_time);
+        });
+        drop(lock);
+        epoch::end();
+        Run { kind, workload, cpus, tallies }
+    }
+
+    /// After warm-up.
+    fn settled(&self) -> &Tally {
+        self.tallies.last().expect("there is a phase")
+    }
+
+    /// Transfers per pair after warm-up, of the lines of the lock itself.
+    fn transfers(&self) -> f64 {
+        per_pair(self.settled(), |site| !site.is_epoch())
+    }
+}
+
+/// Transfers per pair of some lines.
+fn per_pair(tally: &Tally, counted: impl Fn(Site) -> bool) -> f64 {
+    tally.sum(counted).transfers as f64 / tally.pairs as f64
+}
+
+fn atlas_for(lock: &dyn Contender, cpus: usize) -> Atlas {
+    let mut atlas = Atlas::default();
+    lock.addresses().into_iter().for_each(|address| atlas.lock(address));
+    epoch::begin(cpus, &mut atlas);
+    atlas
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if options.test || !options.bench { test() } else { bench(&options) }
+}
+
+/// The claim, small.
+fn test() -> ExitCode {
+    for kind in Kind::ALL {
+        if Workload::Hot.suits(kind) {
+            rivals::check_exclusion(kind, TEST_CPUS);
+        }
+    }
+    let mut failures = Vec::new();
+    let mut expect = |holds: bool, what: String| {
+        println!("{} {what}", if holds { "ok    " } else { "FAILED" });
+        if !holds {
+            failures.push(what);
+        }
+    };
+    for seed in TEST_SEEDS {
+        for workload in Workload::ALL.into_iter().filter(|workload| workload.is_private()) {
+            let run = Run::new(Kind::Spanlock, workload, TEST_CPUS, seed);
+            let (first, settled) = (per_pair(&run.tallies[0], |site| !site.is_epoch()), run.transfers());
+            let name = workload.name();
+            expect(
+                settled <= AS_GOOD_AS_NONE,
+                format!("{name}, {TEST_CPUS} CPUs, seed {seed}: {settled:.4} transfers per pair, at most {AS_GOOD_AS_NONE}"),
+            );
+            if workload != Workload::Crowd {
+                expect(first > 1.0, format!("{name}, seed {seed}: {first:.2} in the first pairs, from one node: more than 1"));
+            }
+        }
+        for kind in [Kind::ReaderWriter, Kind::TwoState] {
+            let transfers = Run::new(kind, Workload::Disjoint, TEST_CPUS, seed).transfers();
+            expect(transfers >= 1.0, format!("{}, seed {seed}: {transfers:.2} transfers per pair, at least 1", kind.name()));
+        }
+    }
+    if failures.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("the shape does not follow contention, or the simulation is broken: {} checks failed", failures.len());
+    ExitCode::FAILURE
+}
+
+fn bench(options: &Options) -> ExitCode {
+    let workloads: Vec<Workload> =
+        Workload::ALL.into_iter().filter(|workload| workload.name().contains(&options.filter)).collect();
+    if workloads.is_empty() {
+        let known: Vec<&str> = Workload::ALL.iter().map(|workload| workload.name()).collect();
+        eprintln!("no workload's name contains {:?}; there are {}", options.filter, known.join(", "));
+        return ExitCode::FAILURE;
+    }
+    let cases: Vec<(Workload, Kind, usize)> = workloads
+        .iter()
+        .flat_map(|&workload| Kind::ALL.into_iter().filter(move |&kind| workload.suits(kind)).map(move |kind| (workload, kind)))
+        .flat_map(|(workload, kind)| options.cpus.iter().map(move |&cpus| (workload, kind, cpus as usize)))
+        .collect();
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").expect("the template is well-formed");
+    let progress = ProgressBar::new(cases.len() as u64).with_style(style);
+    let runs: Vec<Run> = cases
+        .into_iter()
+        .map(|(workload, kind, cpus)| {
+            progress.set_message(format!("{}, {}, {cpus} CPUs", workload.name(), kind.name()));
+            let run = Run::new(kind, workload, cpus, options.seed);
+            progress.inc(1);
+            run
+        })
+        .collect();
+    progress.finish_and_clear();
+    for workload in workloads {
+        let runs: Vec<&Run> = runs.iter().filter(|run| run.workload == workload).collect();
+        report::print(workload, &runs);
+        if let Some(folder) = &options.plots {
+            if let Err(error) = report::plot(folder, workload, &runs) {
+                eprintln!("cannot write a plot into {}: {error}", folder.display());
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}

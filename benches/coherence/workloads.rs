@@ -1,0 +1,114 @@
+//! What the CPUs ask for.
+
+use crate::mode::Mode;
+use crate::range::ByteRange;
+use crate::rivals::{Ask, Kind, PAGE};
+
+/// Pages of each CPU's region.
+const REGION: u64 = 256;
+/// Pages that are held around each CPU's page in [`Workload::Crowd`].
+const NEIGHBOURS: u64 = 100;
+/// Pages of a CPU in [`Workload::Interleaved`].
+const STRIPES: usize = 16;
+/// Pages of the file of the adders, for those who count pages.
+const SMALL_FILE: u64 = 256;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Workload {
+    Disjoint,
+    Adjacent,
+    Interleaved,
+    Crowd,
+    Adders,
+    Hot,
+}
+
+impl Workload {
+    pub(crate) const ALL: [Workload; 6] = [
+        Workload::Disjoint,
+        Workload::Adjacent,
+        Workload::Interleaved,
+        Workload::Crowd,
+        Workload::Adders,
+        Workload::Hot,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Workload::Disjoint => "disjoint",
+            Workload::Adjacent => "adjacent",
+            Workload::Interleaved => "interleaved",
+            Workload::Crowd => "crowd",
+            Workload::Adders => "adders",
+            Workload::Hot => "hot",
+        }
+    }
+
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Workload::Disjoint => "each CPU takes a page of its own region, a megabyte apart, exclusively",
+            Workload::Adjacent => "each CPU takes a page of its own, exclusively, side by side with the next one's",
+            Workload::Interleaved => "CPU c of n takes the pages c, c + n, c + 2n ... c + 15n in turn, exclusively",
+            Workload::Crowd => "as disjoint, with 100 pages held for good around each CPU's page",
+            Workload::Adders => "everybody adds to the whole file",
+            Workload::Hot => "everybody takes the same page, exclusively",
+        }
+    }
+
+    /// Whether it can be asked of a lock of this kind, as it is or in a way that is kinder to the lock.
+    pub(crate) fn suits(self, kind: Kind) -> bool {
+        match (self, kind) {
+            // Held for good, the whole file would never be free.
+            (Workload::Crowd, Kind::ReaderWriter) => false,
+            // There is nothing private, and nothing exclusive.
+            (Workload::Adders | Workload::Hot, Kind::Private) | (Workload::Hot, Kind::TwoState) => false,
+            _ => true,
+        }
+    }
+
+    /// Whether CPUs never meet, so that a lock could let them alone.
+    pub(crate) fn is_private(self) -> bool {
+        matches!(self, Workload::Disjoint | Workload::Adjacent | Workload::Crowd)
+    }
+
+    /// Bytes of the file that so many CPUs work on.
+    pub(crate) fn bytes(self, cpus: usize) -> u64 {
+        match self {
+            Workload::Disjoint | Workload::Crowd => cpus as u64 * REGION * PAGE,
+            Workload::Adjacent | Workload::Interleaved => (cpus * STRIPES) as u64 * PAGE,
+            Workload::Adders | Workload::Hot => SMALL_FILE * PAGE,
+        }
+    }
+
+    /// What CPU `cpu` asks for the `number`th time.
+    pub(crate) fn ask(self, cpu: usize, cpus: usize, number: usize) -> Ask {
+        let page = |page: u64| Ask { range: ByteRange::new(page * PAGE..(page + 1) * PAGE), mode: Mode::Exclusive };
+        match self {
+            Workload::Disjoint | Workload::Crowd => page(middle(cpu)),
+            Workload::Adjacent => page(cpu as u64),
+            Workload::Interleaved => page((number % STRIPES * cpus + cpu) as u64),
+            Workload::Adders => Ask { range: ByteRange::WHOLE, mode: Mode::Add },
+            Workload::Hot => page(0),
+        }
+    }
+
+    /// What is held for good: for whom, and what.
+    pub(crate) fn held(self, cpus: usize) -> Vec<(usize, Ask)> {
+        if self != Workload::Crowd {
+            return Vec::new();
+        }
+        let around = |cpu: usize| {
+            (0..NEIGHBOURS).map(move |index| {
+                let distance = 2 * (index / 2 + 1);
+                let page = if index % 2 == 0 { middle(cpu) - distance } else { middle(cpu) + distance };
+                (cpu, Ask { range: ByteRange::new(page * PAGE..(page + 1) * PAGE), mode: Mode::Exclusive })
+            })
+        };
+        (0..cpus).flat_map(around).collect()
+    }
+}
+
+/// The page in the middle of a CPU's region.
+fn middle(cpu: usize) -> u64 {
+    cpu as u64 * REGION + REGION / 2
+}
