@@ -13,15 +13,22 @@
 
 use crate::mesi::{Access, MAX_CPUS, Machine};
 use crate::sites::{Atlas, Site};
+use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::ops::AddAssign;
 
 /// Words (not bytes) of a fiber's stack.
 const STACK: usize = 0x8000;
 
-/// log2 of the bytes in a line.
-const LINE_BITS: u32 = 6;
+/// How a run is set up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub(crate) cpus: usize,
+    /// Of the interleaving.
+    pub(crate) seed: u64,
+    /// Bytes that move together: 64, or 128 where the prefetcher always takes the line beside as well.
+    pub(crate) line: usize,
+}
 
 /// What the accesses to lines of one kind came to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,7 +55,7 @@ impl AddAssign for Counts {
 pub(crate) struct Tally {
     /// Pairs of acquire and release, of all CPUs together.
     pub(crate) pairs: u64,
-    pub(crate) by_site: HashMap<Site, Counts>,
+    pub(crate) by_site: FxHashMap<Site, Counts>,
 }
 
 impl Tally {
@@ -68,10 +75,55 @@ enum State {
 }
 
 struct Simulation {
+    line: usize,
     machine: Machine,
     atlas: Atlas,
     tally: Tally,
     states: Vec<State>,
+    /// Whether `ready` is to be made anew.
+    changed: bool,
+    /// The CPUs that are.
+    ready: Vec<usize>,
+}
+
+impl Simulation {
+    fn set(&mut self, cpu: usize, state: State) {
+        self.states[cpu] = state;
+        self.changed = true;
+    }
+
+    /// Those who can go on.
+    fn ready(&mut self) -> &[usize] {
+        if std::mem::take(&mut self.changed) {
+            self.ready.clear();
+            self.ready.extend((0..self.states.len()).filter(|&cpu| self.states[cpu] == State::Ready));
+        }
+        &self.ready
+    }
+
+    /// Readies whoever waits for a write to `line`.
+    fn wake(&mut self, line: usize) {
+        if self.ready.len() == self.states.len() {
+            return;
+        }
+        for cpu in 0..self.states.len() {
+            if self.states[cpu] == State::WaitsForWrite(line) {
+                self.set(cpu, State::Ready);
+            }
+        }
+    }
+
+    /// When nobody can go on: ends a phase, if it was a phase's end. `false`: all are done.
+    fn end_phase(&mut self, pairs: impl FnOnce() -> u64, tallies: &mut Vec<Tally>) -> bool {
+        let state = self.states[0];
+        let is_end = matches!(state, State::AtBarrier | State::Done);
+        assert!(is_end && self.states.iter().all(|other| *other == state), "every CPU waits for another one");
+        if state == State::AtBarrier {
+            tallies.push(Tally { pairs: pairs(), ..std::mem::take(&mut self.tally) });
+            (0..self.states.len()).for_each(|cpu| self.set(cpu, State::Ready));
+        }
+        state == State::AtBarrier
+    }
 }
 
 thread_local! {
@@ -106,8 +158,8 @@ pub(crate) fn pass_time() {
 pub(crate) fn access(address: usize, access: Access) {
     let Some(cpu) = current() else { return };
     give_way();
-    let line = address >> LINE_BITS;
     simulation(|simulation| {
+        let line = address / simulation.line;
         let outcome = simulation.machine.access(cpu, line, access);
         let site = simulation.atlas.site(address);
         let counts = simulation.tally.by_site.entry(site).or_default();
@@ -119,8 +171,7 @@ pub(crate) fn access(address: usize, access: Access) {
             invalidated: u64::from(outcome.invalidated),
         };
         if access == Access::Write {
-            let waiting = simulation.states.iter_mut().filter(|state| **state == State::WaitsForWrite(line));
-            waiting.for_each(|state| *state = State::Ready);
+            simulation.wake(line);
         }
     });
 }
@@ -128,7 +179,7 @@ pub(crate) fn access(address: usize, access: Access) {
 /// Sleeps until the line of `address` is written. Call it right behind the load that said that there is something to wait for.
 pub(crate) fn wait_for_write(address: usize) {
     let Some(cpu) = current() else { panic!("nobody runs who could write") };
-    simulation(|simulation| simulation.states[cpu] = State::WaitsForWrite(address >> LINE_BITS));
+    simulation(|simulation| simulation.set(cpu, State::WaitsForWrite(address / simulation.line)));
     give_way();
 }
 
@@ -141,14 +192,9 @@ pub(crate) fn chart(f: impl FnOnce(&mut Atlas)) {
     });
 }
 
-/// Has `cpus` CPUs make `phases[i]` pairs each in phase `i`, CPU `c` by calling `pair(c, n)` for its `n`th one.
-pub(crate) fn run(
-    cpus: usize,
-    seed: u64,
-    atlas: Atlas,
-    phases: &[usize],
-    pair: &(dyn Fn(usize, usize) + Sync),
-) -> Vec<Tally> {
+/// Has all CPUs make `phases[i]` pairs each in phase `i`, CPU `c` by calling `pair(c, n)` for its `n`th one.
+pub(crate) fn run(setup: Setup, atlas: Atlas, phases: &[usize], pair: &(dyn Fn(usize, usize) + Sync)) -> Vec<Tally> {
+    let Setup { cpus, seed, line } = setup;
     assert!((1..=MAX_CPUS).contains(&cpus), "{cpus} CPUs: 1 to {MAX_CPUS} can be simulated");
     let work = |cpu: usize| {
         let mut number = 0;
@@ -157,45 +203,35 @@ pub(crate) fn run(
                 pair(cpu, number);
                 number += 1;
             }
-            simulation(|simulation| simulation.states[cpu] = State::AtBarrier);
+            simulation(|simulation| simulation.set(cpu, State::AtBarrier));
             give_way();
         }
-        simulation(|simulation| simulation.states[cpu] = State::Done);
+        simulation(|simulation| simulation.set(cpu, State::Done));
     };
     let work = &work;
-    let simulation_of_this_run =
-        Simulation { machine: Machine::default(), atlas, tally: Tally::default(), states: vec![State::Ready; cpus] };
-    SIMULATION.set(Some(simulation_of_this_run));
-    let mut fibers: Vec<_> =
-        (0..cpus).map(|cpu| generator::Gn::<()>::new_opt(STACK, move || work(cpu))).collect();
+    let fresh = Simulation {
+        line,
+        machine: Machine::default(),
+        atlas,
+        tally: Tally::default(),
+        states: vec![State::Ready; cpus],
+        changed: true,
+        ready: Vec::with_capacity(cpus),
+    };
+    SIMULATION.set(Some(fresh));
+    let mut fibers: Vec<_> = (0..cpus).map(|cpu| generator::Gn::<()>::new_opt(STACK, move || work(cpu))).collect();
     let mut random = fastrand::Rng::with_seed(seed);
     let mut tallies = Vec::new();
-    let mut ready = Vec::with_capacity(cpus);
     loop {
-        ready.clear();
-        simulation(|simulation| {
-            ready.extend((0..cpus).filter(|&cpu| simulation.states[cpu] == State::Ready));
-        });
-        if let Some(&cpu) = random.choice(&ready) {
+        let next = simulation(|simulation| random.choice(simulation.ready()).copied());
+        if let Some(cpu) = next {
             CPU.set(Some(cpu));
             fibers[cpu].resume();
             CPU.set(None);
-            continue;
-        }
-        let done = simulation(|simulation| {
-            let state = simulation.states[0];
-            assert!(
-                matches!(state, State::AtBarrier | State::Done) && simulation.states.iter().all(|other| *other == state),
-                "every CPU waits for another one"
-            );
-            if state == State::AtBarrier {
-                let pairs = (cpus * phases[tallies.len()]) as u64;
-                tallies.push(Tally { pairs, ..std::mem::take(&mut simulation.tally) });
-                simulation.states.fill(State::Ready);
-            }
-            state == State::Done
-        });
-        if done {
+        } else if !simulation(|simulation| {
+            let phase = tallies.len();
+            simulation.end_phase(|| (cpus * phases[phase]) as u64, &mut tallies)
+        }) {
             drop(fibers);
             SIMULATION.set(None);
             return tallies;

@@ -30,9 +30,9 @@ struct Participant {
 
 static GLOBAL: CachePadded<AtomicU64> = CachePadded::new(AtomicU64::new(0));
 static QUEUE: CachePadded<AtomicU64> = CachePadded::new(AtomicU64::new(0));
-static PARTICIPANTS: [Participant; MAX_CPUS] = [const {
-    Participant { next: CachePadded::new(AtomicU64::new(0)), epoch: CachePadded::new(AtomicU64::new(0)) }
-}; MAX_CPUS];
+static PARTICIPANTS: [Participant; MAX_CPUS] =
+    [const { Participant { next: CachePadded::new(AtomicU64::new(0)), epoch: CachePadded::new(AtomicU64::new(0)) } };
+        MAX_CPUS];
 
 /// What a thread keeps to itself.
 struct Local {
@@ -81,7 +81,8 @@ pub(crate) fn pin() -> Guard {
     });
     if let (true, Some(cpu)) = (first, cpus::current()) {
         let epoch = GLOBAL.load(Ordering::Relaxed);
-        let _was_unpinned = PARTICIPANTS[cpu].epoch.compare_exchange(0, epoch | PINNED, Ordering::SeqCst, Ordering::SeqCst);
+        let _was_unpinned =
+            PARTICIPANTS[cpu].epoch.compare_exchange(0, epoch | PINNED, Ordering::SeqCst, Ordering::SeqCst);
         let pins = LOCAL.with(|local| local.pins.replace(local.pins.get() + 1));
         if pins % PINS_BETWEEN_COLLECT == 0 {
             try_advance();

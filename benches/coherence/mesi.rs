@@ -11,7 +11,7 @@
 //! # Invariant
 //! A line that is modified or exclusive has one copy.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// CPUs that a set of sharers has room for.
 pub(crate) const MAX_CPUS: usize = 64;
@@ -45,7 +45,7 @@ pub(crate) struct Outcome {
 
 #[derive(Debug, Default)]
 pub(crate) struct Machine {
-    lines: HashMap<usize, Line>,
+    lines: FxHashMap<usize, Line>,
 }
 
 impl Machine {

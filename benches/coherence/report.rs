@@ -13,7 +13,7 @@ use std::path::Path;
 /// Transfers at the foot of a logarithmic axis: fewer are drawn there.
 const FOOT: f64 = 0.001;
 
-pub(crate) fn print(workload: Workload, runs: &[&Run]) {
+pub(crate) fn print(workload: Workload, runs: &[Run]) {
     println!("\n{}: {}", workload.name(), workload.describe());
     println!("Transfers per pair after warm-up / first pairs: the lock's lines.");
     let sizes = sizes(runs);
@@ -30,11 +30,29 @@ pub(crate) fn print(workload: Workload, runs: &[&Run]) {
     println!("{table}");
     println!("spanlock after warm-up, by line: transfers (misses) per pair.");
     print_sites(runs);
+    println!("spanlock from the start: transfers of its lines per pair, by how many pairs each CPU has made.");
+    print_phases(runs);
+}
+
+/// How long this lock takes to find its shape.
+fn print_phases(runs: &[Run]) {
+    let own: Vec<&Run> = runs.iter().filter(|run| run.kind == Kind::Spanlock).collect();
+    let mut header = vec!["pairs".to_string()];
+    header.extend(own.iter().map(|run| format!("{} CPUs", run.cpus)));
+    let mut table = table(header);
+    let mut end = 0;
+    for phase in 0..own.iter().map(|run| run.tallies.len()).min().unwrap_or(0) {
+        let start = end;
+        end += own[0].tallies[phase].pairs as usize / own[0].cpus;
+        let cells = own.iter().map(|run| figure(per_pair(&run.tallies[phase], |site| !site.is_epoch())));
+        table.add_row(std::iter::once(format!("{start}..{end}")).chain(cells));
+    }
+    println!("{table}");
 }
 
 /// What the transfers of this lock were on.
-fn print_sites(runs: &[&Run]) {
-    let own: Vec<&&Run> = runs.iter().filter(|run| run.kind == Kind::Spanlock).collect();
+fn print_sites(runs: &[Run]) {
+    let own: Vec<&Run> = runs.iter().filter(|run| run.kind == Kind::Spanlock).collect();
     let mut sites: Vec<Site> = own.iter().flat_map(|run| run.settled().by_site.keys().copied()).collect();
     sites.sort_unstable();
     sites.dedup();
@@ -77,19 +95,19 @@ fn table(header: Vec<String>) -> Table {
     table
 }
 
-fn sizes(runs: &[&Run]) -> Vec<usize> {
+fn sizes(runs: &[Run]) -> Vec<usize> {
     let mut sizes: Vec<usize> = runs.iter().map(|run| run.cpus).collect();
     sizes.sort_unstable();
     sizes.dedup();
     sizes
 }
 
-fn kinds(runs: &[&Run]) -> Vec<Kind> {
+fn kinds(runs: &[Run]) -> Vec<Kind> {
     Kind::ALL.into_iter().filter(|&kind| runs.iter().any(|run| run.kind == kind)).collect()
 }
 
 /// Transfers per pair over CPUs, both logarithmic.
-pub(crate) fn plot(folder: &Path, workload: Workload, runs: &[&Run]) -> Result<(), Box<dyn Error>> {
+pub(crate) fn plot(folder: &Path, workload: Workload, runs: &[Run]) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(folder)?;
     let path = folder.join(format!("coherence-{}.svg", workload.name()));
     let most = runs.iter().map(|run| run.transfers()).fold(1.0, f64::max);

@@ -253,7 +253,11 @@ impl IntervalTree {
             .map(|index| {
                 let next = if index < held as u64 { index + 1 } else { 0 };
                 // Free nodes are chained by `left`.
-                CachePadded::new(TreeNode { left: AtomicU64::new(next), priority: random.u64(..), ..TreeNode::default() })
+                CachePadded::new(TreeNode {
+                    left: AtomicU64::new(next),
+                    priority: random.u64(..),
+                    ..TreeNode::default()
+                })
             })
             .collect();
         let top = Top { root: AtomicU64::new(0), free: AtomicU64::new(1), releases: AtomicU64::new(0) };
@@ -426,9 +430,8 @@ pub(crate) fn check_exclusion(kind: Kind, cpus: usize) {
         (0..20).for_each(|_| cpus::pass_time());
         INSIDE.set(INSIDE.get() - 1);
     };
-    cpus::run(cpus, 1, crate::atlas_for(&*lock, cpus), &[20], &|cpu, _| {
-        // The section is of this thread, as all fibers are.
-        lock.pair(cpu, ask, &section);
-    });
+    let setup = cpus::Setup { cpus, seed: 1, line: 64 };
+    cpus::run(setup, crate::atlas_for(&*lock, cpus), &[20], &|cpu, _| lock.pair(cpu, ask, &section));
+    drop(lock);
     crate::epoch::end();
 }

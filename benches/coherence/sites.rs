@@ -3,7 +3,7 @@
 //! A node is six lines: header, states, four of records (`src/tree/node.rs`, which asserts it). The root lies at the start of the
 //! lock. The others are found as the CPUs find them: whoever loads a link of a node learns where the next one is, and how deep.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::fmt;
 
 /// Bytes of a line.
@@ -71,9 +71,9 @@ impl fmt::Display for Site {
 #[derive(Debug, Default)]
 pub(crate) struct Atlas {
     /// By block: the node's address, and its depth.
-    nodes: HashMap<usize, (usize, u8)>,
+    nodes: FxHashMap<usize, (usize, u8)>,
     /// By line.
-    others: HashMap<usize, Site>,
+    others: FxHashMap<usize, Site>,
 }
 
 impl Atlas {
