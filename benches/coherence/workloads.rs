@@ -1,5 +1,6 @@
 //! What the CPUs ask for.
 
+use crate::mesi::MAX_CPUS;
 use crate::mode::Mode;
 use crate::range::ByteRange;
 use crate::rivals::{Ask, Kind, PAGE};
@@ -8,7 +9,7 @@ use crate::rivals::{Ask, Kind, PAGE};
 const REGION: u64 = 256;
 /// Pages that are held around each CPU's page in [`Workload::Crowd`].
 const NEIGHBOURS: u64 = 100;
-/// Pages of a CPU in [`Workload::Interleaved`].
+/// Pages of a CPU in [`Workload::Interleaved`] and [`Workload::Ring`].
 const STRIPES: usize = 16;
 /// Pages of the file of the adders, for those who count pages.
 const SMALL_FILE: u64 = 256;
@@ -18,16 +19,18 @@ pub(crate) enum Workload {
     Disjoint,
     Adjacent,
     Interleaved,
+    Ring,
     Crowd,
     Adders,
     Hot,
 }
 
 impl Workload {
-    pub(crate) const ALL: [Workload; 6] = [
+    pub(crate) const ALL: [Workload; 7] = [
         Workload::Disjoint,
         Workload::Adjacent,
         Workload::Interleaved,
+        Workload::Ring,
         Workload::Crowd,
         Workload::Adders,
         Workload::Hot,
@@ -38,6 +41,7 @@ impl Workload {
             Workload::Disjoint => "disjoint",
             Workload::Adjacent => "adjacent",
             Workload::Interleaved => "interleaved",
+            Workload::Ring => "ring",
             Workload::Crowd => "crowd",
             Workload::Adders => "adders",
             Workload::Hot => "hot",
@@ -48,7 +52,10 @@ impl Workload {
         match self {
             Workload::Disjoint => "each CPU takes a page of its own region, a megabyte apart, exclusively",
             Workload::Adjacent => "each CPU takes a page of its own, exclusively, side by side with the next one's",
-            Workload::Interleaved => "CPU c of n takes the pages c, c + n, c + 2n ... c + 15n in turn, exclusively",
+            Workload::Interleaved => {
+                "CPU c of n takes the pages c, c + n, c + 2n ... c + 15n in random order, exclusively"
+            }
+            Workload::Ring => "the same pages, but in turn",
             Workload::Crowd => "as disjoint, with 100 pages held for good around each CPU's page",
             Workload::Adders => "everybody adds to the whole file",
             Workload::Hot => "everybody takes the same page, exclusively",
@@ -75,7 +82,7 @@ impl Workload {
     pub(crate) fn bytes(self, cpus: usize) -> u64 {
         match self {
             Workload::Disjoint | Workload::Crowd => cpus as u64 * REGION * PAGE,
-            Workload::Adjacent | Workload::Interleaved => (cpus * STRIPES) as u64 * PAGE,
+            Workload::Adjacent | Workload::Interleaved | Workload::Ring => (cpus * STRIPES) as u64 * PAGE,
             Workload::Adders | Workload::Hot => SMALL_FILE * PAGE,
         }
     }
@@ -86,7 +93,11 @@ impl Workload {
         match self {
             Workload::Disjoint | Workload::Crowd => page(middle(cpu)),
             Workload::Adjacent => page(cpu as u64),
-            Workload::Interleaved => page((number % STRIPES * cpus + cpu) as u64),
+            Workload::Interleaved => {
+                let stripe = fastrand::Rng::with_seed((number * MAX_CPUS + cpu) as u64).usize(..STRIPES);
+                page((stripe * cpus + cpu) as u64)
+            }
+            Workload::Ring => page((number % STRIPES * cpus + cpu) as u64),
             Workload::Adders => Ask { range: ByteRange::WHOLE, mode: Mode::Add },
             Workload::Hot => page(0),
         }
