@@ -48,6 +48,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 #[cfg(all(test, not(loom)))]
+// Said in full for `benches/coherence`, which includes this file from elsewhere.
+#[path = "grant/tests.rs"]
 mod tests;
 
 impl Ask {

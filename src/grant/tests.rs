@@ -54,12 +54,12 @@ fn what_a_token_is_only_asking_for_it_does_not_hold() {
     let (asked, held) = (ByteRange::new(0..9), ByteRange::new(8..9));
     let asker = holder.enter();
     // SAFETY: the space is there for good, here and below.
-    let other = unsafe { acquire(space, &Ask::new(held, Mode::Add, &asker), &asker, Some(&holder)) }.unwrap();
+    let other = unsafe { acquire(space, &Ask::new(held, Mode::Add, &asker), asker.visitor, Some(&holder)) }.unwrap();
 
     let asker = token.enter();
     let ask = Ask::new(asked, Mode::Exclusive, &asker);
     // SAFETY: as above.
-    let Err(live) = (unsafe { publish_and_look(space, &ask, &asker) }) else { panic!("somebody holds a part") };
+    let Err(live) = (unsafe { publish_and_look(space, &ask, asker.visitor) }) else { panic!("somebody holds a part") };
     let asker = token.enter();
     let ask = Ask::new(ByteRange::new(0..1), Mode::Block, &asker);
     assert_eq!(own_conflict(space, &ask), None);

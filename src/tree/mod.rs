@@ -62,6 +62,8 @@ pub(crate) struct Tree<R, T = ()> {
     root: Node<R>,
     /// The byte that the pruner's hand has reached.
     hand: hint::AtomicU64,
+    /// Whether somebody is moving it.
+    is_sweeping: hint::AtomicBool,
     pub(crate) beside: T,
 }
 
@@ -74,7 +76,7 @@ unsafe impl<R: Send + Sync, T: Sync> Sync for Tree<R, T> {}
 impl<R: Room, T> Tree<R, T> {
     const_fn! {
         pub(crate) const fn new(beside: T) -> Tree<R, T> {
-            Tree { root: Node::root(), hand: hint::AtomicU64::new(0), beside }
+            Tree { root: Node::root(), hand: hint::AtomicU64::new(0), is_sweeping: hint::AtomicBool::new(false), beside }
         }
     }
 

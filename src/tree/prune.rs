@@ -39,15 +39,19 @@ impl<R: Room, T> Tree<R, T> {
     /// Moves the hand over up to `steps` leaves, but not beyond the end of its round: no leaf is visited twice, so none that was just
     /// made is removed.
     pub(super) fn sweep(&self, steps: usize, pin: &Pin) {
+        // One at a time, and nobody waits for him: if several visited one leaf at the same moment, they would use up all its chances, and remove what
+        // is in use.
+        if self.is_sweeping.swap(true, Ordering::Relaxed) {
+            return;
+        }
         for _ in 0..steps {
-            // Two pruners may read the same place: they then visit the same leaf, which is harmless.
-            let at = self.hand.load(Ordering::Relaxed);
-            let next = self.visit_leaf(at, pin);
+            let next = self.visit_leaf(self.hand.load(Ordering::Relaxed), pin);
             self.hand.store(next, Ordering::Relaxed);
             if next == 0 {
                 break;
             }
         }
+        self.is_sweeping.store(false, Ordering::Relaxed);
     }
 
     /// Visits the first leaf that ends at byte `at` or behind, and everything on the way to it; returns where the next one may begin.
