@@ -315,13 +315,18 @@ impl<R> Node<R> {
         })
     }
 
-    /// The same for the root, in the most frequent case: the slot at `home` is free, nothing leads on from there, and no look at the
-    /// shape is due.
+    /// The same for the root, in the most frequent case: the slot at `home` or the next one is free, nothing leads on from there, and no look at
+    /// the shape is due.
     #[inline(always)]
     pub(super) fn occupy_root(&self, entry: &Entry, home: usize) -> Option<usize> {
+        let home = APART[home % SLOTS];
+        self.occupy_in_root(entry, home).or_else(|| self.occupy_in_root(entry, (home + 1) % SLOTS))
+    }
+
+    #[inline(always)]
+    fn occupy_in_root(&self, entry: &Entry, index: usize) -> Option<usize> {
         const SHIFT: u32 = 64 - CELL_BITS;
         debug_assert!(self.cell_shift() == SHIFT);
-        let index = APART[home % SLOTS];
         let slot = self.slot(index);
         let found = slot.found_free().filter(|found| !found.next_claim().is_due())?;
         let is_a_leaf_here = self.child((entry.start >> SHIFT) as usize).is_null();

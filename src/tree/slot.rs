@@ -69,10 +69,8 @@ const PARTS_SHIFT: u32 = 12;
 const ALL_PARTS: u64 = ((1 << PARTS) - 1) << PARTS_SHIFT;
 const ONE_VERSION: u64 = 1 << (PARTS_SHIFT + PARTS);
 const VERSION: u64 = !(ONE_VERSION - 1);
-/// One claim of a slot in this many, as a power of two, is followed by a look at the tree's shape (see `place`), so that the others stay clean.
-const SAMPLE: u32 = 5;
-/// 2^64 over the golden ratio: its multiples spread evenly over all of u64.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+/// One claim of a slot in this many is followed by a look at the tree's shape (see `place`), so that the others stay clean.
+const SAMPLE: u64 = 32;
 
 const _: () =
     assert!(SLOTS as u64 * 0b100 <= MODES_SUM, "a node full of the highest mode bit does not overflow the sum");
@@ -113,11 +111,11 @@ impl Word {
         self.0 & (MODES | CLAIMED) == 0
     }
 
-    /// Whether a look at the tree's shape is due after this claim. Not at every 32nd: whoever goes round 16 pages would look at the same one for ever.
-    /// (Models decide about growth themselves.)
+    /// Whether a look at the tree's shape is due after this claim. Not at every 32nd, but once in each 32 and a step later each time: whoever
+    /// goes round 16 pages would look at the same one for ever. (Models decide about growth themselves.)
     #[inline]
     pub(super) fn is_due(self) -> bool {
-        cfg!(not(loom)) && (self.0 & VERSION).wrapping_mul(SPREAD) >> (u64::BITS - SAMPLE) == 0
+        cfg!(not(loom)) && (self.0 ^ self.0 / SAMPLE) & (ONE_VERSION * (SAMPLE - 1)) == 0
     }
 
     /// The word of the next claim, but for what it is claimed for.
