@@ -186,8 +186,8 @@ pub(crate) unsafe fn acquire(
     // SAFETY: the caller's promise, word by word.
     match unsafe { publish_and_look(space, ask, visitor) } {
         Ok(held) => Ok(held),
-        // SAFETY: as above.
         Err(live) => {
+            // SAFETY: as above.
             unsafe { Waiter::queue_one(space, live, ask.range(), ask.mode(), ask.owner(), ask.entry.order, token) }
                 .wait_for_one()
         }

@@ -115,7 +115,7 @@ impl Word {
     /// goes round 16 pages would look at the same one for ever. (Models decide about growth themselves.)
     #[inline]
     pub(super) fn is_due(self) -> bool {
-        cfg!(not(loom)) && (self.0 ^ self.0 / SAMPLE) & (ONE_VERSION * (SAMPLE - 1)) == 0
+        cfg!(not(loom)) && (self.0 ^ (self.0 / SAMPLE)) & (ONE_VERSION * (SAMPLE - 1)) == 0
     }
 
     /// The word of the next claim, but for what it is claimed for.
