@@ -1,27 +1,32 @@
 //! The page cache: which lock is held where, and why that is enough.
 //!
 //! # Promise
-//! Under [`FileLock::Whole`] and [`FileLock::Range`] a read that begins after a
-//! write ended finds that write or a later one, whichever way the two went; and once
-//! everything is written back, each cached page equals the disk. Under
-//! [`FileLock::None`] neither holds, although every single step is atomic.
+//! Under [`Variant::Whole`] and [`Variant::Range`] a read that begins after a write ended finds that write or a later
+//! one, whichever way the two went; and once everything is written back, each cached page equals the disk. Under the
+//! other two neither holds, although every single step is atomic.
 //!
 //! # Who takes what
 //! | operation | range | mode | while it |
 //! |---|---|---|---|
 //! | cached read, hit | - | - | copies the page from its frame |
-//! | cached read, miss | the page | add | reads the disk and inserts the page |
-//! | buffered write | its bytes, widened to pages | add | fills what is missing, copies in, marks dirty |
+//! | cached read or fault, miss | the page | add | reads the disk and inserts the page |
+//! | read-ahead | a page | add, tried only | the same |
+//! | buffered write, mkwrite | its bytes, widened to pages | add | fills what is missing, copies in, marks dirty |
+//! | append | from the page of the end on | exclusive | the same |
 //! | write-back | - | - | writes a dirty page to the disk, under its page lock |
-//! | direct write | its bytes, widened to pages | block | writes back, drops, writes the disk |
-//! | truncate | from its page to the end of all bytes | exclusive | drops, cuts off, extends |
+//! | eviction | the page | block, tried only | writes back and removes |
+//! | direct read (`direct.rs`) | its bytes, widened | add | writes back, reads the disk |
+//! | direct write (`direct.rs`) | its bytes, widened | block | writes back, removes, writes the disk |
+//! | truncate, punch, .. (`structure.rs`) | from its page (to the end of all bytes) | exclusive | removes, changes the disk |
 //!
 //! # Invariants
-//! - INV-C1: a page enters the cache or becomes dirty only under add.
+//! - INV-C1: a page enters the cache or becomes dirty only under add (or exclusive).
 //! - INV-C2: a page leaves the cache only under block or exclusive. So whoever holds add,
 //!   and finds the frame empty when inserting, knows that it was empty ever since add was
 //!   granted; hence that nobody had anything to write back, and nobody may write past the
 //!   cache; hence that what was read from the disk is what the disk holds.
+//!   (For this eviction takes block: with the page lock alone, a page could be filled, changed, written back and evicted
+//!   while another filler stands there with what it read before.)
 //! - INV-C3: a direct write changes the disk after its pages left the cache and before
 //!   block is released. Nobody can fetch an old page in between, for that takes add.
 //! - INV-C4: ranges are whole pages, because pages are what is cached: a direct write of
@@ -29,203 +34,438 @@
 //! - INV-C5: a page is written back, and dropped, under its page lock; the lock is held until
 //!   the disk has the bytes. So once a page is out of the cache no old copy of it is on its
 //!   way to the disk, and write-back needs no range. (Neither does it in the kernel.)
-//! - INV-C6: the file's lock before the page lock; one range at a time per thread. Whoever
-//!   holds a page lock waits for nothing but the disk.
-//!
-//! Truncates are exclusive because blockers go with blockers: a direct write in the middle
-//! of a truncate would leave bytes behind the end of the file.
-//!
-//! # What is left out
-//! Pages leave the cache only by direct writes and truncates; there is no eviction.
-//! (It would take block, by `try_block`, on what it evicts.) The file never grows
-//! beyond its size, so no write extends it.
+//! - INV-C6: the file's lock before the page lock. Whoever holds a page lock waits for nothing but the disk. A thread
+//!   holds one range at a time, and none while it copies from or to its caller's memory, which may be a mapping. Only
+//!   direct writes nest (`direct.rs`).
+//! - INV-C7: bytes behind the end of the file are zeros, in the cache and on the disk. (The file on the disk may be
+//!   longer by less than a page, or shorter if the last pages are dirty; `sync` makes it exact.)
+//! - INV-C8: the size shrinks only under exclusive, and grows under add, block or exclusive from its old page on.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use spanlock::{ByteRange, Mode};
+use spanlock::{ByteRange, Mode, Snapshot};
 
-use crate::device::{Device, DeviceError, PageBuffer, offset_of, pages};
-use crate::file_lock::{FileLock, Waits};
+use crate::device::{Device, PageBuffer, offset_of, pages};
+use crate::error::CacheError;
+use crate::file_lock::{FileLock, Variant, Waits};
 use crate::frame::{Frame, LockedFrame, PAGE};
+use crate::hooks::{Hook, Operation, Point, Site};
+use crate::mapping::Mapping;
+use crate::table::PageTable;
 
-/// What each thread brings along: a page to move bytes through, and its statistics.
-#[derive(Debug)]
-pub(crate) struct Thread {
-    pub(crate) waits: Waits,
-    scratch: Box<PageBuffer>,
+/// A memory that several files share.
+pub(crate) struct Cache {
+    variant: Variant,
+    hook: Arc<dyn Hook>,
+    /// Pages to read ahead after a miss.
+    read_ahead: usize,
+    files: AtomicUsize,
 }
 
-impl Thread {
-    pub(crate) fn new() -> Thread {
-        Thread { waits: Waits::default(), scratch: PageBuffer::new() }
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cache").field("variant", &self.variant).finish_non_exhaustive()
     }
 }
 
-/// Where a read found its page.
+impl Cache {
+    pub(crate) fn new(variant: Variant, hook: Arc<dyn Hook>, read_ahead: usize) -> Arc<Cache> {
+        Arc::new(Cache { variant, hook, read_ahead, files: AtomicUsize::new(0) })
+    }
+
+    /// Opens the file on `device`, as large as that is now. It may grow up to `most` bytes.
+    pub(crate) fn open(self: &Arc<Cache>, device: Arc<Device>, most: u64) -> Result<Arc<File>, CacheError> {
+        let size = device.size_now()?;
+        let table = PageTable::new(most.max(size));
+        let number = u32::try_from(self.files.fetch_add(1, Ordering::Relaxed)).expect("fewer files than that");
+        Ok(Arc::new(File {
+            cache: self.clone(),
+            number,
+            lock: FileLock::new(self.variant),
+            device,
+            table,
+            size: AtomicU64::new(size),
+            retries: AtomicU64::new(0),
+        }))
+    }
+}
+
+/// A file, in the cache and on its disk. All operations may be called from any number of threads.
+#[derive(Debug)]
+pub(crate) struct File {
+    cache: Arc<Cache>,
+    number: u32,
+    pub(crate) lock: FileLock,
+    pub(crate) device: Arc<Device>,
+    pub(crate) table: PageTable,
+    /// Where the file ends.
+    ///
+    /// ORDERING: stored with Release after what lies below it is there; loaded with Acquire.
+    pub(crate) size: AtomicU64,
+    /// How often a direct write had to begin again because its way crossed another's.
+    pub(crate) retries: AtomicU64,
+}
+
+/// What a read did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Read {
+    /// Fewer than were asked for if the file ends before.
+    pub(crate) bytes: usize,
+    /// Pages that were not in the cache.
+    pub(crate) misses: usize,
+}
+
+/// What is to be done about a page behind the end of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    InCache,
-    OnDisk,
+pub(crate) enum Behind {
+    /// Nothing is cached there.
+    Refuse,
+    /// A write is about to extend the file: zeros.
+    Extend,
 }
 
-/// A page cache over the whole of a [`Device`].
-#[derive(Debug)]
-pub(crate) struct PageCache<'a> {
-    device: &'a Device,
-    lock: FileLock,
-    /// One for each page of the file: the page table needs no lock of its own.
-    frames: Box<[Frame]>,
-    /// How long to linger where the races are, under each lock alike.
-    pause: Duration,
-}
-
-impl<'a> PageCache<'a> {
-    pub(crate) fn new(device: &'a Device, lock: FileLock, pause: Duration) -> PageCache<'a> {
-        let frames = (0..device.pages()).map(|_| Frame::new()).collect();
-        PageCache { device, lock, frames, pause }
+impl File {
+    /// Tells the files of one cache apart, in hooks.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
     }
 
-    /// Reads one page.
-    pub(crate) fn read(&self, page: usize, to: &mut [u8; PAGE], thread: &mut Thread) -> Result<Found, DeviceError> {
-        let frame = &self.frames[page];
+    pub(crate) fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// How often direct writes had to begin again because of crossed ways.
+    pub(crate) fn retries(&self) -> u64 {
+        self.retries.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn waits(&self) -> Waits {
+        self.lock.waits()
+    }
+
+    /// Who holds and waits for ranges.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.lock.snapshot()
+    }
+
+    /// Reads through the cache.
+    pub(crate) fn read(&self, offset: u64, to: &mut [u8]) -> Result<Read, CacheError> {
+        let mut read = Read::default();
+        let mut scratch = [0; PAGE];
+        let wanted = to.len();
+        while read.bytes < wanted {
+            let at = offset + read.bytes as u64;
+            let left = self.size().saturating_sub(at);
+            let within = (at % PAGE as u64) as usize;
+            let length = (wanted - read.bytes).min(PAGE - within).min(usize::try_from(left).unwrap_or(usize::MAX));
+            if length == 0 {
+                break;
+            }
+            // No lock of any kind on a hit, and nothing is held while the bytes go to the reader.
+            match self.page(pages(at), Operation::Read, &mut scratch)? {
+                Found::InCache => {}
+                Found::OnDisk => read.misses += 1,
+                Found::Behind => break,
+            }
+            to[read.bytes..read.bytes + length].copy_from_slice(&scratch[within..within + length]);
+            read.bytes += length;
+        }
+        Ok(read)
+    }
+
+    /// Copies a page, from the cache or else through it.
+    pub(crate) fn page(&self, page: usize, operation: Operation, to: &mut [u8; PAGE]) -> Result<Found, CacheError> {
         let mut found = Found::InCache;
-        // No lock of any kind on a hit. Nothing is held while the bytes go to the
-        // reader either, so the page may be dropped again first: then once more.
-        while !frame.read(to) {
+        loop {
+            if self.table.find(page).is_some_and(|frame| frame.read(to)) {
+                break;
+            }
             found = Found::OnDisk;
-            let _add = self.lock.take(bytes_of(page), Mode::Add, &mut thread.waits);
-            self.fill(page, thread)?;
+            if page >= self.page_count() {
+                return Ok(Found::Behind);
+            }
+            let _add = self.lock.take(bytes_of(page), Mode::Add);
+            if !self.fill(page, operation, Behind::Refuse)? {
+                return Ok(Found::Behind);
+            }
+            // Under add it stays until it is copied. Without a lock it may be gone again.
+            if self.table.frame(page).read(to) {
+                break;
+            }
+        }
+        if found == Found::OnDisk {
+            self.read_ahead(page);
         }
         Ok(found)
     }
 
-    /// Writes `bytes` at `offset` into the cache, from where they reach the disk
-    /// later. Both are in whole sectors.
-    pub(crate) fn write_buffered(&self, offset: u64, bytes: &[u8], thread: &mut Thread) -> Result<(), DeviceError> {
-        let range = ByteRange::new(offset..offset + bytes.len() as u64).to_pages(PAGE as u64);
-        let _add = self.lock.take(range, Mode::Add, &mut thread.waits);
+    /// Writes into the cache, from where the bytes reach the disk later. Extends the file if need be.
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), CacheError> {
+        let end = self.end_of(offset, bytes.len())?;
+        // From the old end on: what lies between becomes part of the file.
+        let range = ByteRange::new(offset.min(self.size())..end).to_pages(PAGE as u64);
+        let range = if end <= self.size() { ByteRange::new(offset..end).to_pages(PAGE as u64) } else { range };
+        let _add = self.lock.take(range, Mode::Add);
+        self.write_locked(offset, bytes, Operation::Write)
+    }
+
+    /// Writes behind the end of the file, wherever that is. Returns where it was.
+    pub(crate) fn append(&self, bytes: &[u8]) -> Result<u64, CacheError> {
+        loop {
+            let size = self.size();
+            self.end_of(size, bytes.len())?;
+            let range = ByteRange::new(offset_of(pages(size))..);
+            let _alone = self.lock.take(range, Mode::Exclusive);
+            // If it shrank meanwhile we hold too little.
+            let size = match self.size() {
+                now if pages(now) >= pages(size) => now,
+                _ => continue,
+            };
+            self.end_of(size, bytes.len())?;
+            self.write_locked(size, bytes, Operation::Write)?;
+            return Ok(size);
+        }
+    }
+
+    /// Reads into a mapping, which may be one of this file: nothing is held while its pages are written.
+    pub(crate) fn read_into(&self, offset: u64, to: &Mapping) -> Result<Read, CacheError> {
+        let mut bytes = vec![0; to.len()];
+        let read = self.read(offset, &mut bytes)?;
+        to.write(0, &bytes[..read.bytes])?;
+        Ok(read)
+    }
+
+    /// Writes from a mapping, which may be one of this file: its pages are read before anything is held.
+    pub(crate) fn write_from(&self, offset: u64, from: &Mapping) -> Result<(), CacheError> {
+        let mut bytes = vec![0; from.len()];
+        from.read(0, &mut bytes)?;
+        self.write(offset, &bytes)
+    }
+
+    /// The caller holds add or exclusive on the pages.
+    pub(crate) fn write_locked(&self, offset: u64, bytes: &[u8], operation: Operation) -> Result<(), CacheError> {
         for piece in pieces(offset, bytes) {
-            // Under add a page that was filled stays, so this takes two rounds at
-            // most. Under no lock it may be dropped before we come to write to it.
-            while !self.frames[piece.page].write(piece.at, piece.bytes) {
-                self.fill(piece.page, thread)?;
+            // Under a lock a page that was filled stays, so this takes two rounds at
+            // most. Without one it may be dropped before we come to write to it.
+            while !self.table.frame(piece.page).write(piece.at, piece.bytes) {
+                self.fill(piece.page, operation, Behind::Extend)?;
+            }
+            // Piece by piece: if a later one fails, nothing is cached behind the end.
+            self.grow(offset_of(piece.page) + (piece.at + piece.bytes.len()) as u64);
+        }
+        Ok(())
+    }
+
+    /// The file is at least so large from now on.
+    pub(crate) fn grow(&self, size: u64) {
+        // ORDERING: Release, so that whoever sees the size finds what lies below it.
+        self.size.fetch_max(size, Ordering::AcqRel);
+    }
+
+    /// Reads `page` from the disk and inserts it, unless it is there. The caller
+    /// holds add on it (INV-C2). Two may fill one page at a time; the first insert stays.
+    /// False if it lies behind the end of the file, and so was refused.
+    pub(crate) fn fill(&self, page: usize, operation: Operation, behind: Behind) -> Result<bool, CacheError> {
+        if page >= self.page_count() {
+            if behind == Behind::Extend {
+                self.table.frame(page).insert(&[0; PAGE]);
+            }
+            return Ok(behind == Behind::Extend);
+        }
+        let frame = self.table.frame(page);
+        if frame.is_present() {
+            return Ok(true); // filled while we waited for add
+        }
+        let mut scratch = PageBuffer::new();
+        self.device.read_page(page, &mut scratch)?;
+        self.reached(Point::Read, operation, bytes_of(page)); // where the disk may change under a reader without a lock
+        frame.insert(&scratch);
+        Ok(true)
+    }
+
+    /// After a miss: fills the next pages, as far as they are to be had at once. A page that somebody blocks, or waits
+    /// to block, ends it, and so does an error: nobody asked for these pages.
+    fn read_ahead(&self, page: usize) {
+        for page in (page + 1..self.page_count()).take(self.cache.read_ahead) {
+            let Some(_add) = self.lock.try_take(bytes_of(page), Mode::Add) else { return };
+            if !matches!(self.fill(page, Operation::ReadAhead, Behind::Refuse), Ok(true)) {
+                return;
             }
         }
+    }
+
+    /// Writes one page back if it is dirty. Returns whether it was. When this returns, all that was in the
+    /// page when it began is on the disk.
+    pub(crate) fn write_back(&self, page: usize) -> Result<bool, CacheError> {
+        match self.table.find(page) {
+            Some(frame) if frame.is_present() => Ok(self.write_back_locked(page, &frame.lock())?),
+            _ => Ok(false),
+        }
+    }
+
+    /// Writes back what is dirty, without waiting for the disk's own cache: for a background thread. Returns how many.
+    pub(crate) fn flush(&self) -> Result<u64, CacheError> {
+        let mut written = 0;
+        for (page, frame) in self.table.existing(0..) {
+            // A page that is being extended is not our business yet, one that is being cut off not any more.
+            if page < self.page_count() && frame.is_dirty() {
+                written += u64::from(self.write_back_locked(page, &frame.lock())?);
+            }
+        }
+        Ok(written)
+    }
+
+    /// `fsync`: everything that was written before is on the disk afterwards, whose file is exactly as large as ours.
+    pub(crate) fn sync(&self) -> Result<(), CacheError> {
+        for (page, _) in self.table.existing(0..) {
+            self.write_back(page)?; // also if it is clean: its write-back may be under way
+        }
+        while self.device.size_now()? != self.size() {
+            let size = self.size();
+            let _alone = self.lock.take(ByteRange::new(offset_of(pages(size))..), Mode::Exclusive);
+            // If it shrank meanwhile we hold too little.
+            if pages(self.size()) >= pages(size) {
+                self.set_disk_size()?;
+                break;
+            }
+        }
+        Ok(self.device.flush()?)
+    }
+
+    /// Makes the file on the disk as large as ours; the caller holds everything behind its last full page exclusively. Dirty pages
+    /// there come first, or their write-back would make it longer again.
+    pub(crate) fn set_disk_size(&self) -> Result<(), CacheError> {
+        for (page, _) in self.table.existing(pages(self.size())..) {
+            self.write_back(page)?;
+        }
+        Ok(self.device.set_size(self.size())?)
+    }
+
+    /// Removes a page from the cache, if nobody has it or waits for it. Returns whether it is gone.
+    pub(crate) fn evict(&self, page: usize) -> Result<bool, CacheError> {
+        let Some(frame) = self.table.find(page) else { return Ok(true) };
+        let Some(_block) = self.lock.try_take(bytes_of(page), Mode::Block) else { return Ok(false) };
+        self.remove(page, frame, Operation::Evict)?;
+        Ok(!frame.is_present())
+    }
+
+    /// Evicts what can be evicted. Returns how many pages are left.
+    pub(crate) fn evict_all(&self) -> Result<usize, CacheError> {
+        for (page, _) in self.table.existing(0..) {
+            self.evict(page)?;
+        }
+        Ok(self.cached_from(0))
+    }
+
+    /// Brings the pages of `range` to the disk and out of the cache; the caller holds block or exclusive on them.
+    pub(crate) fn invalidate(&self, range: ByteRange, operation: Operation) -> Result<(), CacheError> {
+        let (Some(start), Some(last)) = (range.start(), range.last()) else { return Ok(()) };
+        let first = pages(start);
+        for (page, frame) in self.table.existing(first..).take_while(|&(page, _)| offset_of(page) <= last) {
+            self.remove(page, frame, operation)?;
+        }
         Ok(())
     }
 
-    /// Writes `bytes` at `offset` to the disk, past the cache. Both are in whole units
-    /// of the device, and `bytes` start at an aligned address.
-    pub(crate) fn write_direct(&self, offset: u64, bytes: &[u8], thread: &mut Thread) -> Result<(), DeviceError> {
-        let range = ByteRange::new(offset..offset + bytes.len() as u64).to_pages(PAGE as u64);
-        let _block = self.lock.take(range, Mode::Block, &mut thread.waits);
-        for piece in pieces(offset, bytes) {
-            // Written back first: the page may have dirty sectors that this write does
-            // not replace. Under block nobody makes it dirty again before it is dropped.
-            let frame = self.frames[piece.page].lock();
-            self.write_back_locked(piece.page, &frame, thread)?;
-            frame.drop_page();
+    fn remove(&self, page: usize, frame: &Frame, operation: Operation) -> Result<(), CacheError> {
+        let locked = frame.lock();
+        if !frame.is_present() {
+            return Ok(());
         }
-        self.linger(); // where a reader may fill the page from the old disk
-        self.device.write(offset, bytes)
+        loop {
+            // Written back first: the page may have dirty bytes that the caller does not replace.
+            self.write_back_locked(page, &locked)?;
+            self.reached(Point::WrittenBack, operation, bytes_of(page)); // where it may become dirty again
+            match self.cache.variant {
+                Variant::None => {
+                    locked.drop_page();
+                    return Ok(());
+                }
+                // Kernels leave a page that is dirty again in the cache.
+                Variant::Twice => {
+                    locked.remove_clean();
+                    return Ok(());
+                }
+                // Nobody makes it dirty under block; and if somebody did, this would see it.
+                Variant::Whole | Variant::Range if locked.remove_clean() => return Ok(()),
+                Variant::Whole | Variant::Range => {}
+            }
+        }
     }
 
-    /// Cuts the file off in front of `page`, and extends it again with zeros up to the
-    /// size that it had. Returns how many pages were still cached behind the end of
-    /// the file when it was at its shortest: there should be none.
-    pub(crate) fn truncate(&self, page: usize, thread: &mut Thread) -> Result<usize, DeviceError> {
-        let _exclusive = self.lock.take(ByteRange::new(offset_of(page)..), Mode::Exclusive, &mut thread.waits);
-        let behind = &self.frames[page..];
-        for frame in behind {
-            // Dirty or not: these bytes are on their way out.
-            frame.lock().drop_page();
-        }
-        self.linger(); // where a reader may fill a page that is about to go
-        self.device.set_size(offset_of(page))?;
-        let left = behind.iter().filter(|frame| frame.is_present()).count();
-        self.device.set_size(self.device.size())?;
-        Ok(left)
-    }
-
-    /// Writes one page back, if it is dirty. Returns whether it was.
-    pub(crate) fn write_back(&self, page: usize, thread: &mut Thread) -> Result<bool, DeviceError> {
-        if !self.frames[page].is_dirty() {
+    fn write_back_locked(&self, page: usize, frame: &LockedFrame<'_>) -> Result<bool, CacheError> {
+        let mut scratch = PageBuffer::new();
+        if !frame.take_dirty(&mut scratch) {
             return Ok(false);
         }
-        // Under INV-C5 the page lock is enough. Buffered writes may go on: what they change
-        // meanwhile is dirty again.
-        let frame = self.frames[page].lock();
-        self.write_back_locked(page, &frame, thread)
-    }
-
-    /// Copies what is cached of `page`, when nobody is at work any more.
-    pub(crate) fn cached(&self, page: usize, to: &mut [u8; PAGE]) -> bool {
-        self.frames[page].read(to)
-    }
-
-    /// Reads `page` from the disk and inserts it, unless somebody else did. The caller
-    /// holds add on it (INV-C2). Two may fill one page at a time; the first insert stays.
-    fn fill(&self, page: usize, thread: &mut Thread) -> Result<(), DeviceError> {
-        if self.frames[page].is_present() {
-            return Ok(()); // filled while we waited for add
-        }
-        self.device.read_page(page, &mut thread.scratch)?;
-        self.linger(); // where the disk may change under a reader without a lock
-        self.frames[page].insert(&thread.scratch);
-        Ok(())
-    }
-
-    /// Writes `page` back if it is dirty. Returns whether it was.
-    fn write_back_locked(
-        &self,
-        page: usize,
-        frame: &LockedFrame<'_>,
-        thread: &mut Thread,
-    ) -> Result<bool, DeviceError> {
-        if !frame.take_dirty(&mut thread.scratch) {
-            return Ok(false);
-        }
-        let written = self.device.write(offset_of(page), &thread.scratch[..]);
+        let written = self.device.write(offset_of(page), &scratch[..]);
         if written.is_err() {
             frame.dirty_again();
         }
-        written.map(|()| true)
+        Ok(written.map(|()| true)?)
     }
 
-    /// Makes a race wider than it is, so that a short run on two processors shows what
-    /// a long one on many would. It yields: the others are to use the time.
-    fn linger(&self) {
-        if self.pause.is_zero() {
-            return;
-        }
-        let since = Instant::now();
-        while since.elapsed() < self.pause {
-            thread::yield_now();
+    /// Copies what is cached of `page`: for tests and checks.
+    pub(crate) fn cached(&self, page: usize, to: &mut [u8; PAGE]) -> bool {
+        self.table.find(page).is_some_and(|frame| frame.read(to))
+    }
+
+    /// How many pages are cached from `page` on.
+    pub(crate) fn cached_from(&self, page: usize) -> usize {
+        self.table.existing(page..).filter(|(_, frame)| frame.is_present()).count()
+    }
+
+    /// How many pages the file has, the last of which may be a part.
+    pub(crate) fn page_count(&self) -> usize {
+        pages(self.size().next_multiple_of(PAGE as u64))
+    }
+
+    pub(crate) fn reached(&self, point: Point, operation: Operation, range: ByteRange) {
+        self.cache.hook.reached(&Site { point, operation, file: self.number, range });
+    }
+
+    /// Where a write ends, if the file may be that large.
+    pub(crate) fn end_of(&self, offset: u64, length: usize) -> Result<u64, CacheError> {
+        let most = self.table.most();
+        match offset.checked_add(length as u64) {
+            Some(end) if end <= most => Ok(end),
+            end => Err(CacheError::TooLarge { end: end.unwrap_or(u64::MAX), most }),
         }
     }
+}
+
+/// Where a page was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    InCache,
+    OnDisk,
+    /// Nowhere: the file ends before.
+    Behind,
 }
 
 /// The part of a write that falls on one page.
-struct Piece<'a> {
-    page: usize,
+pub(crate) struct Piece<'a> {
+    pub(crate) page: usize,
     /// Where in the page.
-    at: usize,
-    bytes: &'a [u8],
+    pub(crate) at: usize,
+    pub(crate) bytes: &'a [u8],
 }
 
 /// Cuts a write at the borders of pages.
-fn pieces(offset: u64, bytes: &[u8]) -> impl Iterator<Item = Piece<'_>> {
+pub(crate) fn pieces(offset: u64, bytes: &[u8]) -> impl Iterator<Item = Piece<'_>> {
     let page = pages(offset);
     let at = (offset - offset_of(page)) as usize;
     let (first, rest) = bytes.split_at(bytes.len().min(PAGE - at));
     let first = Piece { page, at, bytes: first };
     let rest = rest.chunks(PAGE).zip(page + 1..);
-    std::iter::once(first).chain(rest.map(|(bytes, page)| Piece { page, at: 0, bytes }))
+    std::iter::once(first)
+        .chain(rest.map(|(bytes, page)| Piece { page, at: 0, bytes }))
+        .filter(|piece| !piece.bytes.is_empty())
 }
 
 /// The bytes of a page.
-fn bytes_of(page: usize) -> ByteRange {
+pub(crate) fn bytes_of(page: usize) -> ByteRange {
     ByteRange::new(offset_of(page)..offset_of(page + 1))
 }
 
@@ -239,6 +479,7 @@ mod tests {
         let cut = |offset, len: usize| -> Vec<_> {
             pieces(offset, &bytes[..len]).map(|piece| (piece.page, piece.at, piece.bytes.len())).collect()
         };
+        assert_eq!(cut(0, 0), []);
         assert_eq!(cut(0, 512), [(0, 0, 512)]);
         assert_eq!(cut(PAGE as u64, PAGE), [(1, 0, PAGE)]);
         assert_eq!(cut(PAGE as u64 - 512, 1024), [(0, PAGE - 512, 512), (1, 0, 512)]);

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::faults::{Call, Faults};
 use crate::frame::PAGE;
 use crate::sector::SECTOR;
 
@@ -92,6 +93,7 @@ pub(crate) struct Device {
     size: u64,
     unit: usize,
     access: Access,
+    faults: Faults,
 }
 
 impl Device {
@@ -117,13 +119,14 @@ impl Device {
             // panic and no Ctrl-C can leave it behind.
             rustix::fs::unlink(&path).map_err(|errno| failed("unlink", &name, errno))?;
         }
-        let mut device = Device { file: buffered, name, size, unit: SECTOR, access: wanted };
+        let mut device = Device { file: buffered, name, size, unit: SECTOR, access: wanted, faults: Faults::default() };
         device.set_size(size)?;
         match direct.and_then(|file| file.map(probe).transpose()) {
             Ok(None) => {}
             Ok(Some((file, unit))) => {
                 device.file = file;
                 device.unit = unit;
+                device.set_size(size)?; // the probe may have made it longer
             }
             Err(errno @ (Errno::INVAL | Errno::OPNOTSUPP)) => {
                 let because = format!("its file system refuses O_DIRECT ({})", words(errno));
@@ -144,7 +147,12 @@ impl Device {
         &self.access
     }
 
-    /// The size that the file has whenever nobody is truncating it.
+    /// The troubles that it is to have.
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// The size that it was opened with.
     pub(crate) fn size(&self) -> u64 {
         self.size
     }
@@ -161,15 +169,24 @@ impl Device {
 
     /// Reads page number `page`. Beyond the end of the file there are zeros.
     pub(crate) fn read_page(&self, page: usize, to: &mut PageBuffer) -> Result<(), DeviceError> {
-        let start = offset_of(page);
+        self.read(offset_of(page), &mut to[..])
+    }
+
+    /// Reads at `offset`. Beyond the end of the file there are zeros. `to` must start at an aligned address,
+    /// and both `offset` and its length be multiples of [`Device::unit`].
+    pub(crate) fn read(&self, offset: u64, to: &mut [u8]) -> Result<(), DeviceError> {
+        let fault = self.faults.before(Call::Read);
+        if let Some((_, errno)) = fault {
+            return Err(self.failed(&format!("read at byte {offset} of"), errno));
+        }
         let mut done = 0;
         // A read that stops between units has met the end of the file.
-        while done < PAGE && done % self.unit == 0 {
-            match rustix::io::pread(&self.file, &mut to[done..], start + done as u64) {
+        while done < to.len() && done % self.unit == 0 {
+            match rustix::io::pread(&self.file, &mut to[done..], offset + done as u64) {
                 Ok(0) => break,
                 Ok(read) => done += read,
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(self.failed(&format!("read page {page} of"), errno)),
+                Err(errno) => return Err(self.failed(&format!("read at byte {offset} of"), errno)),
             }
         }
         to[done..].fill(0);
@@ -179,27 +196,58 @@ impl Device {
     /// Writes `bytes` at `offset`. `bytes` must start at an aligned address, and
     /// both `offset` and its length be multiples of [`Device::unit`].
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.write_counted(offset, bytes).map_err(|(_, error)| error)
+    }
+
+    /// The same; an error comes with the number of bytes that were written before it.
+    pub(crate) fn write_counted(&self, offset: u64, bytes: &[u8]) -> Result<(), (usize, DeviceError)> {
+        let fault = self.faults.before(Call::Write);
+        let most = match fault {
+            Some((after, _)) => (after - after % self.unit).min(bytes.len()),
+            None => bytes.len(),
+        };
         let mut done = 0;
-        while done < bytes.len() {
-            match rustix::io::pwrite(&self.file, &bytes[done..], offset + done as u64) {
-                Ok(0) => return Err(self.failed(&format!("write at {offset} of"), Errno::IO)),
+        while done < most {
+            match rustix::io::pwrite(&self.file, &bytes[done..most], offset + done as u64) {
+                Ok(0) => return Err((done, self.failed(&format!("write at byte {offset} of"), Errno::IO))),
                 Ok(written) => done += written,
                 Err(Errno::INTR) => {}
                 Err(errno) => {
-                    return Err(self.failed(&format!("write at byte {offset} of"), errno));
+                    return Err((done, self.failed(&format!("write at byte {offset} of"), errno)));
                 }
             }
         }
-        Ok(())
+        match fault {
+            Some((_, errno)) => Err((done, self.failed(&format!("write at byte {offset} of"), errno))),
+            None => Ok(()),
+        }
     }
 
     /// Cuts the file off at `size`, or extends it with zeros up to there.
     pub(crate) fn set_size(&self, size: u64) -> Result<(), DeviceError> {
-        rustix::fs::ftruncate(&self.file, size)
+        self.reshape(|file| rustix::fs::ftruncate(file, size))
             .map_err(|errno| self.failed(&format!("set the size to {size} of"), errno))
     }
 
-    fn failed(&self, doing: &str, errno: Errno) -> DeviceError {
+    /// How large the file on the disk is just now.
+    pub(crate) fn size_now(&self) -> Result<u64, DeviceError> {
+        let stat = rustix::fs::fstat(&self.file).map_err(|errno| self.failed("look at", errno))?;
+        Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    }
+
+    /// Has the disk keep what was written so far.
+    pub(crate) fn flush(&self) -> Result<(), DeviceError> {
+        rustix::fs::fdatasync(&self.file).map_err(|errno| self.failed("flush", errno))
+    }
+
+    pub(crate) fn reshape(&self, how: impl FnOnce(&OwnedFd) -> Result<(), Errno>) -> Result<(), Errno> {
+        match self.faults.before(Call::Shape) {
+            Some((_, errno)) => Err(errno),
+            None => how(&self.file),
+        }
+    }
+
+    pub(crate) fn failed(&self, doing: &str, errno: Errno) -> DeviceError {
         failed(doing, &self.name, errno)
     }
 }

@@ -146,11 +146,18 @@ impl Frame {
         // ORDERING (P2): nobody sees one of the words below and then still the
         // old sequence. Without it a reader could accept half a change.
         fence(Ordering::Release);
-        let words = &self.words[offset / WORD..];
-        for (word, bytes) in words.iter().zip(bytes.chunks_exact(WORD)) {
-            let mut le_bytes = [0; WORD];
-            le_bytes.copy_from_slice(bytes);
+        let mut at = offset;
+        let mut bytes = bytes;
+        while !bytes.is_empty() {
+            let word = &self.words[at / WORD];
+            let within = at % WORD;
+            let (now, rest) = bytes.split_at(bytes.len().min(WORD - within));
+            // Relaxed: ours to change, as the sequence is.
+            let mut le_bytes = if now.len() < WORD { word.load(Ordering::Relaxed).to_le_bytes() } else { [0; WORD] };
+            le_bytes[within..within + now.len()].copy_from_slice(now);
             word.store(u64::from_le_bytes(le_bytes), Ordering::Relaxed);
+            at += now.len();
+            bytes = rest;
         }
         // ORDERING (P1): whoever sees this sees the words.
         self.sequence.store((before | PRESENT) + ONE_CHANGE, Ordering::Release);
@@ -200,9 +207,24 @@ impl LockedFrame<'_> {
         }
     }
 
+    /// Empties the frame if the disk has all that it holds: the check and the removal are one step, so that nobody can
+    /// make the page dirty in between. False if it is dirty.
+    pub(crate) fn remove_clean(&self) -> bool {
+        let mut state = self.frame.state.lock();
+        let clean = *state != State::Dirty;
+        if clean {
+            self.empty(&mut state);
+        }
+        clean
+    }
+
     /// Empties the frame, whatever it holds.
     pub(crate) fn drop_page(&self) {
-        let mut state = self.frame.state.lock();
+        self.empty(&mut self.frame.state.lock());
+    }
+
+    /// `state` is the frame's.
+    fn empty(&self, state: &mut State) {
         if *state != State::Absent {
             // Relaxed: as in `Frame::change`.
             let before = self.frame.sequence.load(Ordering::Relaxed);
@@ -218,6 +240,32 @@ impl LockedFrame<'_> {
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicBool;
+
+    #[test]
+    fn only_a_clean_page_is_removed_clean() {
+        let frame = Frame::new();
+        assert!(frame.write(0, &[4; PAGE]));
+        assert!(!frame.lock().remove_clean());
+        assert!(frame.is_present());
+        assert!(frame.lock().take_dirty(&mut [0; PAGE]));
+        assert!(frame.lock().remove_clean());
+        assert!(!frame.is_present());
+    }
+
+    #[test]
+    fn bytes_are_written_wherever_they_begin_and_end() {
+        let frame = Frame::new();
+        frame.insert(&[9; PAGE]);
+        let mut expected = [9; PAGE];
+        for (offset, length) in [(0, 1), (3, 9), (7, 1), (8, 8), (13, 27), (PAGE - 3, 3)] {
+            let bytes = vec![offset as u8 ^ 0x55; length];
+            assert!(frame.write(offset, &bytes));
+            expected[offset..offset + length].copy_from_slice(&bytes);
+            let mut page = [0; PAGE];
+            assert!(frame.read(&mut page));
+            assert_eq!(page, expected, "{length} at {offset}");
+        }
+    }
 
     #[test]
     fn holds_what_was_inserted_until_it_is_dropped() {

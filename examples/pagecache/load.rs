@@ -6,6 +6,7 @@
 use std::ops::{AddAssign, Range};
 use std::panic;
 use std::process;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
@@ -13,11 +14,14 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cache::{Found, PageCache, Thread};
+use crate::cache::{Cache, File};
 use crate::checker::{Checker, Faults, SECTORS};
-use crate::device::{Aligned, Device, DeviceError, PageBuffer, offset_of};
-use crate::file_lock::{FileLock, Variant, Waits};
+use crate::device::{Aligned, Device, PageBuffer, offset_of};
+use crate::direct::Source;
+use crate::error::CacheError;
+use crate::file_lock::{Variant, Waits};
 use crate::frame::PAGE;
+use crate::hooks::Pauses;
 use crate::options::{Kind, Options};
 use crate::sector::{self, SECTOR};
 
@@ -33,6 +37,9 @@ const HOT_PAGES: usize = 64;
 
 /// How long dirty pages lie between two rounds of write-back.
 const WRITE_BACK_EVERY: Duration = Duration::from_millis(5);
+
+/// Pages to read ahead after a miss. A few: the load is not sequential.
+const READ_AHEAD: usize = 2;
 
 /// How often the progress bar moves.
 const TICK: Duration = Duration::from_millis(50);
@@ -69,7 +76,6 @@ impl AddAssign for Tally {
         self.direct += other.direct;
         self.truncates += other.truncates;
         self.written_back += other.written_back;
-        self.waits += other.waits;
     }
 }
 
@@ -83,12 +89,13 @@ pub(crate) struct Outcome {
 }
 
 /// Runs the load under one variant of the lock.
-pub(crate) fn run(variant: Variant, device: &Device, options: &Options) -> Result<Outcome, DeviceError> {
+pub(crate) fn run(variant: Variant, device: &Arc<Device>, options: &Options) -> Result<Outcome, CacheError> {
     write_version_one(variant, device)?;
+    let cache = Cache::new(variant, Arc::new(Pauses(options.pause)), READ_AHEAD);
     let run = Run {
         device,
         options,
-        cache: PageCache::new(device, FileLock::new(variant), options.pause),
+        file: cache.open(device.clone(), device.size())?,
         checker: Checker::new(device.pages()),
         stop: AtomicBool::new(false),
         operations: AtomicU64::new(0),
@@ -106,9 +113,10 @@ pub(crate) fn run(variant: Variant, device: &Device, options: &Options) -> Resul
                 Err(panic) => panic::resume_unwind(panic),
             }
         }
-        Ok(tally)
+        Ok::<_, CacheError>(tally)
     })?;
     let time = began.elapsed();
+    let tally = Tally { waits: run.file.waits(), ..tally };
     run.check_the_end(variant)?;
     Ok(Outcome { variant, time, tally, faults: run.checker.faults() })
 }
@@ -117,7 +125,7 @@ pub(crate) fn run(variant: Variant, device: &Device, options: &Options) -> Resul
 struct Run<'a> {
     device: &'a Device,
     options: &'a Options,
-    cache: PageCache<'a>,
+    file: Arc<File>,
     checker: Checker,
     stop: AtomicBool,
     /// For the progress bar.
@@ -126,13 +134,12 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// One thread of the load.
-    fn operate(&self, number: u16) -> Result<Tally, DeviceError> {
+    fn operate(&self, number: u16) -> Result<Tally, CacheError> {
         let mut random = Rng::with_seed(self.options.seed);
         for _ in 0..number {
             random = random.fork();
         }
         let mut tally = Tally::default();
-        let mut thread = Thread::new();
         let mut read = [0; PAGE];
         let mut write = Aligned::<{ LONGEST_WRITE * PAGE }>::new();
         // Relaxed, as all of `stop` and `operations`: they order nothing, and whoever
@@ -142,11 +149,13 @@ impl Run<'_> {
                 Kind::Read => {
                     let page = self.any_page(&mut random);
                     let floor = self.checker.before_read(page);
-                    let found = self.cache.read(page, &mut read, &mut thread)?;
+                    // While the file is cut off there is nothing; soon there will be zeros.
+                    read.fill(0);
+                    let found = self.file.read(offset_of(page), &mut read)?;
                     self.checker.after_read(page, &floor, &read);
-                    match found {
-                        Found::InCache => tally.hits += 1,
-                        Found::OnDisk => tally.misses += 1,
+                    match found.misses {
+                        0 => tally.hits += 1,
+                        _ => tally.misses += 1,
                     }
                 }
                 Kind::Buffered => {
@@ -154,7 +163,7 @@ impl Run<'_> {
                     let bytes = &mut write[..sectors.len() * SECTOR];
                     let making = self.checker.begin_write(sectors.clone());
                     making.stamp(bytes);
-                    self.cache.write_buffered(offset_of_sector(sectors.start), bytes, &mut thread)?;
+                    self.file.write(offset_of_sector(sectors.start), bytes)?;
                     making.complete();
                     tally.buffered += 1;
                 }
@@ -164,14 +173,15 @@ impl Run<'_> {
                     let bytes = &mut write[..sectors.len() * SECTOR];
                     let making = self.checker.begin_write(sectors.clone());
                     making.stamp(bytes);
-                    self.cache.write_direct(offset_of_sector(sectors.start), bytes, &mut thread)?;
+                    self.file.write_direct(offset_of_sector(sectors.start), Source::Memory(bytes))?;
                     making.complete();
                     tally.direct += 1;
                 }
                 Kind::Truncate => {
                     let page = self.any_tail(&mut random);
                     let making = self.checker.begin_truncate(page);
-                    let left = self.cache.truncate(page, &mut thread)?;
+                    let left = self.file.truncate(offset_of(page))?;
+                    self.file.truncate(self.device.size())?;
                     making.complete();
                     self.checker.behind_the_end(page, left);
                     tally.truncates += 1;
@@ -179,34 +189,22 @@ impl Run<'_> {
             }
             self.operations.fetch_add(1, Ordering::Relaxed);
         }
-        tally.waits = thread.waits;
         Ok(tally)
     }
 
     /// The thread that brings dirty pages to the disk.
-    fn write_back_while_running(&self) -> Result<Tally, DeviceError> {
+    fn write_back_while_running(&self) -> Result<Tally, CacheError> {
         let mut tally = Tally::default();
-        let mut thread = Thread::new();
         while !self.stop.load(Ordering::Relaxed) {
-            tally.written_back += self.write_back(&mut thread)?;
+            tally.written_back += self.file.flush()?;
             thread::sleep(WRITE_BACK_EVERY);
         }
-        tally.waits = thread.waits;
         Ok(tally)
-    }
-
-    /// Writes back every page that is dirty; returns how many.
-    fn write_back(&self, thread: &mut Thread) -> Result<u64, DeviceError> {
-        let mut written = 0;
-        for page in 0..self.device.pages() {
-            written += u64::from(self.cache.write_back(page, thread)?);
-        }
-        Ok(written)
     }
 
     /// Moves the progress bar until the time is up, or a thread has ended early
     /// because something failed. Then waits for the threads to end.
-    fn watch(&self, variant: Variant, threads: &[ScopedJoinHandle<'_, Result<Tally, DeviceError>>]) {
+    fn watch(&self, variant: Variant, threads: &[ScopedJoinHandle<'_, Result<Tally, CacheError>>]) {
         let time = self.options.seconds_each();
         let bar = progress_bar(variant, time.as_millis());
         let began = Instant::now();
@@ -235,15 +233,15 @@ impl Run<'_> {
     }
 
     /// When nobody is at work any more: writes everything back, and compares.
-    fn check_the_end(&self, variant: Variant) -> Result<(), DeviceError> {
+    fn check_the_end(&self, variant: Variant) -> Result<(), CacheError> {
         let bar = progress_bar(variant, self.device.pages() as u128);
         bar.set_message("comparing cache and disk");
-        self.write_back(&mut Thread::new())?;
+        self.file.sync()?;
         let mut disk = PageBuffer::new();
         let mut cached = [0; PAGE];
         for page in 0..self.device.pages() {
             self.device.read_page(page, &mut disk)?;
-            let is_cached = self.cache.cached(page, &mut cached);
+            let is_cached = self.file.cached(page, &mut cached);
             self.checker.at_the_end(page, &disk, is_cached.then_some(&cached));
             bar.inc(1);
         }
@@ -282,7 +280,7 @@ impl Run<'_> {
 }
 
 /// Fills the file: version 1 of every sector.
-fn write_version_one(variant: Variant, device: &Device) -> Result<(), DeviceError> {
+fn write_version_one(variant: Variant, device: &Device) -> Result<(), CacheError> {
     let bar = progress_bar(variant, device.pages() as u128);
     bar.set_message("filling the file");
     // Cut off first: what is left of another variant must not be mistaken for ours.

@@ -1,0 +1,190 @@
+//! Where the races are: four points at which an operation can be held up.
+//!
+//! # Promise
+//! The cache calls [`Hook::reached`] at each [`Point`], with the same locks held under every variant as it would hold
+//! there anyway. The demonstration sets [`Pauses`]; a test sets [`Gates`], and decides itself who goes first: an
+//! operation that a [`Gate`] waits for stops there until the gate is opened. No test needs to sleep.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use spanlock::ByteRange;
+
+/// How long a gate waits for anybody before it takes the test for hung.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A point inside of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Point {
+    /// A page was written back if it was dirty, and has not left the cache yet.
+    WrittenBack,
+    /// The pages have left the cache; the disk is as it was.
+    Invalidated,
+    /// The page was read from the disk, and is not in the cache yet.
+    Read,
+    /// A direct operation has the pages of its buffer ("get user pages"); the disk was not touched yet.
+    GotBuffer,
+}
+
+/// What an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Read,
+    ReadAhead,
+    Write,
+    /// A page fault that reads.
+    Fault,
+    /// A page fault that makes a page writable.
+    MakeWritable,
+    DirectRead,
+    DirectWrite,
+    Truncate,
+    Punch,
+    Zero,
+    Collapse,
+    Insert,
+    Evict,
+    Flush,
+}
+
+/// Who is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site {
+    pub(crate) point: Point,
+    pub(crate) operation: Operation,
+    /// The number of the file: [`crate::cache::File::number`].
+    pub(crate) file: u32,
+    /// The bytes concerned, in whole pages.
+    pub(crate) range: ByteRange,
+}
+
+/// Is told of each point that is reached, on the thread that reaches it, and can take its time.
+pub(crate) trait Hook: Send + Sync {
+    fn reached(&self, site: &Site);
+}
+
+/// Does nothing.
+#[derive(Debug)]
+pub(crate) struct NoHook;
+
+impl Hook for NoHook {
+    fn reached(&self, _: &Site) {}
+}
+
+/// Lingers at each point, so that a short run on two processors shows what a long one on many would. It yields: the
+/// others are to use the time.
+#[derive(Debug)]
+pub(crate) struct Pauses(pub(crate) Duration);
+
+impl Hook for Pauses {
+    fn reached(&self, _: &Site) {
+        if self.0.is_zero() {
+            return;
+        }
+        let since = Instant::now();
+        while since.elapsed() < self.0 {
+            thread::yield_now();
+        }
+    }
+}
+
+/// Any number of gates, which can be put up while the cache is in use.
+#[derive(Debug, Default)]
+pub(crate) struct Gates {
+    gates: Mutex<Vec<Arc<Gate>>>,
+}
+
+impl Gates {
+    pub(crate) fn new() -> Arc<Gates> {
+        Arc::default()
+    }
+
+    /// Stops the first operation for which `who` is true. (`who` runs on that operation's thread, and may ask
+    /// for its name.)
+    pub(crate) fn stop(&self, who: impl Fn(&Site) -> bool + Send + Sync + 'static) -> Arc<Gate> {
+        let gate = Arc::new(Gate { who: Box::new(who), state: Mutex::new(State::Waiting), changed: Condvar::new() });
+        self.gates.lock().push(gate.clone());
+        gate
+    }
+
+    /// Stops the first `operation` that reaches `point`.
+    pub(crate) fn stop_at(&self, point: Point, operation: Operation) -> Arc<Gate> {
+        self.stop(move |site| site.point == point && site.operation == operation)
+    }
+}
+
+impl Hook for Gates {
+    fn reached(&self, site: &Site) {
+        let gate = self.gates.lock().iter().find(|gate| gate.catches(site)).cloned();
+        if let Some(gate) = gate {
+            gate.hold();
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nobody came yet.
+    Waiting,
+    /// Somebody stands there.
+    Holding,
+    /// Nobody is stopped any more.
+    Open,
+}
+
+/// Stops one operation, once, until it is opened.
+pub(crate) struct Gate {
+    who: Box<dyn Fn(&Site) -> bool + Send + Sync>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").field("state", &*self.state.lock()).finish_non_exhaustive()
+    }
+}
+
+impl Gate {
+    /// Waits until an operation stands there.
+    ///
+    /// # Panics
+    /// If none comes for two minutes.
+    pub(crate) fn wait_until_reached(&self) {
+        let mut state = self.state.lock();
+        while *state == State::Waiting {
+            assert!(!self.changed.wait_for(&mut state, PATIENCE).timed_out(), "nobody came to the gate");
+        }
+    }
+
+    /// Whether an operation stands there.
+    pub(crate) fn is_reached(&self) -> bool {
+        *self.state.lock() == State::Holding
+    }
+
+    /// Lets it go on. From now on the gate stops nobody.
+    pub(crate) fn open(&self) {
+        *self.state.lock() = State::Open;
+        self.changed.notify_all();
+    }
+
+    /// Whether this gate is for that one; it is for nobody else from then on.
+    fn catches(&self, site: &Site) -> bool {
+        let mut state = self.state.lock();
+        let caught = *state == State::Waiting && (self.who)(site);
+        if caught {
+            *state = State::Holding;
+            self.changed.notify_all();
+        }
+        caught
+    }
+
+    fn hold(&self) {
+        let mut state = self.state.lock();
+        while *state == State::Holding {
+            assert!(!self.changed.wait_for(&mut state, PATIENCE).timed_out(), "nobody opened the gate");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Operations that change which bytes are where: truncate, punch, zero, collapse, insert.
+//!
+//! All take their pages *exclusively*. Block is not enough: it goes with block, so a direct write could be under way
+//! while the bytes below it move. Those that move everything behind them take all bytes up to the last.
+//!
+//! Pages leave the cache before the disk changes, and nobody can bring them back until it has. What fails leaves the file as
+//! it was, except that fewer pages are cached.
+
+use spanlock::{ByteRange, Mode};
+
+use crate::cache::File;
+use crate::device::{offset_of, pages};
+use crate::error::CacheError;
+use crate::file_lock::Held;
+use crate::frame::PAGE;
+use crate::hooks::{Operation, Point};
+use crate::reshape::Zeros;
+
+impl File {
+    /// Cuts the file off at `size`, or extends it with zeros. Returns how many pages were cached behind the end when it was
+    /// done: there should be none.
+    pub(crate) fn truncate(&self, size: u64) -> Result<usize, CacheError> {
+        self.end_of(size, 0)?;
+        let _alone = self.alone_from(size.min(self.size()), size);
+        let old = self.size();
+        if size < old {
+            self.cut_off(size)?;
+        } else {
+            // The old last page ends in zeros already.
+            self.device.set_size(size.max(self.device.size_now()?))?;
+            self.grow(size);
+        }
+        Ok(self.cached_from(self.page_count()))
+    }
+
+    /// Everything from the page of `from` on, exclusively: also if the file has shrunk to below that meanwhile.
+    fn alone_from(&self, mut from: u64, wanted: u64) -> Held<'_> {
+        loop {
+            let held = self.lock.take(ByteRange::new(offset_of(pages(from))..), Mode::Exclusive);
+            let needed = wanted.min(self.size());
+            if pages(needed) >= pages(from) {
+                return held;
+            }
+            from = needed;
+        }
+    }
+
+    fn cut_off(&self, size: u64) -> Result<(), CacheError> {
+        let kept = pages(size.next_multiple_of(PAGE as u64));
+        // The page that stays in part comes back from the disk, which makes its rest zeros.
+        self.invalidate(ByteRange::new(offset_of(pages(size))..offset_of(kept)), Operation::Truncate)?;
+        self.device.set_size(size)?;
+        // ORDERING: Release, as in `grow`. Nobody grows the file now.
+        self.size.store(size, std::sync::atomic::Ordering::Release);
+        for (_, frame) in self.table.existing(kept..) {
+            // Dirty or not: these bytes are gone.
+            frame.lock().drop_page();
+        }
+        self.reached(Point::Invalidated, Operation::Truncate, ByteRange::new(offset_of(pages(size))..));
+        // A write-back may have been under way; it has ended now, since it held the page lock.
+        if self.device.size_now()? > size { Ok(self.device.set_size(size)?) } else { Ok(()) }
+    }
+
+    /// Makes a hole of what exists of these bytes; the size stays.
+    pub(crate) fn punch(&self, offset: u64, length: u64) -> Result<(), CacheError> {
+        self.make_zeros(offset, length, Zeros::Hole, Operation::Punch)
+    }
+
+    /// Makes zeros of what exists of these bytes, and keeps their space; the size stays.
+    pub(crate) fn zero(&self, offset: u64, length: u64) -> Result<(), CacheError> {
+        self.make_zeros(offset, length, Zeros::Allocated, Operation::Zero)
+    }
+
+    fn make_zeros(&self, offset: u64, length: u64, zeros: Zeros, operation: Operation) -> Result<(), CacheError> {
+        let end = offset.saturating_add(length);
+        let range = ByteRange::new(offset..end).to_pages(PAGE as u64);
+        let _alone = self.lock.take(range, Mode::Exclusive);
+        let end = end.min(self.size());
+        if offset >= end {
+            return Ok(());
+        }
+        // Whole pages on the disk; the last one of the file is whole if its bytes are.
+        let first = pages(offset.next_multiple_of(PAGE as u64));
+        let after = if end == self.size() { self.page_count() } else { pages(end) };
+        let (head, tail) = (offset_of(first).min(end), offset_of(after).min(end).max(offset));
+        if first < after {
+            let whole = ByteRange::new(offset_of(first)..offset_of(after));
+            self.invalidate(whole, operation)?;
+            self.reached(Point::Invalidated, operation, whole);
+            self.device.zero(offset_of(first), offset_of(after) - offset_of(first), zeros)?;
+        }
+        // The rest in the cache.
+        self.write_locked(offset, &zeros_of(head - offset), operation)?;
+        if tail >= head {
+            self.write_locked(tail, &zeros_of(end - tail), operation)?;
+        }
+        Ok(())
+    }
+
+    /// Takes whole pages out of the file: what is behind them moves down.
+    pub(crate) fn collapse(&self, offset: u64, length: u64) -> Result<(), CacheError> {
+        check_pages("a collapse", offset, length)?;
+        let _alone = self.alone_from(offset, offset);
+        let size = self.size();
+        if offset.checked_add(length).is_none_or(|end| end >= size) {
+            return Err(CacheError::OutsideFile { what: "a collapse", offset, length, size });
+        }
+        self.prepare_move(offset, Operation::Collapse)?;
+        self.device.collapse(offset, length, size)?;
+        self.size.store(size - length, std::sync::atomic::Ordering::Release);
+        Ok(())
+    }
+
+    /// Puts whole pages of zeros into the file: what is behind them moves up.
+    pub(crate) fn insert(&self, offset: u64, length: u64) -> Result<(), CacheError> {
+        check_pages("an insert", offset, length)?;
+        let _alone = self.alone_from(offset, offset);
+        let size = self.size();
+        if offset >= size {
+            return Err(CacheError::OutsideFile { what: "an insert", offset, length, size });
+        }
+        self.end_of(size, usize::try_from(length).unwrap_or(usize::MAX))?;
+        self.prepare_move(offset, Operation::Insert)?;
+        self.device.insert(offset, length, size)?;
+        self.size.store(size + length, std::sync::atomic::Ordering::Release);
+        Ok(())
+    }
+
+    /// Brings all from `offset` on to the disk and out of the cache.
+    fn prepare_move(&self, offset: u64, operation: Operation) -> Result<(), CacheError> {
+        let rest = ByteRange::new(offset..);
+        self.invalidate(rest, operation)?;
+        self.set_disk_size()?;
+        self.reached(Point::Invalidated, operation, rest);
+        Ok(())
+    }
+}
+
+fn zeros_of(length: u64) -> Vec<u8> {
+    vec![0; usize::try_from(length).expect("less than a page")]
+}
+
+fn check_pages(what: &'static str, offset: u64, length: u64) -> Result<(), CacheError> {
+    if offset % PAGE as u64 == 0 && length % PAGE as u64 == 0 && length > 0 {
+        Ok(())
+    } else {
+        Err(CacheError::Unaligned { what, offset, length, unit: PAGE })
+    }
+}
