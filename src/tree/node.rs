@@ -267,6 +267,13 @@ impl<R> Node<R> {
         any == 0 || !self.parts(start, last).are_in(any)
     }
 
+    /// The same for `start..=last`, a part of the span.
+    #[inline(always)]
+    pub(super) fn is_clear_within(&self, start: u64, last: u64, against: u64, own: Option<u64>) -> bool {
+        let any = self.words_against(against, own);
+        any == 0 || !self.parts_within(start, last).are_in(any)
+    }
+
     /// The same for the whole span.
     #[inline(always)]
     pub(super) fn is_quiet(&self, against: u64, own: Option<u64>) -> bool {

@@ -4,9 +4,9 @@
 //! twice, and leave it to a scan where it is not so simple.
 //!
 //! - In a quiet root: one look at its slots' words and at its links.
-//! - Along a path: the way down to the deepest node that covers the range is remembered, link by link. If behind the fence each of these
-//!   links still leads where it led, and there is nothing else to look at, a scan would visit just these nodes. (A node that was reached under a
-//!   pin is not freed before the pin ends, so an equal link leads to the same node.)
+//! - Along a path: the way down to the deepest node that covers the range is remembered, link by link. As long as behind the fence each of these
+//!   links still leads where it led, a scan would visit just these nodes; from the first that does not, it is a scan. (A node that was reached under
+//!   a pin is not freed before the pin ends, so an equal link leads to the same node.)
 
 use super::node::{Link, Node, Occupied, Target};
 use super::scan::{self, Query};
@@ -15,10 +15,10 @@ use super::{Room, Tree};
 use crate::owner::Visitor;
 use crate::reclaim::LazyPin;
 use smallvec::SmallVec;
-use std::ops::ControlFlow::Break;
+use std::ops::ControlFlow::{self, Break, Continue};
 
 /// Links of a path that are remembered. Deeper requests are left to the scan.
-const LONGEST: usize = 8;
+const LONGEST: usize = 16;
 
 /// What one look has told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,31 +94,46 @@ impl<R: Room, T> Tree<R, T> {
             return (unsafe { self.place(entry, visitor, lazy) }, Glance::Unsure);
         };
         let placed = Placed::new(node, index);
-        let glance = glance_along(&path, node, query, placed.own(entry.mode));
+        let glance = match self.look_along(&path, node, query, placed.own(entry.mode), lazy) {
+            Continue(()) => Glance::Clear,
+            Break(()) => Glance::Met,
+        };
         if placed.is_due() {
             self.sample(entry, visitor, lazy);
         }
         (placed, glance)
     }
+
+    /// Whether somebody is in the way: looks at the nodes of a path, at `end`, to which it leads, with the request `own` in it, and at what lies below.
+    #[inline]
+    fn look_along(
+        &self,
+        path: &[Step<'_, R>],
+        end: &Node<R>,
+        query: &Query,
+        own: Own<R>,
+        lazy: &LazyPin,
+    ) -> ControlFlow<()> {
+        for step in path {
+            look(step.node, query, None)?;
+            if step.link.load() != step.target || !step.node.overflow().is_null() {
+                // Another way down than before.
+                return self.scan_from(step.node, query, Some(own), lazy, &mut |_| Break(()));
+            }
+        }
+        look(end, query, Some(own))?;
+        if end.is_alone() {
+            return Continue(());
+        }
+        self.scan_from(end, query, Some(own), lazy, &mut |_| Break(()))
+    }
 }
 
-/// Looks at the nodes of a path, and at `end`, to which it leads, with the request `own` in it.
-#[inline]
-fn glance_along<R: Room>(path: &[Step<'_, R>], end: &Node<R>, query: &Query, own: Own<R>) -> Glance {
-    let is_met = |node, own| scan::look(node, query, own, &mut |_| Break(())).is_break();
-    for step in path {
-        if is_met(step.node, None) {
-            return Glance::Met;
-        }
-        if step.link.load() != step.target || !step.node.overflow().is_null() {
-            return Glance::Unsure;
-        }
+/// Breaks off if somebody is in the way in a slot of `node`, which covers the range.
+#[inline(always)]
+fn look<R: Room>(node: &Node<R>, query: &Query, own: Option<Own<R>>) -> ControlFlow<()> {
+    if node.is_clear_within(query.start, query.last, query.against, own.map(|own| own.mode())) {
+        return Continue(());
     }
-    if is_met(end, Some(own)) {
-        Glance::Met
-    } else if end.is_alone() {
-        Glance::Clear
-    } else {
-        Glance::Unsure
-    }
+    scan::look_closer(node, query, own.map(|own| own.index()), &mut |_| Break(()))
 }

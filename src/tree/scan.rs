@@ -109,19 +109,19 @@ impl<R: Room, T> Tree<R, T> {
         if self.root.is_alone() {
             return ControlFlow::Continue(());
         }
-        self.scan_below(query, own, pin, &mut visit)
+        self.scan_from(&self.root, query, own, pin, &mut visit)
     }
 
-    /// The part of a scan beyond the root's own slots: down the path as long as the nodes cover the whole range, then everything below.
-    fn scan_below<'t>(
+    /// The part of a scan beyond the slots of `node`, which covers the range: down the path as long as the nodes cover it, then everything below.
+    pub(super) fn scan_from<'t>(
         &'t self,
+        mut node: &'t Node<R>,
         query: &Query,
         own: Option<Own<R>>,
         pin: &'t LazyPin,
         visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let pin = pin.get();
-        let mut node = &self.root;
         while let Some(cell) = node.cell_around(query.start, query.last) {
             look_along_chain(node, query, own, pin, visit)?;
             let Some(child) = node.child(cell).load().node(pin) else { return ControlFlow::Continue(()) };
@@ -179,7 +179,7 @@ fn look_along_chain<'t, R: Room>(
 
 /// Visits what there is in the slots of one node.
 #[inline(always)]
-pub(super) fn look<'t, R: Room>(
+fn look<'t, R: Room>(
     node: &'t Node<R>,
     query: &Query,
     own: Option<Own<R>>,
@@ -194,7 +194,7 @@ pub(super) fn look<'t, R: Room>(
 }
 
 #[inline(never)]
-fn look_closer<'t, R: Room>(
+pub(super) fn look_closer<'t, R: Room>(
     node: &'t Node<R>,
     query: &Query,
     own: Option<usize>,
