@@ -6,6 +6,7 @@
 //! operation that a [`Gate`] waits for stops there until the gate is opened. No test needs to sleep.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -94,6 +95,21 @@ impl Hook for Pauses {
 #[derive(Debug, Default)]
 pub(crate) struct Gates {
     gates: Mutex<Vec<Arc<Gate>>>,
+    abandoned: AtomicBool,
+}
+
+/// Abandons its gates if it is dropped by a panic. It belongs *inside* of a scope of threads: the scope waits for them
+/// before the panic comes out of it.
+#[derive(Debug)]
+#[must_use = "it does its work when it is dropped"]
+pub(crate) struct OpenOnPanic<'a>(&'a Gates);
+
+impl Drop for OpenOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.abandon();
+        }
+    }
 }
 
 impl Gates {
@@ -104,14 +120,36 @@ impl Gates {
     /// Stops the first operation for which `who` is true. (`who` runs on that operation's thread, and may ask
     /// for its name.)
     pub(crate) fn stop(&self, who: impl Fn(&Site) -> bool + Send + Sync + 'static) -> Arc<Gate> {
-        let gate = Arc::new(Gate { who: Box::new(who), state: Mutex::new(State::Waiting), changed: Condvar::new() });
-        self.gates.lock().push(gate.clone());
+        let mut gates = self.gates.lock();
+        // Under the list's lock, so that no gate is put up behind the back of `abandon`.
+        let state = if self.is_abandoned() { State::Open } else { State::Waiting };
+        let gate = Arc::new(Gate { who: Box::new(who), state: Mutex::new(state), changed: Condvar::new() });
+        gates.push(gate.clone());
         gate
     }
 
     /// Stops the first `operation` that reaches `point`.
     pub(crate) fn stop_at(&self, point: Point, operation: Operation) -> Arc<Gate> {
         self.stop(move |site| site.point == point && site.operation == operation)
+    }
+
+    /// For a test that failed: opens every gate, and those to come, so that nobody is left standing.
+    pub(crate) fn abandon(&self) {
+        let gates = self.gates.lock();
+        // Relaxed: the list's lock orders it for `stop`; whoever polls it only wants to end.
+        self.abandoned.store(true, Ordering::Relaxed);
+        for gate in &*gates {
+            gate.open();
+        }
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// For each thread of a test, and for the one that tells them when to go on.
+    pub(crate) fn open_on_panic(&self) -> OpenOnPanic<'_> {
+        OpenOnPanic(self)
     }
 }
 

@@ -43,6 +43,7 @@ fn eviction_leaves_alone_what_is_being_filled() {
     let (file, gates) = gated(Variant::Range, 4 * P);
     let gate = gates.stop_at(Point::Read, Operation::Read);
     thread::scope(|scope| {
+        let _guard = gates.open_on_panic();
         scope.spawn(|| file.read(0, &mut [0; PAGE]).unwrap());
         gate.wait_until_reached();
         // Goes with the filler: both add.
@@ -63,6 +64,7 @@ fn a_stalled_fill_leaves_a_stale_page_only_without_a_lock() {
         file.write_direct(0, Source::Memory(&[1; PAGE])).unwrap();
         let gate = gates.stop_at(Point::Read, Operation::Read);
         thread::scope(|scope| {
+            let _guard = gates.open_on_panic();
             scope.spawn(|| file.read(0, &mut [0; PAGE]).unwrap());
             gate.wait_until_reached();
             let write = scope.spawn(|| file.write_direct(0, Source::Memory(&[2; PAGE])).unwrap());

@@ -38,6 +38,7 @@ fn cross(gates: &Gates, first: impl FnOnce() + Send, second: impl FnOnce() + Sen
     };
     let (one, two) = (at("first"), at("second"));
     thread::scope(|scope| {
+        let _guard = gates.open_on_panic();
         thread::Builder::new().name("first".into()).spawn_scoped(scope, first).unwrap();
         thread::Builder::new().name("second".into()).spawn_scoped(scope, second).unwrap();
         one.wait_until_reached();
@@ -58,6 +59,7 @@ fn a_write_from_its_own_range_gets_private_pages() {
         numbered(&file, 4);
         let gate = gates.stop_at(Point::GotBuffer, Operation::DirectWrite);
         thread::scope(|scope| {
+            let _guard = gates.open_on_panic();
             // Pages 1 and 2 from 0 and 1: page 1 is in both.
             scope.spawn(|| {
                 file.write_direct(P, Source::Mapped(&Mapping::new(&file, 0, 2 * P as usize))).unwrap();
