@@ -1,8 +1,9 @@
-//! Tests of the cache as a whole: each operation against a plain buffer, recursion, errors.
+//! Tests of the cache as a whole: each operation against a plain buffer, recursion, errors; and the races, one by one.
 
 mod errors;
 mod model;
 mod operations;
+mod races;
 mod recursion;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,13 @@ pub(crate) const P: u64 = PAGE as u64;
 pub(crate) fn device(size: u64) -> Arc<Device> {
     let folder = if Path::new("target").is_dir() { PathBuf::from("target") } else { std::env::temp_dir() };
     Arc::new(Device::open(&Place::Temporary { folder }, size, Access::Direct).expect("a temporary file"))
+}
+
+/// A device that takes single sectors on every file system: through the kernel's cache, not by `O_DIRECT`.
+pub(crate) fn device_of_sectors() -> Arc<Device> {
+    let folder = if Path::new("target").is_dir() { PathBuf::from("target") } else { std::env::temp_dir() };
+    let access = Access::Buffered { because: "the test writes single sectors".into() };
+    Arc::new(Device::open(&Place::Temporary { folder }, 0, access).expect("a temporary file"))
 }
 
 /// A cache with one file, where nobody is stopped.
