@@ -1,8 +1,11 @@
 //! Giving memory back while others may still read it: crossbeam-epoch, or a stand-in for the models.
 //!
 //! A thread that follows pointers into the tree holds a [`Pin`]. What was unlinked is [retired](Pin::retire), and freed
-//! when every thread that was pinned at that moment has unpinned. A pin held for long stops reclamation for the whole
+//! when every thread that was pinned at that moment has unpinned. A pin held for long stops reclamation for all locks of the
 //! process, so nobody waits while pinned.
+//!
+//! The collector is our own, not crossbeam's shared one: who pins may have to free what others have left, and there that could be anything, a
+//! destructor that waits for a range included.
 //!
 //! Under loom the default is a stand-in that pins nothing and frees nothing: it adds no order of its own, so it can't
 //! hide a missing one. `--cfg spanlock_epoch` puts the real epoch into the model; there a freed node is *written*, so that loom
@@ -64,13 +67,43 @@ impl Drop for Canary {
 
 #[cfg(any(not(loom), spanlock_epoch))]
 mod imp {
+    use crossbeam_epoch::Guard;
+    // In a model the shared one will do: nobody else is there.
+    #[cfg(loom)]
+    use crossbeam_epoch::pin;
+    #[cfg(not(loom))]
+    use {
+        crate::sync::LazyLock,
+        crossbeam_epoch::{Collector, LocalHandle},
+    };
+
     /// While it lives, nothing that was reachable when it was taken is freed.
     #[derive(Debug)]
-    pub(crate) struct Pin(crossbeam_epoch::Guard);
+    pub(crate) struct Pin(Guard);
+
+    #[cfg(not(loom))]
+    static COLLECTOR: LazyLock<Collector> = LazyLock::new(Collector::new);
+
+    #[cfg(not(loom))]
+    std::thread_local! {
+        static HANDLE: LocalHandle = COLLECTOR.register();
+    }
+
+    #[cfg(not(loom))]
+    fn pin() -> Guard {
+        // A thread that is ending may have dropped its handle already: then one for this pin.
+        HANDLE.try_with(LocalHandle::pin).unwrap_or_else(|_| COLLECTOR.register().pin())
+    }
+
+    /// Whether the calling thread is pinned.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn is_pinned() -> bool {
+        HANDLE.with(LocalHandle::is_pinned)
+    }
 
     impl Pin {
         pub(crate) fn new() -> Pin {
-            Pin(crossbeam_epoch::pin())
+            Pin(pin())
         }
 
         /// Frees `object` once nobody can still be reading it.
@@ -129,3 +162,5 @@ mod imp {
 }
 
 pub(crate) use imp::Pin;
+#[cfg(all(test, not(loom)))]
+pub(crate) use imp::is_pinned;

@@ -43,7 +43,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("sync.rs", &[], &["std::sync", "std::thread", "loom"]),
     ("sync/model.rs", &[], &["loom"]),
     // loom there: only the memory that a model gives back.
-    ("reclaim.rs", &[], &["crossbeam_epoch", "loom"]),
+    ("reclaim.rs", &["sync"], &["crossbeam_epoch", "loom"]),
     // What the rooms below say to whoever watches. Alone in knowing the features for that.
     ("observe.rs", &["mode", "owner", "range", "stats"], &["tracing"]),
     ("observe/clock.rs", &["mode", "owner", "range", "stats"], &["tracing"]),

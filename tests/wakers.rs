@@ -160,35 +160,6 @@ fn a_guard_may_outlast_its_thread_in_a_thread_local() {
     assert!(poll(&mut first, Waker::noop()).is_ready());
 }
 
-#[test]
-fn no_waker_is_called_while_the_epoch_is_pinned() {
-    let pinned = Arc::new(AtomicUsize::new(0));
-    let act = Act::new({
-        let pinned = Arc::clone(&pinned);
-        move || _ = pinned.fetch_add(usize::from(crossbeam_epoch::is_pinned()), Ordering::SeqCst)
-    });
-    let lock = Arc::new(RangeLock::new());
-    // So many that the root is full, and those that follow are below it, where a release needs a pin.
-    let crowd: Vec<_> = (0..20).map(|at| lock.request_arc(at..=at, Mode::Block).wait()).collect();
-    assert!(lock.heap_nodes() > 0);
-    let ask = |mode| lock.request_arc(100..200, mode).into_future();
-    let holder = lock.request_arc(100..200, Mode::Block).wait();
-    let (mut cancelled, mut behind, mut last) = (ask(Mode::Exclusive), ask(Mode::Block), ask(Mode::Add));
-    for future in [&mut cancelled, &mut behind, &mut last] {
-        assert!(poll(future, &act.clone().into()).is_pending());
-    }
-    drop(cancelled);
-    assert_eq!(act.calls(), 1, "the cancelled one wakes the one behind it");
-    let behind = poll(&mut behind, Waker::noop());
-    assert!(behind.is_ready());
-    drop(behind);
-    drop(holder);
-    assert!(act.calls() > 1, "the releases wake the last one");
-    assert!(poll(&mut last, Waker::noop()).is_ready());
-    assert_eq!(pinned.load(Ordering::SeqCst), 0);
-    drop(crowd);
-}
-
 /// Giving everything back ends the request for its owner, even if somebody's waker panics then.
 #[test]
 fn a_guard_shrunk_to_nothing_is_counted_out_whatever_a_waker_does() {
@@ -203,8 +174,8 @@ fn a_guard_shrunk_to_nothing_is_counted_out_whatever_a_waker_does() {
     assert!(format!("{owner:?}").contains("live: 0"), "{owner:?}");
 }
 
-/// The epoch is the whole process's. To pin it may drop what others have left there: here futures that others know to be blocked, and to drop
-/// one of these waits until nobody searches. So a search must not pin while it keeps others from searching.
+/// To pin crossbeam's shared epoch may drop what others have left there: here futures that others know to be blocked, and to drop one of these
+/// waits until nobody searches. So a search must not pin that epoch while it keeps others from searching.
 #[test]
 fn a_future_may_be_dropped_by_the_epoch() {
     /// Only one in 128 pins drops anything.

@@ -71,10 +71,36 @@ pub(crate) fn end() {
     }
 }
 
+/// Everybody is in one collector, and is known from the start.
+pub(crate) struct Collector(());
+
+impl Collector {
+    pub(crate) fn new() -> Collector {
+        Collector(())
+    }
+
+    pub(crate) fn register(&self) -> LocalHandle {
+        LocalHandle(())
+    }
+}
+
+pub(crate) struct LocalHandle(());
+
+impl LocalHandle {
+    pub(crate) fn pin(&self) -> Guard {
+        pin()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_pinned(&self) -> bool {
+        LOCAL.with(|local| local.guards.get() > 0)
+    }
+}
+
 /// While it lives, the thread is pinned.
 pub(crate) struct Guard(());
 
-pub(crate) fn pin() -> Guard {
+fn pin() -> Guard {
     let first = LOCAL.with(|local| {
         local.guards.set(local.guards.get() + 1);
         local.guards.get() == 1

@@ -63,7 +63,7 @@ mod tree;
 
 // `reclaim` names the crate `crossbeam_epoch`: here that is this crate, with the stand-in.
 extern crate self as crossbeam_epoch;
-pub(crate) use epoch::{Guard, pin};
+pub(crate) use epoch::{Collector, Guard, LocalHandle};
 pub(crate) use error::{AcquireError, Deadlock, OwnerName, Wait};
 pub(crate) use lock::RangeLock;
 pub(crate) use mode::Mode;

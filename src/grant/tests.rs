@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::owner::Asker;
+use crate::reclaim;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
 
@@ -69,4 +71,56 @@ fn what_a_token_is_only_asking_for_it_does_not_hold() {
     live.0.hold();
     assert_eq!(own_conflict(space, &ask), Some((asked, Mode::Exclusive)));
     drop(live);
+}
+
+/// Counts calls, and those under a pin.
+#[derive(Default)]
+struct Calls {
+    all: AtomicUsize,
+    pinned: AtomicUsize,
+}
+
+impl Wake for Calls {
+    fn wake(self: Arc<Self>) {
+        self.all.fetch_add(1, Ordering::Relaxed);
+        self.pinned.fetch_add(usize::from(reclaim::is_pinned()), Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn no_waker_is_called_while_pinned() {
+    let space: &Space = Box::leak(Box::new(Space::new(None)));
+    let enter = |range: std::ops::Range<u64>, mode| {
+        let asker = Asker { visitor: owner::visit(), owner: owner::fresh(), order: 0 };
+        // SAFETY: the space is leaked.
+        unsafe { enter(space, &Ask::new(ByteRange::new(range), mode, &asker), asker.visitor, None) }
+    };
+    let granted = |range, mode| match enter(range, mode) {
+        Doorway::Granted(held) => held,
+        Doorway::Queued(_) => panic!("nobody is in the way"),
+    };
+    let queued = |mode| match enter(100..200, mode) {
+        Doorway::Queued(waiter) => waiter,
+        Doorway::Granted(_) => panic!("somebody is in the way"),
+    };
+    // So many that the root is full, and those that follow are below it, where a release needs a pin.
+    let crowd: Vec<_> = (0..20).map(|at| granted(at..at + 1, Mode::Block)).collect();
+    assert!(space.tree.heap_nodes(LazyPin::new().get()) > 0);
+    let holder = granted(100..200, Mode::Block);
+    let calls = Arc::new(Calls::default());
+    let waker = Waker::from(Arc::clone(&calls));
+    let mut waiters = [Mode::Exclusive, Mode::Block, Mode::Add].map(queued);
+    for waiter in &mut waiters {
+        assert!(waiter.poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    let [cancelled, mut behind, mut last] = waiters;
+    drop(cancelled);
+    assert_eq!(calls.all.load(Ordering::Relaxed), 1, "the cancelled one wakes the one behind it");
+    let mut noop = Context::from_waker(Waker::noop());
+    assert!(behind.poll(&mut noop).is_ready());
+    drop((behind, holder));
+    assert!(calls.all.load(Ordering::Relaxed) > 1, "the releases wake the last one");
+    assert!(last.poll(&mut noop).is_ready());
+    assert_eq!(calls.pinned.load(Ordering::Relaxed), 0);
+    drop((last, crowd));
 }
