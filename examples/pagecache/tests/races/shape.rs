@@ -342,9 +342,34 @@ fn race_24_an_append_and_a_direct_write_that_extends() {
             );
         }
     }
+    for variant in Variant::ALL {
+        two_appends(variant);
+    }
     for variant in LOCKED {
         two_that_extend(variant);
         an_extension_that_begins_again(variant);
+    }
+}
+
+/// An append fills the file's last page, of which there is only a part, and lingers; another one comes.
+fn two_appends(variant: Variant) {
+    let stage = Stage::new(variant);
+    let file = stage.file(2);
+    file.truncate(P + 100).unwrap();
+    let gate = stage.stop("one", Point::Read);
+    let offsets = stage.play(&[&file], |play| {
+        let first = play.start("one", || file.append(&[8; 10]).unwrap());
+        play.stands(&gate);
+        let second = play.start("two", || file.append(&[9; 10]).unwrap());
+        play.held_up_by_lock(&file, &second);
+        gate.open();
+        [first, second].map(|append| append.join().unwrap() - P)
+    });
+    let expected = if variant.is_locked() { [100, 110] } else { [100, 100] };
+    assert_eq!(offsets, expected, "{variant:?}");
+    assert_eq!(file.size(), P + expected[1] + 10, "{variant:?}: no byte too many or too few");
+    if variant.is_locked() {
+        check_at_rest(&file);
     }
 }
 
