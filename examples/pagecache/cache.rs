@@ -50,7 +50,7 @@ use crate::device::{Device, PageBuffer, offset_of, pages};
 use crate::error::CacheError;
 use crate::file_lock::{FileLock, Variant, Waits};
 use crate::frame::{Frame, LockedFrame, PAGE};
-use crate::hooks::{Hook, Operation, Point, Site};
+use crate::hooks::{Hook, Operation, Plant, Point, Site};
 use crate::mapping::Mapping;
 use crate::table::PageTable;
 
@@ -419,6 +419,11 @@ impl File {
     /// How many pages the file has, the last of which may be a part.
     pub(crate) fn page_count(&self) -> usize {
         pages(self.size().next_multiple_of(PAGE as u64))
+    }
+
+    /// Whether this fault was put into the cache.
+    pub(crate) fn has_planted(&self, plant: Plant) -> bool {
+        self.cache.hook.plants(plant)
     }
 
     pub(crate) fn reached(&self, point: Point, operation: Operation, range: ByteRange) {

@@ -61,9 +61,35 @@ pub(crate) struct Site {
     pub(crate) range: ByteRange,
 }
 
+/// A fault in the cache, for whoever tests the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Plant {
+    /// A truncate forgets that the page that stays in part is cached.
+    TailKept,
+    /// A hole is made on the disk, and forgotten in the cache.
+    PunchKeepsPages,
+}
+
 /// Is told of each point that is reached, on the thread that reaches it, and can take its time.
 pub(crate) trait Hook: Send + Sync {
     fn reached(&self, site: &Site);
+
+    /// Whether the cache shall have this fault.
+    fn plants(&self, _: Plant) -> bool {
+        false
+    }
+}
+
+/// Gives the cache one fault.
+#[derive(Debug)]
+pub(crate) struct Planted(pub(crate) Plant);
+
+impl Hook for Planted {
+    fn reached(&self, _: &Site) {}
+
+    fn plants(&self, plant: Plant) -> bool {
+        self.0 == plant
+    }
 }
 
 /// Does nothing.

@@ -29,6 +29,7 @@
 //! | `checker.rs` | what a reader may see; finds stale data during the run | sectors |
 //! | `load.rs` | the threads, the same for each variant | cache and checker |
 //! | `options.rs`, `report.rs` | the command line; the table and the verdict | |
+//! | `fsx/` | random operations against plain buffers: `-- fsx --help`, `-- stress --help` | all |
 //! | `tests/` | each operation against a plain buffer; recursion; errors | all |
 //!
 //! `cache.rs` is the one to read first.
@@ -57,6 +58,8 @@ mod faults;
 mod file_lock;
 #[cfg(unix)]
 mod frame;
+#[cfg(unix)]
+mod fsx;
 #[cfg(unix)]
 mod hooks;
 #[cfg(unix)]
@@ -87,6 +90,9 @@ const COULD_NOT_RUN: u8 = 2;
 
 #[cfg(unix)]
 fn main() -> ExitCode {
+    if let Some(exerciser) = fsx::command::asked_for() {
+        return exerciser();
+    }
     let options = options::Options::from_command_line();
     match demonstrate(&options) {
         Ok(report::Verdict::AsPromised) => ExitCode::SUCCESS,

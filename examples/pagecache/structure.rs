@@ -13,7 +13,7 @@ use crate::device::{offset_of, pages};
 use crate::error::CacheError;
 use crate::file_lock::Held;
 use crate::frame::PAGE;
-use crate::hooks::{Operation, Point};
+use crate::hooks::{Operation, Plant, Point};
 use crate::reshape::Zeros;
 
 impl File {
@@ -48,7 +48,9 @@ impl File {
     fn cut_off(&self, size: u64) -> Result<(), CacheError> {
         let kept = pages(size.next_multiple_of(PAGE as u64));
         // The page that stays in part comes back from the disk, which makes its rest zeros.
-        self.invalidate(ByteRange::new(offset_of(pages(size))..offset_of(kept)), Operation::Truncate)?;
+        if !self.has_planted(Plant::TailKept) {
+            self.invalidate(ByteRange::new(offset_of(pages(size))..offset_of(kept)), Operation::Truncate)?;
+        }
         self.device.set_size(size)?;
         // ORDERING: Release, as in `grow`. Nobody grows the file now.
         self.size.store(size, std::sync::atomic::Ordering::Release);
@@ -85,7 +87,9 @@ impl File {
         let (head, tail) = (offset_of(first).min(end), offset_of(after).min(end).max(offset));
         if first < after {
             let whole = ByteRange::new(offset_of(first)..offset_of(after));
-            self.invalidate(whole, operation)?;
+            if !self.has_planted(Plant::PunchKeepsPages) {
+                self.invalidate(whole, operation)?;
+            }
             self.reached(Point::Invalidated, operation, whole);
             self.device.zero(offset_of(first), offset_of(after) - offset_of(first), zeros)?;
         }

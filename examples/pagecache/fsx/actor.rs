@@ -1,0 +1,326 @@
+//! Who works on a window of a file, and knows what every byte of it should be.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::cache::File;
+use crate::direct::Source;
+use crate::error::CacheError;
+use crate::frame::PAGE;
+use crate::fsx::{Kind, Step};
+use crate::mapping::Mapping;
+use crate::queue::Queue;
+
+const P: u64 = PAGE as u64;
+
+/// Works on the bytes `base..base + model.len()` of its file, which nobody else changes.
+pub(crate) struct Actor {
+    pub(crate) file: Arc<File>,
+    /// The first byte of the window.
+    base: u64,
+    /// What the window holds.
+    model: Vec<u8>,
+    end: End,
+}
+
+/// Where the window ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With the file, which may grow to so many bytes: steps may change its shape.
+    Open { most: u64 },
+    /// Before somebody else's.
+    Fixed,
+}
+
+impl Actor {
+    /// The owner of everything from `base` on, in a file that ends there now.
+    pub(crate) fn of_the_rest(file: Arc<File>, base: u64, most: u64) -> Actor {
+        debug_assert_eq!(file.size(), base);
+        Actor { file, base, model: Vec::new(), end: End::Open { most } }
+    }
+
+    /// The owner of `length` bytes that are zeros now.
+    pub(crate) fn of_window(file: Arc<File>, base: u64, length: usize) -> Actor {
+        Actor { file, base, model: vec![0; length], end: End::Fixed }
+    }
+
+    fn size(&self) -> u64 {
+        self.model.len() as u64
+    }
+
+    /// The window's part of `b` bytes at `a`: what of it there is, in bytes of the window.
+    fn part(&self, a: u64, b: u64) -> Range<usize> {
+        let a = if self.model.is_empty() { 0 } else { a % self.size() };
+        a as usize..(a + b).min(self.size()) as usize
+    }
+
+    /// As [`Actor::part`], but in whole units of the device.
+    fn aligned(&self, a: u64, b: u64) -> Range<usize> {
+        let unit = self.file.device.unit();
+        let part = self.part(a, b);
+        let start = part.start / unit * unit;
+        start..start + (part.end - start) / unit * unit
+    }
+
+    /// As [`Actor::part`], but may reach behind the end of a window that is open.
+    fn place(&self, a: u64, b: u64) -> Range<usize> {
+        match self.end {
+            End::Fixed => self.part(a, b),
+            End::Open { most } => {
+                let a = a.min(self.size()).min(most - self.base);
+                a as usize..(a + b).min(most - self.base) as usize
+            }
+        }
+    }
+
+    fn at(&self, index: usize) -> u64 {
+        self.base + index as u64
+    }
+
+    /// Does `step`, which is number `number`, and compares. `other` is the one with the other file, to copy from.
+    pub(crate) fn apply(
+        &mut self,
+        step: &Step,
+        number: u32,
+        other: Option<&Actor>,
+        queue: &Queue,
+    ) -> Result<(), Difference> {
+        if step.kind.is_structural() {
+            if let End::Open { most } = self.end {
+                self.reshape(step, number, most)?;
+            }
+        } else {
+            self.read_or_write(step, number, other, queue)?;
+        }
+        match self.end {
+            End::Open { .. } if self.file.size() != self.base + self.size() => {
+                Err(Difference::Size { found: self.file.size(), expected: self.base + self.size() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn read_or_write(
+        &mut self,
+        step: &Step,
+        number: u32,
+        other: Option<&Actor>,
+        queue: &Queue,
+    ) -> Result<(), Difference> {
+        let file = Arc::clone(&self.file);
+        let (part, aligned) = (self.part(step.a, step.b), self.aligned(step.a, step.b));
+        match step.kind {
+            Kind::Read => {
+                let mut bytes = vec![0; part.len()];
+                file.read(self.at(part.start), &mut bytes)?;
+                self.compare(part.start, &bytes)?;
+            }
+            Kind::MapRead => {
+                let mut bytes = vec![0; part.len()];
+                Mapping::new(&file, self.at(part.start), part.len()).read(0, &mut bytes)?;
+                self.compare(part.start, &bytes)?;
+            }
+            Kind::DirectRead => {
+                let mut bytes = vec![0; aligned.len()];
+                file.read_direct(self.at(aligned.start), &mut bytes)?;
+                self.compare(aligned.start, &bytes)?;
+            }
+            Kind::QueuedRead => {
+                let bytes = file.submit_read(self.at(aligned.start), aligned.len(), queue)?.wait()?;
+                self.compare(aligned.start, &bytes)?;
+            }
+            Kind::Write => {
+                let place = self.place(step.a, step.b);
+                let bytes = bytes_of(number, place.len());
+                file.write(self.at(place.start), &bytes)?;
+                self.put(place.start, &bytes);
+            }
+            Kind::MapWrite => {
+                let bytes = bytes_of(number, part.len());
+                Mapping::new(&file, self.at(part.start), part.len()).write(0, &bytes)?;
+                self.put(part.start, &bytes);
+            }
+            Kind::DirectWrite | Kind::QueuedWrite => {
+                let unit = file.device.unit();
+                let place = self.place(step.a / unit as u64 * unit as u64, step.b);
+                let start = place.start / unit * unit;
+                let bytes = bytes_of(number, (place.end - start) / unit * unit);
+                if step.kind == Kind::DirectWrite {
+                    file.write_direct(self.at(start), Source::Memory(&bytes))?;
+                } else {
+                    file.submit_write(self.at(start), Source::Memory(&bytes), queue)?.wait()?;
+                }
+                self.put(start, &bytes);
+            }
+            Kind::CopyWithin => {
+                let from = self.part(step.c, aligned.len() as u64);
+                let length = from.len() / file.device.unit() * file.device.unit();
+                let bytes = self.model[from.start..from.start + length].to_vec();
+                let mapping = Mapping::new(&file, self.at(from.start), length);
+                file.write_direct(self.at(aligned.start), Source::Mapped(&mapping))?;
+                self.put(aligned.start, &bytes);
+            }
+            Kind::CopyAcross => {
+                let Some(other) = other else { return Ok(()) };
+                let from = other.part(step.c, aligned.len() as u64);
+                let length = from.len() / file.device.unit() * file.device.unit();
+                let mapping = Mapping::new(&other.file, other.at(from.start), length);
+                file.write_direct(self.at(aligned.start), Source::Mapped(&mapping))?;
+                let bytes = other.model[from.start..from.start + length].to_vec();
+                self.put(aligned.start, &bytes);
+            }
+            Kind::ReadInto => {
+                let to = self.part(step.c, aligned.len() as u64);
+                let length = to.len() / file.device.unit() * file.device.unit();
+                let bytes = self.model[aligned.start..aligned.start + length].to_vec();
+                let mapping = Mapping::new(&file, self.at(to.start), length);
+                file.read_direct_into(self.at(aligned.start), &mapping)?;
+                self.put(to.start, &bytes);
+            }
+            Kind::Punch | Kind::Zero => {
+                let (at, length) = (self.at(part.start), part.len() as u64);
+                if step.kind == Kind::Punch { file.punch(at, length) } else { file.zero(at, length) }?;
+                self.model[part].fill(0);
+            }
+            Kind::Sync => file.sync()?,
+            Kind::Flush => _ = file.flush()?,
+            Kind::Evict => _ = file.evict_all()?,
+            Kind::Append | Kind::Truncate | Kind::Collapse | Kind::Insert => unreachable!("changes the shape"),
+        }
+        Ok(())
+    }
+
+    fn reshape(&mut self, step: &Step, number: u32, most: u64) -> Result<(), Difference> {
+        let (file, end) = (Arc::clone(&self.file), self.base + self.size());
+        // In whole pages of the file.
+        let page = (self.base + step.a % self.size().max(1)).next_multiple_of(P);
+        let length = step.b.div_ceil(P) * P;
+        let index = (page - self.base) as usize;
+        match step.kind {
+            Kind::Append => {
+                let bytes = bytes_of(number, step.b.min(most - end) as usize);
+                let at = file.append(&bytes)?;
+                if at != end {
+                    return Err(Difference::Size { found: at, expected: end });
+                }
+                self.model.extend(bytes);
+            }
+            Kind::Truncate => {
+                let size = step.a.min(most - self.base);
+                let behind = file.truncate(self.base + size)?;
+                self.model.resize(size as usize, 0);
+                if behind > 0 {
+                    return Err(Difference::Behind { pages: behind });
+                }
+            }
+            Kind::Collapse if page + length < end => {
+                file.collapse(page, length)?;
+                self.model.drain(index..index + length as usize);
+            }
+            Kind::Insert if page < end && end + length <= most => {
+                file.insert(page, length)?;
+                self.model.splice(index..index, std::iter::repeat_n(0, length as usize));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, start: usize, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            let end = start + bytes.len();
+            self.model.resize(self.model.len().max(end), 0);
+            self.model[start..end].copy_from_slice(bytes);
+        }
+    }
+
+    fn compare(&self, start: usize, found: &[u8]) -> Result<(), Difference> {
+        let expected = &self.model[start..start + found.len()];
+        match found.iter().zip(expected).position(|(found, expected)| found != expected) {
+            None => Ok(()),
+            Some(index) => {
+                let around = |bytes: &[u8]| Word::at(bytes, index, start + index);
+                Err(Difference::Byte { at: self.at(start + index), found: around(found), expected: around(expected) })
+            }
+        }
+    }
+
+    /// Compares the whole window with what is read through the cache.
+    pub(crate) fn check(&self) -> Result<(), Difference> {
+        let mut bytes = vec![0; self.model.len()];
+        self.file.read(self.base, &mut bytes)?;
+        self.compare(0, &bytes)
+    }
+}
+
+/// The bytes that step `number` writes: its low byte at even places, the next one at odd ones; never a zero at an even place.
+fn bytes_of(number: u32, length: usize) -> Vec<u8> {
+    let [low, high] = [number as u8 | 1, (number >> 7) as u8];
+    (0..length).map(|index| if index % 2 == 0 { low } else { high }).collect()
+}
+
+/// Two neighbouring bytes, for messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Word(u8, u8);
+
+impl Word {
+    fn at(bytes: &[u8], index: usize, place: usize) -> Word {
+        let even = if place % 2 == 0 { index } else { index.saturating_sub(1) };
+        Word(bytes[even], bytes.get(even + 1).copied().unwrap_or(0))
+    }
+}
+
+/// Zeros, or the step (of those with the same last bits) that they are of. Writes at odd places turn the two bytes round.
+impl std::fmt::Display for Word {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Word(0, 0) => f.write_str("zeros"),
+            Word(one, two) => {
+                let step = |low: u8, high: u8| u32::from(high) << 7 | u32::from(low >> 1) << 1;
+                write!(f, "{one:02x} {two:02x} (of step {} or so, or of {})", step(*one, *two), step(*two, *one))
+            }
+        }
+    }
+}
+
+/// What went wrong.
+#[derive(Debug)]
+pub(crate) enum Difference {
+    Byte {
+        at: u64,
+        found: Word,
+        expected: Word,
+    },
+    Size {
+        found: u64,
+        expected: u64,
+    },
+    Behind {
+        pages: usize,
+    },
+    /// At the end, or when everything was written back.
+    Rest(String),
+    Failed(CacheError),
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Difference::Byte { at, found, expected } => {
+                write!(f, "byte {at} and its neighbour are {found}; they should be {expected}")
+            }
+            Difference::Size { found, expected } => write!(f, "the file ends at {found}; it should end at {expected}"),
+            Difference::Behind { pages } => write!(f, "{pages} pages are cached behind the end of the file"),
+            Difference::Rest(what) => f.write_str(what),
+            Difference::Failed(error) => write!(f, "it failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Difference {}
+
+impl From<CacheError> for Difference {
+    fn from(error: CacheError) -> Difference {
+        Difference::Failed(error)
+    }
+}

@@ -1,0 +1,161 @@
+//! One thread, two files: runs steps, and shrinks those that fail to a list from which none can be left out.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cache::{Cache, File};
+use crate::device::{Access, Device, Place};
+use crate::error::CacheError;
+use crate::file_lock::Variant;
+use crate::fsx::actor::Difference;
+use crate::fsx::{Actor, Step};
+use crate::hooks::{Hook, NoHook, Plant, Planted};
+use crate::queue::Queue;
+
+/// The largest that a file becomes.
+pub(crate) const MOST: u64 = 64 * 4096;
+/// Every so many steps the whole of both files is compared; and every so many, also with the disk.
+const CHECK: u32 = 50;
+const CHECK_DISK: u32 = 1000;
+
+/// What to run the steps on.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    pub(crate) variant: Variant,
+    pub(crate) place: Place,
+    /// A fault put into the cache on purpose.
+    pub(crate) plant: Option<Plant>,
+}
+
+/// A step that went wrong.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) number: u32,
+    /// `None`: in a check behind the last step.
+    pub(crate) step: Option<Step>,
+    pub(crate) difference: Difference,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.step {
+            Some(step) => write!(f, "step {} ({step}): {}", self.number, self.difference),
+            None => write!(f, "after step {}: {}", self.number, self.difference),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Runs steps until they end or one fails.
+///
+/// # Errors
+/// The outer one: there is no file to work on. The inner one: a difference.
+pub(crate) fn run(
+    setting: &Setting,
+    steps: impl IntoIterator<Item = Step>,
+    mut done: impl FnMut(u32, &Step),
+) -> Result<Result<u32, Failure>, CacheError> {
+    let hook: Arc<dyn Hook> = match setting.plant {
+        Some(plant) => Arc::new(Planted(plant)),
+        None => Arc::new(NoHook),
+    };
+    let cache = Cache::new(setting.variant, hook, 4);
+    let open = || -> Result<Actor, CacheError> {
+        let device = Arc::new(Device::open(&setting.place, 0, Access::Direct)?);
+        Ok(Actor::of_the_rest(cache.open(device, MOST)?, 0, MOST))
+    };
+    let (mut actors, queue) = ([open()?, open()?], Queue::new(1));
+    let mut number = 0;
+    for step in steps {
+        number += 1;
+        let [first, second] = &mut actors;
+        let (actor, other) = if step.file == 0 { (first, &*second) } else { (second, &*first) };
+        let mut result = actor.apply(&step, number, Some(other), &queue);
+        if result.is_ok() && number % CHECK == 0 {
+            result = check(&actors, number % CHECK_DISK == 0);
+        }
+        if let Err(difference) = result {
+            return Ok(Err(Failure { number, step: Some(step), difference }));
+        }
+        done(number, &step);
+    }
+    Ok(match check(&actors, true) {
+        Ok(()) => Ok(number),
+        Err(difference) => Err(Failure { number, step: None, difference }),
+    })
+}
+
+fn check(actors: &[Actor], disk: bool) -> Result<(), Difference> {
+    for actor in actors {
+        actor.check()?;
+        if disk {
+            at_rest(&actor.file)?;
+        }
+    }
+    Ok(())
+}
+
+/// Nobody is at work: no range is held, and what is cached is what the disk holds.
+pub(crate) fn at_rest(file: &File) -> Result<(), Difference> {
+    let snapshot = file.snapshot();
+    if !snapshot.requests().is_empty() {
+        return Err(Difference::Rest(format!("ranges stay locked:\n{snapshot}")));
+    }
+    file.sync()?;
+    if file.cached_from(file.page_count()) > 0 {
+        return Err(Difference::Behind { pages: file.cached_from(file.page_count()) });
+    }
+    let on_disk = file.device.size_now().map_err(CacheError::from)?;
+    if on_disk != file.size() {
+        return Err(Difference::Size { found: on_disk, expected: file.size() });
+    }
+    let mut page = [0; crate::frame::PAGE];
+    let mut disk = crate::device::PageBuffer::new();
+    for index in 0..file.page_count() {
+        if file.cached(index, &mut page) {
+            file.device.read_page(index, &mut disk).map_err(CacheError::from)?;
+            let inside = (file.size() - crate::device::offset_of(index)).min(page.len() as u64) as usize;
+            if page[..inside] != disk[..inside] {
+                return Err(Difference::Rest(format!("cached page {index} is not what the disk holds")));
+            }
+            if page[inside..].iter().any(|&byte| byte != 0) {
+                return Err(Difference::Rest(format!("page {index} is not zero behind the end of the file")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Leaves out of `steps`, which fail, what can be left out, until nothing can or the time is up.
+pub(crate) fn shrink(
+    setting: &Setting,
+    mut steps: Vec<Step>,
+    time: Duration,
+    mut progress: impl FnMut(usize),
+) -> Result<Vec<Step>, CacheError> {
+    let end = Instant::now() + time;
+    let mut chunk = steps.len().div_ceil(2);
+    while chunk > 0 && Instant::now() < end {
+        let mut from = 0;
+        let mut shorter = false;
+        while from < steps.len() && Instant::now() < end {
+            let rest: Vec<Step> =
+                steps[..from].iter().chain(&steps[steps.len().min(from + chunk)..]).copied().collect();
+            match run(setting, rest.iter().copied(), |_, _| {})? {
+                // What came behind the failure is not needed either.
+                Err(failure) => {
+                    steps = rest;
+                    steps.truncate(failure.number as usize);
+                    shorter = true;
+                    progress(steps.len());
+                }
+                Ok(_) => from += chunk,
+            }
+        }
+        // Ones are tried again until none can go: leaving one out may make another superfluous.
+        chunk = if chunk == 1 && shorter { 1 } else { chunk / 2 };
+    }
+    Ok(steps)
+}

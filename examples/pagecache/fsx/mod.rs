@@ -1,0 +1,22 @@
+//! Random exercisers in the manner of `fsx`: operations on cached files, each checked against a flat buffer.
+//!
+//! - [`exercise`]: one thread, two files, all operations; what fails is recorded and shrunk to the steps that it takes.
+//! - [`together`]: many threads in one file, each in its own window. Windows share pages and read-ahead, and the last thread, who owns the end of the
+//!   file, changes its shape meanwhile.
+//!
+//! The bytes that step number `n` writes are those of `n`, turn about, so that a wrong byte names the step that it came from.
+//! A step is a line of text, so that a run can be recorded, cut down and played again; every step makes sense in every state, so that any
+//! of them can be left out.
+//!
+//! The idea is Apple's and NeXT's file system exerciser, as it lives on in xfstests; nothing of its code is used.
+
+pub(crate) mod actor;
+pub(crate) mod command;
+pub(crate) mod exercise;
+pub(crate) mod step;
+#[cfg(test)]
+mod tests;
+pub(crate) mod together;
+
+pub(crate) use actor::Actor;
+pub(crate) use step::{Kind, Step};

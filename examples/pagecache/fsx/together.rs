@@ -1,0 +1,86 @@
+//! Many threads in one file, each with a window of its own that it knows every byte of.
+//!
+//! The windows are no multiples of a page, so that neighbours share pages, and narrower than what is read ahead. The last
+//! thread owns everything behind the others: it appends, truncates, collapses and inserts there, while the others go on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use crate::cache::Cache;
+use crate::device::{Access, Device, Place};
+use crate::error::CacheError;
+use crate::file_lock::Variant;
+use crate::fsx::actor::Difference;
+use crate::fsx::exercise::{Failure, at_rest};
+use crate::fsx::{Actor, Step};
+use crate::hooks::{Hook, NoHook, Pauses};
+use crate::queue::Queue;
+
+/// Bytes behind the windows that the last thread may use.
+const REST: u64 = 32 * 4096;
+
+pub(crate) struct Load {
+    pub(crate) variant: Variant,
+    pub(crate) place: Place,
+    pub(crate) workers: usize,
+    pub(crate) time: Duration,
+    pub(crate) seed: u64,
+    /// How long to linger where the races are.
+    pub(crate) pause: Duration,
+}
+
+/// Runs the load; how many steps were done, or who found what.
+///
+/// # Errors
+/// The outer one: there is no file to work on. The inner one: the first difference, and whose window it was in.
+pub(crate) fn run(load: &Load, done: &AtomicU64) -> Result<Result<u64, (usize, Failure)>, CacheError> {
+    let hook: Arc<dyn Hook> = if load.pause.is_zero() { Arc::new(NoHook) } else { Arc::new(Pauses(load.pause)) };
+    let cache = Cache::new(load.variant, hook, 8);
+    let device = Arc::new(Device::open(&load.place, 0, Access::Direct)?);
+    // Five pages and a half, or as near as the device's unit allows.
+    let window = (5 * 4096 + 2048_usize).next_multiple_of(device.unit());
+    let base = (window * load.workers) as u64;
+    let file = cache.open(device, base + REST)?;
+    file.truncate(base)?;
+    // Each with the bytes that its steps are spread over.
+    let windows = (0..load.workers)
+        .map(|worker| (Actor::of_window(Arc::clone(&file), (worker * window) as u64, window), window as u64));
+    let rest = (Actor::of_the_rest(Arc::clone(&file), base, base + REST), REST);
+    let actors: Vec<_> = windows.chain([rest]).collect();
+    let (stop, end) = (AtomicBool::new(false), Instant::now() + load.time);
+    let go = |who: usize, mut actor: Actor, spread: u64| {
+        let (mut random, queue) = (Rng::with_seed(load.seed + who as u64), Queue::new(1));
+        for number in 1.. {
+            if stop.load(Ordering::Relaxed) || Instant::now() >= end {
+                break;
+            }
+            let step = Step::random(&mut random, 1, spread);
+            let result = actor.apply(&step, number, None, &queue).and_then(|()| actor.check_now_and_then(number));
+            if let Err(difference) = result {
+                stop.store(true, Ordering::Relaxed);
+                return Err((who, Failure { number, step: Some(step), difference }));
+            }
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    let results: Vec<_> = thread::scope(|scope| {
+        let go = &go;
+        let threads: Vec<_> =
+            (0..).zip(actors).map(|(who, (actor, spread))| scope.spawn(move || go(who, actor, spread))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no step panics")).collect()
+    });
+    let at_end = at_rest(&file).map_err(|difference| (load.workers, Failure { number: 0, step: None, difference }));
+    Ok(results.into_iter().collect::<Result<(), _>>().and(at_end).map(|()| done.load(Ordering::Relaxed)))
+}
+
+impl Actor {
+    /// Every so many steps the whole window is compared.
+    fn check_now_and_then(&self, number: u32) -> Result<(), Difference> {
+        if number % 20 == 0 { self.check() } else { Ok(()) }
+    }
+}
