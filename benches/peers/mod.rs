@@ -1,0 +1,67 @@
+//! The rivals, behind one trait, and spanlock as the first of them.
+//!
+//! Each is written from its published description, or wraps the crate that it names; each file says which. A lock of the whole file
+//! ignores the range. `tests/peers.rs` puts all of them through the same torture. Sorted-list range locks stay out: they are patented.
+
+// The benches and the test use different parts.
+#![allow(dead_code)]
+
+mod btree;
+mod counter;
+mod interval_tree;
+mod ofd;
+mod range_lock;
+mod segments;
+mod spanlock;
+mod whole;
+
+pub(crate) use self::btree::BTree;
+pub(crate) use self::counter::TwoState;
+pub(crate) use self::interval_tree::IntervalTree;
+pub(crate) use self::ofd::Ofd;
+pub(crate) use self::range_lock::RangeLockCrate;
+pub(crate) use self::segments::Segments;
+pub(crate) use self::spanlock::{Spanlock, SpanlockWhole};
+pub(crate) use self::whole::{FairMutex, Mutex, RwLock, StdRwLock, TokioRwLock};
+use std::ops::Range;
+
+/// Threads that a lock may be asked by: some have a file description for each.
+pub(crate) const MOST_THREADS: usize = 16;
+
+/// How something is taken. A lock without a shared mode takes all exclusively.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Shared,
+    Exclusive,
+}
+
+/// What a lock covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Covers {
+    Range,
+    WholeFile,
+}
+
+/// Which two holders shut each other out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Excludes {
+    /// All but two shared ones.
+    AllButShared,
+    /// Only one that is shared and one that is exclusive: two groups, each together with its own.
+    OtherMode,
+}
+
+pub(crate) trait Peer: Sync {
+    const NAME: &'static str;
+    const COVERS: Covers;
+    const EXCLUDES: Excludes = Excludes::AllButShared;
+    type Guard<'a>
+    where
+        Self: 'a;
+
+    /// A lock for a file of that many bytes.
+    fn new(bytes: u64) -> Self;
+
+    /// Waits for the range. `thread` is the asking thread's number, below [`MOST_THREADS`].
+    fn acquire(&self, thread: usize, range: Range<u64>, access: Access) -> Self::Guard<'_>;
+}

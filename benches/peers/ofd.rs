@@ -1,0 +1,66 @@
+//! The kernel's locks of open file descriptions (`fcntl` with `F_OFD_SETLKW`) on a temporary file. A lock belongs to a description, so
+//! each thread has one of its own.
+
+use super::{Access, Covers, MOST_THREADS, Peer};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[derive(Debug)]
+pub(crate) struct Ofd(Vec<File>);
+
+#[derive(Debug)]
+pub(crate) struct Guard<'a>(&'a File, Range<u64>);
+
+fn set(file: &File, kind: libc::c_int, range: &Range<u64>) {
+    let request = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: range.start as libc::off_t,
+        l_len: (range.end - range.start) as libc::off_t,
+        l_pid: 0,
+    };
+    loop {
+        // SAFETY: the descriptor is open while `file` is borrowed, and the kernel only reads the structure during the call.
+        let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLKW, &request) };
+        if result == 0 {
+            return;
+        }
+        let error = io::Error::last_os_error();
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted, "the file system has no OFD locks: {error}");
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        set(self.0, libc::F_UNLCK, &self.1);
+    }
+}
+
+impl Peer for Ofd {
+    const NAME: &'static str = "ofd";
+    const COVERS: Covers = Covers::Range;
+    type Guard<'a> = Guard<'a>;
+
+    fn new(_bytes: u64) -> Ofd {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = format!("spanlock-ofd-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let files: io::Result<Vec<_>> = (0..MOST_THREADS).map(|_| open()).collect();
+        let removed = std::fs::remove_file(&path);
+        removed.expect("a temporary file can be removed");
+        Ofd(files.expect("a temporary file can be opened"))
+    }
+
+    fn acquire(&self, thread: usize, range: Range<u64>, access: Access) -> Guard<'_> {
+        let kind = match access {
+            Access::Shared => libc::F_RDLCK,
+            Access::Exclusive => libc::F_WRLCK,
+        };
+        set(&self.0[thread], kind, &range);
+        Guard(&self.0[thread], range)
+    }
+}

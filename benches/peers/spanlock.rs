@@ -1,0 +1,47 @@
+//! This library: shared is add, exclusive is exclusive.
+
+use super::{Access, Covers, Peer};
+use spanlock::{RangeGuard, RangeLock, WholeFileLock};
+use std::ops::Range;
+
+#[derive(Debug)]
+pub(crate) struct Spanlock(RangeLock);
+
+impl Peer for Spanlock {
+    const NAME: &'static str = "spanlock";
+    const COVERS: Covers = Covers::Range;
+    type Guard<'a> = RangeGuard<'a>;
+
+    fn new(_bytes: u64) -> Spanlock {
+        Spanlock(RangeLock::new())
+    }
+
+    #[inline(always)]
+    fn acquire(&self, _thread: usize, range: Range<u64>, access: Access) -> RangeGuard<'_> {
+        match access {
+            Access::Shared => self.0.add(range),
+            Access::Exclusive => self.0.exclusive(range),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct SpanlockWhole(WholeFileLock);
+
+impl Peer for SpanlockWhole {
+    const NAME: &'static str = "spanlock-whole";
+    const COVERS: Covers = Covers::WholeFile;
+    type Guard<'a> = RangeGuard<'a>;
+
+    fn new(_bytes: u64) -> SpanlockWhole {
+        SpanlockWhole(WholeFileLock::new())
+    }
+
+    #[inline(always)]
+    fn acquire(&self, _thread: usize, _range: Range<u64>, access: Access) -> RangeGuard<'_> {
+        match access {
+            Access::Shared => self.0.add(),
+            Access::Exclusive => self.0.exclusive(),
+        }
+    }
+}
