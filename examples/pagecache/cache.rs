@@ -48,11 +48,12 @@ use spanlock::{ByteRange, Mode, Snapshot};
 
 use crate::device::{Device, PageBuffer, offset_of, pages};
 use crate::error::CacheError;
-use crate::file_lock::{FileLock, Variant, Waits};
+use crate::file_lock::{FileLock, Variant};
 use crate::frame::{Frame, LockedFrame, PAGE};
 use crate::hooks::{Hook, Operation, Plant, Point, Site};
 use crate::mapping::Mapping;
 use crate::table::PageTable;
+use crate::waits::Waits;
 
 /// A memory that several files share.
 pub(crate) struct Cache {

@@ -55,6 +55,8 @@ pub(crate) enum Place {
         /// The folder.
         folder: PathBuf,
     },
+    /// Memory, which is no disk, and so shows what a given latency does and nothing else.
+    Memory,
     /// A named file, which stays.
     Named {
         /// Its path.
@@ -100,6 +102,7 @@ impl Device {
     /// Opens the file, and finds out how it can be accessed: `wanted`, or less.
     pub(crate) fn open(place: &Place, size: u64, wanted: Access) -> Result<Device, DeviceError> {
         let (path, name) = match place {
+            Place::Memory => return in_memory(size),
             Place::Temporary { folder } => {
                 let random = fastrand::u64(..);
                 let path = folder.join(format!("pagecache-{random:016x}.tmp"));
@@ -262,10 +265,29 @@ pub(crate) fn pages(bytes: u64) -> usize {
     usize::try_from(bytes / PAGE as u64).expect("sizes that fit memory")
 }
 
+/// A device in memory.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+fn in_memory(size: u64) -> Result<Device, DeviceError> {
+    let name = "memory".to_owned();
+    let file = rustix::fs::memfd_create("pagecache", rustix::fs::MemfdFlags::CLOEXEC)
+        .map_err(|errno| failed("make a file in", &name, errno))?;
+    let access = Access::Buffered { because: "it is memory".to_owned() };
+    let device = Device { file, name, size, unit: SECTOR, access, faults: Faults::default() };
+    device.set_size(size)?;
+    Ok(device)
+}
+
+/// The temporary folder is as near to memory as this system gets.
+#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
+fn in_memory(size: u64) -> Result<Device, DeviceError> {
+    let access = Access::Buffered { because: "it stands for memory".to_owned() };
+    Device::open(&Place::Temporary { folder: std::env::temp_dir() }, size, access)
+}
+
 /// Creates the file, or opens the existing one if that is wanted.
 fn create(path: &Path, place: &Place, name: &str) -> Result<OwnedFd, DeviceError> {
     let existing = match place {
-        Place::Temporary { .. } => Existing::Refuse,
+        Place::Temporary { .. } | Place::Memory => Existing::Refuse,
         Place::Named { existing, .. } => *existing,
     };
     let mut flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;

@@ -5,11 +5,11 @@
 //! another thread than it began on, and its guards go with it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use spanlock::{AcquireError, Batch, ByOwner, ByteRange, Guard, Mode, Nesting, Owner, RangeGuard, RangeLock, Snapshot};
+
+use crate::waits::{Log, OpenSpan, WaitCounts, WaitTimes, Waits};
 
 /// Which lock the page cache runs under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -49,12 +49,15 @@ pub(crate) struct FileLock {
     variant: Variant,
     lock: Arc<RangeLock>,
     waits: WaitCounts,
+    log: Arc<Log>,
 }
 
 /// What a thread holds, until it is dropped. Nothing where there is no lock.
 #[derive(Debug)]
 #[must_use = "the range is released as soon as this is dropped"]
 pub(crate) struct Held<'a> {
+    /// Before the guard, so that no hold in the log is longer than the real one.
+    _span: Option<OpenSpan>,
     _guard: Option<RangeGuard<'a>>,
 }
 
@@ -62,6 +65,8 @@ pub(crate) struct Held<'a> {
 #[derive(Debug)]
 #[must_use = "the range is released as soon as this is dropped"]
 pub(crate) struct OwnedHeld {
+    /// As in [`Held`].
+    _span: Option<OpenSpan>,
     guard: Option<Guard<Arc<RangeLock>, ByOwner>>,
 }
 
@@ -87,7 +92,7 @@ pub(crate) struct Crossed;
 
 impl FileLock {
     pub(crate) fn new(variant: Variant) -> FileLock {
-        FileLock { variant, lock: Arc::new(RangeLock::new()), waits: WaitCounts::default() }
+        FileLock { variant, lock: Arc::new(RangeLock::new()), waits: WaitCounts::default(), log: Arc::default() }
     }
 
     pub(crate) fn variant(&self) -> Variant {
@@ -98,6 +103,16 @@ impl FileLock {
         self.waits.now()
     }
 
+    /// How long those waited that had to.
+    pub(crate) fn wait_times(&self) -> WaitTimes {
+        self.waits.times()
+    }
+
+    /// Who held what and waited for what, while the log was on.
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
     /// Who holds and who waits.
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.lock.snapshot()
@@ -105,26 +120,30 @@ impl FileLock {
 
     /// Waits until `range` is granted in `mode` to this thread, which holds nothing.
     pub(crate) fn take(&self, range: ByteRange, mode: Mode) -> Held<'_> {
-        let Some(range) = self.widened(range) else { return Held { _guard: None } };
+        let asked = self.log.ask(range, mode);
+        let Some(range) = self.widened(range) else { return Held { _span: None, _guard: None } };
         // A lock that is not asked for its statistics needs only the wait().
         let guard = self
             .waits
             .count(|| self.lock.request(range, mode).try_now(), || self.lock.request(range, mode).wait().expect(ALONE));
-        Held { _guard: Some(guard) }
+        Held { _span: asked.map(|asked| asked.granted(&self.log)), _guard: Some(guard) }
     }
 
     /// `range` in `mode`, if it is to be had at once.
     pub(crate) fn try_take(&self, range: ByteRange, mode: Mode) -> Option<Held<'_>> {
-        let Some(range) = self.widened(range) else { return Some(Held { _guard: None }) };
-        self.lock.request(range, mode).try_now().map(|guard| Held { _guard: Some(guard) })
+        let asked = self.log.ask(range, mode);
+        let Some(range) = self.widened(range) else { return Some(Held { _span: None, _guard: None }) };
+        let guard = self.lock.request(range, mode).try_now()?;
+        Some(Held { _span: asked.map(|asked| asked.granted(&self.log)), _guard: Some(guard) })
     }
 
     /// Waits until `range` is granted in `mode` to `owner`, which may hold something already.
     pub(crate) fn take_as(&self, owner: &Owner, range: ByteRange, mode: Mode) -> Result<OwnedHeld, Crossed> {
-        let Some(range) = self.widened(range) else { return Ok(OwnedHeld { guard: None }) };
+        let asked = self.log.ask(range, mode);
+        let Some(range) = self.widened(range) else { return Ok(OwnedHeld { _span: None, guard: None }) };
         let request = || self.lock.request_arc(range, mode).owner(owner);
         match self.waits.count(|| request().try_now().map(Ok), || request().wait()) {
-            Ok(guard) => Ok(OwnedHeld { guard: Some(guard) }),
+            Ok(guard) => Ok(OwnedHeld { _span: asked.map(|asked| asked.granted(&self.log)), guard: Some(guard) }),
             Err(AcquireError::Deadlock(_)) => Err(Crossed),
             Err(refused) => unreachable!("no deadline and no refusal was asked for: {refused}"),
         }
@@ -144,7 +163,7 @@ impl FileLock {
         };
         let batch = Batch::new().regain(block).add(other.lock.clone(), range).owner(owner);
         let guards = self.waits.count(|| None, || batch.wait().expect(ALONE));
-        guards.into_parts().into_iter().map(|guard| OwnedHeld { guard: Some(guard) }).collect()
+        guards.into_parts().into_iter().map(|guard| OwnedHeld { _span: None, guard: Some(guard) }).collect()
     }
 
     /// What is really asked for: nothing, everything, or the range.
@@ -153,45 +172,6 @@ impl FileLock {
             Variant::None | Variant::Twice => None,
             Variant::Whole => Some(ByteRange::WHOLE),
             Variant::Range => Some(range),
-        }
-    }
-}
-
-/// How often a lock was asked for, and how often it was not to be had at once.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Waits {
-    pub(crate) requests: u64,
-    pub(crate) waited: u64,
-    pub(crate) time: Duration,
-}
-
-/// The same, while it is counted. Relaxed throughout: these order nothing.
-#[derive(Debug, Default)]
-struct WaitCounts {
-    requests: AtomicU64,
-    waited: AtomicU64,
-    nanoseconds: AtomicU64,
-}
-
-impl WaitCounts {
-    fn count<G>(&self, try_now: impl FnOnce() -> Option<G>, wait: impl FnOnce() -> G) -> G {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        if let Some(guard) = try_now() {
-            return guard;
-        }
-        let since = Instant::now();
-        let guard = wait();
-        self.waited.fetch_add(1, Ordering::Relaxed);
-        let nanoseconds = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
-        guard
-    }
-
-    fn now(&self) -> Waits {
-        Waits {
-            requests: self.requests.load(Ordering::Relaxed),
-            waited: self.waited.load(Ordering::Relaxed),
-            time: Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed)),
         }
     }
 }

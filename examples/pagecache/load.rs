@@ -19,11 +19,12 @@ use crate::checker::{Checker, Faults, SECTORS};
 use crate::device::{Aligned, Device, PageBuffer, offset_of};
 use crate::direct::Source;
 use crate::error::CacheError;
-use crate::file_lock::{Variant, Waits};
+use crate::file_lock::Variant;
 use crate::frame::PAGE;
 use crate::hooks::Pauses;
 use crate::options::{Kind, Options};
 use crate::sector::{self, SECTOR};
+use crate::waits::Waits;
 
 /// The longest write, in pages. It may touch one page more.
 const LONGEST_WRITE: usize = 2;

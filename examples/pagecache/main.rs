@@ -20,7 +20,7 @@
 //! | `frame.rs`, `table.rs` | one cached page, read without any lock; all those of a file | nothing else |
 //! | `device.rs`, `reshape.rs` | the file, by `O_DIRECT` where it can be had; its holes | sizes |
 //! | `faults.rs`, `buffer.rs` | troubles that a disk can have; memory for it | |
-//! | `file_lock.rs` | the four variants behind one face; counts waits | spanlock |
+//! | `file_lock.rs`, `waits.rs` | the four variants behind one face; counts, times and notes what is waited for and held | spanlock |
 //! | `hooks.rs` | the points where the races are: pauses, and gates for tests | |
 //! | **`cache.rs`** | **the page cache: where which lock is held, and why** | all of these |
 //! | `mapping.rs` | page faults | the cache |
@@ -29,6 +29,7 @@
 //! | `checker.rs` | what a reader may see; finds stale data during the run | sectors |
 //! | `load.rs` | the threads, the same for each variant | cache and checker |
 //! | `options.rs`, `report.rs` | the command line; the table and the verdict | |
+//! | `compare/` | what each lock costs and allows, with pictures: `-- compare --help` | all |
 //! | `fsx/` | random operations against plain buffers: `-- fsx --help`, `-- stress --help` | all |
 //! | `tests/` | each operation against a plain buffer; recursion; errors | all |
 //!
@@ -46,6 +47,8 @@ mod buffer;
 mod cache;
 #[cfg(unix)]
 mod checker;
+#[cfg(unix)]
+mod compare;
 #[cfg(unix)]
 mod device;
 #[cfg(unix)]
@@ -82,6 +85,8 @@ mod structure;
 mod table;
 #[cfg(all(test, unix))]
 mod tests;
+#[cfg(unix)]
+mod waits;
 
 use std::process::ExitCode;
 
@@ -90,8 +95,8 @@ const COULD_NOT_RUN: u8 = 2;
 
 #[cfg(unix)]
 fn main() -> ExitCode {
-    if let Some(exerciser) = fsx::command::asked_for() {
-        return exerciser();
+    if let Some(command) = fsx::command::asked_for().or_else(compare::asked_for) {
+        return command();
     }
     let options = options::Options::from_command_line();
     match demonstrate(&options) {

@@ -60,7 +60,7 @@ pub(crate) fn conclude(options: &Options, outcomes: &[Outcome]) -> Verdict {
 
 /// Prints a line. Whoever closes the pipe early wants no more of it, and the exit code
 /// still says the rest; `println!` would panic.
-fn say(line: fmt::Arguments<'_>) {
+pub(crate) fn say(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
@@ -127,7 +127,7 @@ const LINES: [Line; 19] = [
 const EMPTY_LINE: Line = ("", |_| String::new());
 
 /// A line under the header, and nothing else.
-const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+pub(crate) const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 fn table(outcomes: &[Outcome]) -> Table {
     let mut table = Table::new();
@@ -168,7 +168,7 @@ fn clamp(number: u128) -> u64 {
 }
 
 /// Digits in groups of three.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

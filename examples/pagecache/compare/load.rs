@@ -1,0 +1,167 @@
+//! One measurement: some threads do one kind of operation, each on a part of the file of its own, for a given time.
+//!
+//! The parts are disjoint, so all that the threads share is the lock, the disk and the processors. A thread makes a miss
+//! by removing a page of its own part just before it reads it, as if memory had run short: nobody else touches that
+//! page, so this needs no lock, and costs each variant the same.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use fastrand::Rng;
+
+use crate::cache::{Cache, File};
+use crate::device::{Aligned, Device, offset_of};
+use crate::direct::Source;
+use crate::error::CacheError;
+use crate::file_lock::Variant;
+use crate::frame::PAGE;
+use crate::hooks::NoHook;
+
+/// Pages that belong to one thread.
+pub(crate) const PART: usize = 32;
+
+/// What the threads do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// Reads of pages that are cached
+    Cached,
+    /// Reads of pages that are not
+    Miss,
+    /// Buffered writes of a page
+    Buffered,
+    /// Direct writes of a page
+    Direct,
+    /// Direct writes and misses, drawn by lot
+    Mixed,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Kind; 5] = [Kind::Mixed, Kind::Direct, Kind::Miss, Kind::Buffered, Kind::Cached];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::Cached => "cached reads",
+            Kind::Miss => "misses",
+            Kind::Buffered => "buffered writes",
+            Kind::Direct => "direct writes",
+            Kind::Mixed => "direct writes and misses",
+        }
+    }
+}
+
+/// A file under one variant, that is used again for each measurement.
+pub(crate) struct Bench {
+    pub(crate) variant: Variant,
+    pub(crate) file: Arc<File>,
+}
+
+/// How much was done in how long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Done {
+    pub(crate) operations: u64,
+    pub(crate) time: Duration,
+}
+
+impl Done {
+    pub(crate) fn per_second(self) -> f64 {
+        self.operations as f64 / self.time.as_secs_f64()
+    }
+}
+
+impl Bench {
+    pub(crate) fn new(variant: Variant, device: &Arc<Device>) -> Result<Bench, CacheError> {
+        let cache = Cache::new(variant, Arc::new(NoHook), 0);
+        Ok(Bench { variant, file: cache.open(device.clone(), device.size())? })
+    }
+
+    /// Lets `threads` threads do `kind` for about `time`.
+    pub(crate) fn measure(&self, kind: Kind, threads: usize, time: Duration, seed: u64) -> Result<Done, CacheError> {
+        let (stop, start) = (AtomicBool::new(false), Barrier::new(threads + 1));
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads)
+                .map(|number| {
+                    let worker = Worker::new(&self.file, number, seed);
+                    let (stop, start) = (&stop, &start);
+                    scope.spawn(move || worker.work(kind, stop, start))
+                })
+                .collect();
+            start.wait();
+            let began = Instant::now();
+            thread::sleep(time);
+            // Relaxed: it orders nothing.
+            stop.store(true, Ordering::Relaxed);
+            let mut operations = 0;
+            for worker in workers {
+                operations += worker.join().expect("a worker does not panic")?;
+            }
+            Ok(Done { operations, time: began.elapsed() })
+        })
+    }
+
+    /// The same, with everything that is asked of the lock noted in its log.
+    pub(crate) fn record(&self, kind: Kind, threads: usize, time: Duration) -> Result<(), CacheError> {
+        self.file.lock.log().start();
+        let done = self.measure(kind, threads, time, 1);
+        self.file.lock.log().stop();
+        done.map(|_| ())
+    }
+}
+
+/// One thread, and its part of the file.
+struct Worker<'a> {
+    file: &'a Arc<File>,
+    first: usize,
+    random: Rng,
+    page: Box<Aligned<PAGE>>,
+}
+
+impl Worker<'_> {
+    fn new(file: &Arc<File>, number: usize, seed: u64) -> Worker<'_> {
+        let mut random = Rng::with_seed(seed);
+        for _ in 0..number {
+            random = random.fork();
+        }
+        Worker { file, first: number * PART, random, page: Aligned::new() }
+    }
+
+    fn work(mut self, kind: Kind, stop: &AtomicBool, start: &Barrier) -> Result<u64, CacheError> {
+        let ready = self.prepare(kind);
+        start.wait(); // also after an error, or the others would wait for ever
+        ready?;
+        let mut operations = 0;
+        while !stop.load(Ordering::Relaxed) {
+            self.operate(kind)?;
+            operations += 1;
+        }
+        Ok(operations)
+    }
+
+    /// Cached reads and buffered writes find their pages in the cache.
+    fn prepare(&mut self, kind: Kind) -> Result<(), CacheError> {
+        if matches!(kind, Kind::Cached | Kind::Buffered) {
+            for page in self.first..self.first + PART {
+                self.file.read(offset_of(page), &mut self.page[..])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn operate(&mut self, kind: Kind) -> Result<(), CacheError> {
+        let page = self.first + self.random.usize(..PART);
+        let offset = offset_of(page);
+        match kind {
+            Kind::Cached => self.file.read(offset, &mut self.page[..]).map(|_| ()),
+            Kind::Miss => {
+                self.file.table.frame(page).lock().drop_page();
+                self.file.read(offset, &mut self.page[..]).map(|_| ())
+            }
+            Kind::Buffered => self.file.write(offset, &self.page[..]),
+            Kind::Direct => self.file.write_direct(offset, Source::Memory(&self.page[..])),
+            Kind::Mixed if self.random.bool() => self.operate(Kind::Direct),
+            Kind::Mixed => self.operate(Kind::Miss),
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! `compare`: what each lock costs and allows, in figures.
+//!
+//! # Shape
+//! Two settings: a *simulated* device (memory, and so many microseconds of sleep on top), and a *file* as it is. In each,
+//! every kind of operation runs with 1, 2, 4.. threads under every variant. One round is all variants once, in an order
+//! that turns; a figure is the median of the rounds. Ratios are taken within a round, and then their median: this host
+//! may be twice as slow in the next second, but hardly in the next measurement.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `options.rs` | its command line |
+//! | `load.rs` | one measurement |
+//! | `goals.rs` | what is asked for, and whether it was reached |
+//! | `pictures.rs` | its page |
+
+mod goals;
+mod load;
+pub(crate) mod options;
+mod pictures;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use comfy_table::{CellAlignment, Table};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::device::{Access, Device, PageBuffer, Place, offset_of};
+use crate::error::CacheError;
+use crate::file_lock::Variant;
+use crate::report::{STYLE, Verdict, grouped, say};
+use crate::waits::{Span, WaitTimes};
+use clap::Parser;
+use load::{Bench, Kind, PART};
+use options::Options;
+
+/// How long the log is on, for the picture of holds and waits.
+const RECORDED: Duration = Duration::from_millis(4);
+const RECORDED_THREADS: usize = 8;
+
+/// Where it was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Setting {
+    /// A device in memory, which sleeps.
+    Simulated,
+    /// A file, with nothing added.
+    File,
+}
+
+/// One kind of operation with so many threads: operations per second of each round, variant by variant.
+struct Cell {
+    kind: Kind,
+    threads: usize,
+    rounds: Vec<[f64; Variant::ALL.len()]>,
+}
+
+impl Cell {
+    fn median(&self, variant: Variant) -> f64 {
+        median(self.rounds.iter().map(|round| round[variant as usize]))
+    }
+
+    /// The median of the rounds' ratios.
+    fn ratio(&self, of: Variant, to: Variant) -> f64 {
+        median(self.rounds.iter().map(|round| round[of as usize] / round[to as usize]))
+    }
+}
+
+/// What one variant's lock did in all of this.
+struct LockWork {
+    variant: Variant,
+    wait_times: WaitTimes,
+    spans: Vec<Span>,
+}
+
+/// All that was measured in one setting.
+struct Results {
+    setting: Setting,
+    /// In words.
+    device: String,
+    cells: Vec<Cell>,
+    locks: Vec<LockWork>,
+}
+
+impl Results {
+    fn cell(&self, kind: Kind, threads: usize) -> Option<&Cell> {
+        self.cells.iter().find(|cell| cell.kind == kind && cell.threads == threads)
+    }
+}
+
+/// What the command line asks for, if it is `compare`.
+pub(crate) fn asked_for() -> Option<fn() -> ExitCode> {
+    (std::env::args().nth(1)? == "compare").then_some(|| {
+        let options = Options::parse_from(std::env::args().skip(1));
+        let folder = std::path::Path::new("target");
+        let folder = if folder.is_dir() { folder.to_owned() } else { std::env::temp_dir() };
+        match run(&options, &Place::Temporary { folder }, Access::Direct) {
+            Ok(Verdict::AsPromised) => ExitCode::SUCCESS,
+            Ok(Verdict::NotAsPromised) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::from(crate::COULD_NOT_RUN)
+            }
+        }
+    })
+}
+
+/// Runs everything, prints it, and writes the page if one is wanted.
+fn run(options: &Options, place: &Place, access: Access) -> Result<Verdict, Box<dyn Error>> {
+    let size = offset_of(usize::from(options.threads) * PART);
+    let memory = Arc::new(Device::open(&Place::Memory, size, Access::Direct)?);
+    memory.faults().set_latency(options.latency());
+    let file = Arc::new(Device::open(place, size, access)?);
+    let mut all = Vec::new();
+    for (setting, device) in [(Setting::Simulated, memory), (Setting::File, file)] {
+        let results = measure_all(options, setting, &device)?;
+        say(format_args!("{}\n\n{}\n", results.device, table(options, &results)));
+        all.push(results);
+    }
+    let goals = goals::judge(options, &all);
+    say(format_args!("{}", goals::table(&goals)));
+    if let Some(folder) = &options.report {
+        let path = pictures::write(folder, options, &all, &goals)?;
+        say(format_args!("\nPictures: {}", path.display()));
+    }
+    Ok(if goals.iter().all(goals::Goal::is_reached) { Verdict::AsPromised } else { Verdict::NotAsPromised })
+}
+
+fn measure_all(options: &Options, setting: Setting, device: &Arc<Device>) -> Result<Results, CacheError> {
+    let benches = Variant::ALL.map(|variant| Bench::new(variant, device)).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let words = describe(options, setting, device)?;
+    let mut cells: Vec<_> = Kind::ALL
+        .into_iter()
+        .flat_map(|kind| {
+            options.thread_counts().into_iter().map(move |threads| Cell { kind, threads, rounds: Vec::new() })
+        })
+        .collect();
+    let bar = progress_bar((cells.len() * usize::from(options.rounds)) as u64);
+    for number in 0..usize::from(options.rounds) {
+        for cell in &mut cells {
+            bar.set_message(format!("{}, {} threads", cell.kind.name(), cell.threads));
+            cell.rounds.push(round(&benches, cell.kind, cell.threads, options.round(), number)?);
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    // The waits of the measurements, without those of the log.
+    let mut locks = Vec::new();
+    for bench in benches.iter().filter(|bench| bench.variant.is_locked()) {
+        let wait_times = bench.file.lock.wait_times();
+        bench.record(Kind::Mixed, RECORDED_THREADS.min(usize::from(options.threads)), RECORDED)?;
+        locks.push(LockWork { variant: bench.variant, wait_times, spans: bench.file.lock.log().spans() });
+    }
+    Ok(Results { setting, device: words, cells, locks })
+}
+
+/// All variants once. Who comes first changes from round to round.
+fn round(
+    benches: &[Bench],
+    kind: Kind,
+    threads: usize,
+    time: Duration,
+    number: usize,
+) -> Result<[f64; Variant::ALL.len()], CacheError> {
+    let mut rates = [0.0; Variant::ALL.len()];
+    for turn in 0..benches.len() {
+        let bench = &benches[(turn + number) % benches.len()];
+        rates[bench.variant as usize] = bench.measure(kind, threads, time, number as u64)?.per_second();
+        bench.file.sync()?; // what one variant left dirty is not the next one's to write
+    }
+    Ok(rates)
+}
+
+/// What the device is, and how long it takes: measured, since a sleep is longer than it is asked to be.
+fn describe(options: &Options, setting: Setting, device: &Device) -> Result<String, CacheError> {
+    const READS: usize = 50;
+    let mut page = PageBuffer::new();
+    let mut times = Vec::new();
+    for number in 0..READS {
+        let began = Instant::now();
+        device.read_page(number % device.pages(), &mut page)?;
+        times.push(began.elapsed().as_secs_f64() * 1e6);
+    }
+    let takes = median(times);
+    Ok(match (setting, device.access()) {
+        (Setting::Simulated, _) => format!(
+            "Simulated device: memory, and {} µs of sleep added to each read and write; a read takes {takes:.0} µs.",
+            options.latency_us
+        ),
+        (Setting::File, Access::Direct) => {
+            format!("{}, by O_DIRECT, with nothing added: a read takes {takes:.0} µs.", capital(device.name()))
+        }
+        (Setting::File, Access::Buffered { because }) => format!(
+            "{}, through the kernel's page cache ({because}), with nothing added: a read takes {takes:.0} µs.",
+            capital(device.name())
+        ),
+    })
+}
+
+/// Operations per second, each kind with the fewest and the most threads; last the range lock against the whole-file lock.
+fn table(options: &Options, results: &Results) -> Table {
+    let mut table = Table::new();
+    table.load_style(STYLE);
+    table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
+    let names = Variant::ALL.map(|variant| variant.name().to_owned());
+    let head = ["operations per second".to_owned(), "threads".to_owned()];
+    table.set_header(head.into_iter().chain(names).chain(["range / whole".to_owned()]));
+    let shown = [1, usize::from(options.threads)];
+    for cell in results.cells.iter().filter(|cell| shown.contains(&cell.threads)) {
+        let rates = Variant::ALL.map(|variant| grouped(cell.median(variant).round() as u64));
+        let ratio = format!("{:.2}", cell.ratio(Variant::Range, Variant::Whole));
+        let head = [cell.kind.name().to_owned(), cell.threads.to_string()];
+        table.add_row(head.into_iter().chain(rates).chain([ratio]));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// The middle of some numbers; NaN of none.
+fn median(numbers: impl IntoIterator<Item = f64>) -> f64 {
+    let mut numbers: Vec<_> = numbers.into_iter().collect();
+    numbers.sort_by(f64::total_cmp);
+    match numbers.len() {
+        0 => f64::NAN,
+        count if count % 2 == 1 => numbers[count / 2],
+        count => f64::midpoint(numbers[count / 2 - 1], numbers[count / 2]),
+    }
+}
+
+fn capital(words: &str) -> String {
+    let mut characters = words.chars();
+    characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
+}
+
+fn progress_bar(length: u64) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("[{bar:40}] {pos}/{len} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style.progress_chars("=> "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median([3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median([]).is_nan());
+    }
+
+    #[test]
+    fn every_kind_runs_under_every_variant() {
+        let device = Arc::new(Device::open(&Place::Memory, offset_of(2 * PART), Access::Direct).unwrap());
+        let benches: Vec<_> = Variant::ALL.iter().map(|&variant| Bench::new(variant, &device).unwrap()).collect();
+        for kind in Kind::ALL {
+            let rates = round(&benches, kind, 2, Duration::from_millis(2), 1).unwrap();
+            assert!(rates.iter().all(|&rate| rate > 0.0), "{kind:?}: {rates:?}");
+        }
+        // A cached read takes no lock; each of the others does.
+        let file = &benches[Variant::Range as usize].file;
+        let before = file.waits().requests;
+        benches[Variant::Range as usize].measure(Kind::Cached, 2, Duration::from_millis(2), 1).unwrap();
+        // Buffered writes and misses left its pages in the cache, but for those that direct writes removed.
+        assert!(file.waits().requests - before <= 2 * PART as u64);
+    }
+}
