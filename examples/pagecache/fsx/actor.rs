@@ -48,9 +48,10 @@ impl Actor {
         self.model.len() as u64
     }
 
-    /// The window's part of `b` bytes at `a`: what of it there is, in bytes of the window.
+    /// The window's part of `b` bytes at `a`: what of it there is, in bytes of the window. (Not shifted if it is behind the end: a step that is left
+    /// out shall not move the others.)
     fn part(&self, a: u64, b: u64) -> Range<usize> {
-        let a = if self.model.is_empty() { 0 } else { a % self.size() };
+        let a = a.min(self.size());
         a as usize..(a + b).min(self.size()) as usize
     }
 
@@ -67,7 +68,8 @@ impl Actor {
         match self.end {
             End::Fixed => self.part(a, b),
             End::Open { most } => {
-                let a = a.min(self.size()).min(most - self.base);
+                // Behind the end as well: what lies between becomes zeros.
+                let a = a.min(most - self.base);
                 a as usize..(a + b).min(most - self.base) as usize
             }
         }
@@ -111,9 +113,9 @@ impl Actor {
         let (part, aligned) = (self.part(step.a, step.b), self.aligned(step.a, step.b));
         match step.kind {
             Kind::Read => {
-                let mut bytes = vec![0; part.len()];
-                file.read(self.at(part.start), &mut bytes)?;
-                self.compare(part.start, &bytes)?;
+                let mut bytes = vec![0; self.wanted(&part, step.b, 1)];
+                let count = file.read(self.at(part.start), &mut bytes)?.bytes;
+                self.compare_to_end(part.start, &bytes, count)?;
             }
             Kind::MapRead => {
                 let mut bytes = vec![0; part.len()];
@@ -121,9 +123,9 @@ impl Actor {
                 self.compare(part.start, &bytes)?;
             }
             Kind::DirectRead => {
-                let mut bytes = vec![0; aligned.len()];
-                file.read_direct(self.at(aligned.start), &mut bytes)?;
-                self.compare(aligned.start, &bytes)?;
+                let mut bytes = vec![0; self.wanted(&aligned, step.b, file.device.unit())];
+                let count = file.read_direct(self.at(aligned.start), &mut bytes)?;
+                self.compare_to_end(aligned.start, &bytes, count)?;
             }
             Kind::QueuedRead => {
                 let bytes = file.submit_read(self.at(aligned.start), aligned.len(), queue)?.wait()?;
@@ -131,12 +133,12 @@ impl Actor {
             }
             Kind::Write => {
                 let place = self.place(step.a, step.b);
-                let bytes = bytes_of(number, place.len());
+                let bytes = bytes_of(number, self.at(place.start), place.len());
                 file.write(self.at(place.start), &bytes)?;
                 self.put(place.start, &bytes);
             }
             Kind::MapWrite => {
-                let bytes = bytes_of(number, part.len());
+                let bytes = bytes_of(number, self.at(part.start), part.len());
                 Mapping::new(&file, self.at(part.start), part.len()).write(0, &bytes)?;
                 self.put(part.start, &bytes);
             }
@@ -144,7 +146,7 @@ impl Actor {
                 let unit = file.device.unit();
                 let place = self.place(step.a / unit as u64 * unit as u64, step.b);
                 let start = place.start / unit * unit;
-                let bytes = bytes_of(number, (place.end - start) / unit * unit);
+                let bytes = bytes_of(number, self.at(start), (place.end - start) / unit * unit);
                 if step.kind == Kind::DirectWrite {
                     file.write_direct(self.at(start), Source::Memory(&bytes))?;
                 } else {
@@ -185,6 +187,7 @@ impl Actor {
             Kind::Sync => file.sync()?,
             Kind::Flush => _ = file.flush()?,
             Kind::Evict => _ = file.evict_all()?,
+            Kind::Check => self.check()?,
             Kind::Append | Kind::Truncate | Kind::Collapse | Kind::Insert => unreachable!("changes the shape"),
         }
         Ok(())
@@ -193,12 +196,12 @@ impl Actor {
     fn reshape(&mut self, step: &Step, number: u32, most: u64) -> Result<(), Difference> {
         let (file, end) = (Arc::clone(&self.file), self.base + self.size());
         // In whole pages of the file.
-        let page = (self.base + step.a % self.size().max(1)).next_multiple_of(P);
+        let page = (self.base + step.a.min(self.size())).next_multiple_of(P);
         let length = step.b.div_ceil(P) * P;
         let index = (page - self.base) as usize;
         match step.kind {
             Kind::Append => {
-                let bytes = bytes_of(number, step.b.min(most - end) as usize);
+                let bytes = bytes_of(number, end, step.b.min(most - end) as usize);
                 let at = file.append(&bytes)?;
                 if at != end {
                     return Err(Difference::Size { found: at, expected: end });
@@ -234,13 +237,31 @@ impl Actor {
         }
     }
 
+    /// How many bytes a read of `part` asks for: where the window ends with the file, also some behind the end, but not more than a file can have.
+    fn wanted(&self, part: &Range<usize>, b: u64, unit: usize) -> usize {
+        match self.end {
+            End::Open { most } => b.min(most - self.at(part.start)) as usize / unit * unit,
+            End::Fixed => part.len(),
+        }
+    }
+
+    /// Compares what a read gave: `count` bytes, which should be all that there are.
+    fn compare_to_end(&self, start: usize, found: &[u8], count: usize) -> Result<(), Difference> {
+        let expected = found.len().min(self.model.len() - start);
+        if count != expected {
+            return Err(Difference::Count { found: count, expected });
+        }
+        self.compare(start, &found[..count])
+    }
+
     fn compare(&self, start: usize, found: &[u8]) -> Result<(), Difference> {
         let expected = &self.model[start..start + found.len()];
         match found.iter().zip(expected).position(|(found, expected)| found != expected) {
             None => Ok(()),
             Some(index) => {
-                let around = |bytes: &[u8]| Word::at(bytes, index, start + index);
-                Err(Difference::Byte { at: self.at(start + index), found: around(found), expected: around(expected) })
+                let at = self.at(start + index);
+                let around = |bytes: &[u8]| Word::around(bytes, index, at);
+                Err(Difference::Byte { at, found: around(found), expected: around(expected) })
             }
         }
     }
@@ -253,31 +274,32 @@ impl Actor {
     }
 }
 
-/// The bytes that step `number` writes: its low byte at even places, the next one at odd ones; never a zero at an even place.
-fn bytes_of(number: u32, length: usize) -> Vec<u8> {
-    let [low, high] = [number as u8 | 1, (number >> 7) as u8];
-    (0..length).map(|index| if index % 2 == 0 { low } else { high }).collect()
+/// The bytes that step `number` writes at byte `at` of its file: in each word of four the number, and the sector.
+fn bytes_of(number: u32, at: u64, length: usize) -> Vec<u8> {
+    let [one, two, three, _] = number.to_le_bytes();
+    (at..).take(length).map(|offset| [one, two, three, (offset / 512) as u8][(offset % 4) as usize]).collect()
 }
 
-/// Two neighbouring bytes, for messages.
+/// The word of four around a byte, for messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Word(u8, u8);
+pub(crate) struct Word([u8; 4]);
 
 impl Word {
-    fn at(bytes: &[u8], index: usize, place: usize) -> Word {
-        let even = if place % 2 == 0 { index } else { index.saturating_sub(1) };
-        Word(bytes[even], bytes.get(even + 1).copied().unwrap_or(0))
+    /// Around `bytes[index]`, which is byte `offset` of the file.
+    fn around(bytes: &[u8], index: usize, offset: u64) -> Word {
+        let place = (offset % 4) as usize;
+        Word(std::array::from_fn(|at| {
+            (index + at).checked_sub(place).and_then(|at| bytes.get(at)).map_or(0, |&byte| byte)
+        }))
     }
 }
 
-/// Zeros, or the step (of those with the same last bits) that they are of. Writes at odd places turn the two bytes round.
 impl std::fmt::Display for Word {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Word(0, 0) => f.write_str("zeros"),
-            Word(one, two) => {
-                let step = |low: u8, high: u8| u32::from(high) << 7 | u32::from(low >> 1) << 1;
-                write!(f, "{one:02x} {two:02x} (of step {} or so, or of {})", step(*one, *two), step(*two, *one))
+        match self.0 {
+            [0, 0, 0, 0] => f.write_str("zeros"),
+            [one, two, three, sector] => {
+                write!(f, "step {}'s, for sector {sector}", u32::from_le_bytes([one, two, three, 0]))
             }
         }
     }
@@ -295,6 +317,11 @@ pub(crate) enum Difference {
         found: u64,
         expected: u64,
     },
+    /// Of bytes that a read gave.
+    Count {
+        found: usize,
+        expected: usize,
+    },
     Behind {
         pages: usize,
     },
@@ -307,9 +334,10 @@ impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Difference::Byte { at, found, expected } => {
-                write!(f, "byte {at} and its neighbour are {found}; they should be {expected}")
+                write!(f, "byte {at} and its neighbours are {found}; they should be {expected}")
             }
             Difference::Size { found, expected } => write!(f, "the file ends at {found}; it should end at {expected}"),
+            Difference::Count { found, expected } => write!(f, "{found} bytes were read, not {expected}"),
             Difference::Behind { pages } => write!(f, "{pages} pages are cached behind the end of the file"),
             Difference::Rest(what) => f.write_str(what),
             Difference::Failed(error) => write!(f, "it failed: {error}"),

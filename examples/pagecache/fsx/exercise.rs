@@ -15,8 +15,7 @@ use crate::queue::Queue;
 
 /// The largest that a file becomes.
 pub(crate) const MOST: u64 = 64 * 4096;
-/// Every so many steps the whole of both files is compared; and every so many, also with the disk.
-const CHECK: u32 = 50;
+/// Every so many steps the cache is compared with the disk, too.
 const CHECK_DISK: u32 = 1000;
 
 /// What to run the steps on.
@@ -73,28 +72,22 @@ pub(crate) fn run(
         let [first, second] = &mut actors;
         let (actor, other) = if step.file == 0 { (first, &*second) } else { (second, &*first) };
         let mut result = actor.apply(&step, number, Some(other), &queue);
-        if result.is_ok() && number % CHECK == 0 {
-            result = check(&actors, number % CHECK_DISK == 0);
+        if result.is_ok() && number % CHECK_DISK == 0 {
+            result = check(&actors);
         }
         if let Err(difference) = result {
             return Ok(Err(Failure { number, step: Some(step), difference }));
         }
         done(number, &step);
     }
-    Ok(match check(&actors, true) {
+    Ok(match check(&actors) {
         Ok(()) => Ok(number),
         Err(difference) => Err(Failure { number, step: None, difference }),
     })
 }
 
-fn check(actors: &[Actor], disk: bool) -> Result<(), Difference> {
-    for actor in actors {
-        actor.check()?;
-        if disk {
-            at_rest(&actor.file)?;
-        }
-    }
-    Ok(())
+fn check(actors: &[Actor]) -> Result<(), Difference> {
+    actors.iter().try_for_each(|actor| actor.check().and_then(|()| at_rest(&actor.file)))
 }
 
 /// Nobody is at work: no range is held, and what is cached is what the disk holds.

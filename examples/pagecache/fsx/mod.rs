@@ -4,7 +4,7 @@
 //! - [`together`]: many threads in one file, each in its own window. Windows share pages and read-ahead, and the last thread, who owns the end of the
 //!   file, changes its shape meanwhile.
 //!
-//! The bytes that step number `n` writes are those of `n`, turn about, so that a wrong byte names the step that it came from.
+//! What step number `n` writes says `n` and the sector it is for, so that a wrong byte names the step that it came from.
 //! A step is a line of text, so that a run can be recorded, cut down and played again; every step makes sense in every state, so that any
 //! of them can be left out.
 //!

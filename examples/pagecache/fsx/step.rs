@@ -36,11 +36,13 @@ pub(crate) enum Kind {
     Sync,
     Flush,
     Evict,
+    /// Reads and compares everything. (A step like the others, because to read a page puts it into the cache.)
+    Check,
 }
 
 impl Kind {
     /// All of them, with their names, and how often each comes.
-    const TABLE: [(Kind, &'static str, u8); 20] = [
+    const TABLE: [(Kind, &'static str, u8); 21] = [
         (Kind::Read, "read", 4),
         (Kind::Write, "write", 4),
         (Kind::MapRead, "map-read", 2),
@@ -61,6 +63,7 @@ impl Kind {
         (Kind::Sync, "sync", 1),
         (Kind::Flush, "flush", 1),
         (Kind::Evict, "evict", 1),
+        (Kind::Check, "check", 1),
     ];
 
     fn name(self) -> &'static str {
