@@ -100,7 +100,7 @@ fn main() -> ExitCode {
     }
     let options = options::Options::from_command_line();
     match demonstrate(&options) {
-        Ok(report::Verdict::AsPromised) => ExitCode::SUCCESS,
+        Ok(report::Verdict::AsPromised) => options.report.as_deref().map_or(ExitCode::SUCCESS, compare::into_folder),
         Ok(report::Verdict::NotAsPromised) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error}");

@@ -77,6 +77,10 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) buffered: bool,
 
+    /// Afterwards measure what each lock costs and allows, as `pagecache compare` does (a minute), and write a page with pictures into this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) report: Option<PathBuf>,
+
     /// Exit with 0 even if the unlocked variant showed nothing stale
     #[arg(long)]
     pub(crate) accept_no_stale: bool,
@@ -87,6 +91,8 @@ Threads read pages through a cache, write to the cache, write past it to the dis
 truncate the file. A checker watches every sector for reads that miss a completed write
 or go backwards. Under no lock there must be some; under the two locks, none. Invalidating
 twice without a lock narrows the races: it may show some.
+
+Other commands: `pagecache compare`, `pagecache fsx`, `pagecache stress`, each with its --help.
 
 Exit codes:
   0  as promised

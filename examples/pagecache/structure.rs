@@ -26,8 +26,11 @@ impl File {
         if size < old {
             self.cut_off(size)?;
         } else {
-            // The old last page ends in zeros already.
-            self.device.set_size(size.max(self.device.size_now()?))?;
+            // The old last page ends in zeros already. What the disk has behind it (a cut that failed may have left something) goes first.
+            if self.device.size_now()? > old {
+                self.device.set_size(old)?;
+            }
+            self.device.set_size(size)?;
             self.grow(size);
         }
         Ok(self.cached_from(self.page_count()))

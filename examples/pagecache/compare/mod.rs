@@ -19,6 +19,8 @@ pub(crate) mod options;
 mod pictures;
 
 use std::error::Error;
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -90,19 +92,26 @@ impl Results {
 
 /// What the command line asks for, if it is `compare`.
 pub(crate) fn asked_for() -> Option<fn() -> ExitCode> {
-    (std::env::args().nth(1)? == "compare").then_some(|| {
-        let options = Options::parse_from(std::env::args().skip(1));
-        let folder = std::path::Path::new("target");
-        let folder = if folder.is_dir() { folder.to_owned() } else { std::env::temp_dir() };
-        match run(&options, &Place::Temporary { folder }, Access::Direct) {
-            Ok(Verdict::AsPromised) => ExitCode::SUCCESS,
-            Ok(Verdict::NotAsPromised) => ExitCode::FAILURE,
-            Err(error) => {
-                eprintln!("error: {error}");
-                ExitCode::from(crate::COULD_NOT_RUN)
-            }
+    let is_named = std::env::args().nth(1)? == "compare";
+    is_named.then_some(|| compare(&Options::parse_from(std::env::args().skip(1))))
+}
+
+/// Everything as it is without options, and the page into `folder`.
+pub(crate) fn into_folder(folder: &Path) -> ExitCode {
+    compare(&Options::parse_from([OsStr::new("compare"), OsStr::new("--report"), folder.as_os_str()]))
+}
+
+fn compare(options: &Options) -> ExitCode {
+    let folder = Path::new("target");
+    let folder = if folder.is_dir() { folder.to_owned() } else { std::env::temp_dir() };
+    match run(options, &Place::Temporary { folder }, Access::Direct) {
+        Ok(Verdict::AsPromised) => ExitCode::SUCCESS,
+        Ok(Verdict::NotAsPromised) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(crate::COULD_NOT_RUN)
         }
-    })
+    }
 }
 
 /// Runs everything, prints it, and writes the page if one is wanted.
