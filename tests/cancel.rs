@@ -5,6 +5,7 @@
 mod common;
 
 use common::alloc::{Counting, bytes};
+use common::forget;
 use common::poll::{Hand, poll_once};
 use common::watch::Watchdog;
 use fastrand::Rng;
@@ -288,10 +289,10 @@ fn deadlines_that_race_with_releases() {
 #[test]
 fn a_leaked_guard_keeps_its_range_and_breaks_nothing_else() {
     let lock = Arc::new(RangeLock::new());
-    std::mem::forget(lock.request_arc(10..20, Mode::Block).wait());
-    std::mem::forget(Hand::new(lock.request(30..40, Mode::Exclusive)).ready());
+    forget(lock.request_arc(10..20, Mode::Block).wait());
+    forget(Hand::new(lock.request(30..40, Mode::Exclusive)).ready());
     thread::scope(|scope| {
-        scope.spawn(|| std::mem::forget(lock.add(50..60))).join().expect("a leak does not panic");
+        scope.spawn(|| forget(lock.add(50..60))).join().expect("a leak does not panic");
     });
     for byte in [10, 15, 19, 30, 39, 50, 59] {
         assert!(lock.request_arc(byte..=byte, Mode::Exclusive).try_now().is_none(), "byte {byte} is leaked, not free");
@@ -318,7 +319,7 @@ fn a_leaked_future_keeps_its_place_and_breaks_nothing_else() {
     let holder = lock.add(0..10);
     let mut waiter = lock.request(5..20, Mode::Exclusive).into_future();
     assert!(poll_once(&mut waiter).is_pending());
-    std::mem::forget(waiter);
+    forget(waiter);
     drop(holder);
     assert!(lock.try_add(10..11).is_none());
     assert!(lock.try_exclusive(..5).is_some() && lock.try_exclusive(20..).is_some());

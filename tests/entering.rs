@@ -3,9 +3,10 @@
 
 mod common;
 
+use common::Span;
+use common::owners::{Begin, Model, Part, Who};
 use common::poll::Hand;
 use common::watch::Watchdog;
-use common::{Oracle, Owner, Span};
 use fastrand::Rng;
 use spanlock::{Mode, RangeLock};
 use std::sync::Barrier;
@@ -130,7 +131,7 @@ fn whoever_is_free_to_enter_does_so_in_a_crowd() {
     for seed in 0..rounds {
         let mut rng = Rng::with_seed(seed);
         let lock = RangeLock::new();
-        let mut oracle = Oracle::default();
+        let mut oracle = Model::default();
         let mut crowd = Vec::new();
         let (mut entered, mut waiting) = (0, 0);
         for id in 0..1000 {
@@ -139,7 +140,7 @@ fn whoever_is_free_to_enter_does_so_in_a_crowd() {
             let mode = Mode::ALL[[0, 0, 0, 0, 0, 0, 1, 2][rng.usize(0..8)]];
             let mut hand = Hand::new(lock.request(span.bounds(), mode));
             let granted = hand.poll();
-            let expected = oracle.begin(id, span, mode, Owner::Own(id));
+            let expected = oracle.begin(id, Who::Solo(id), vec![Part { lock: 0, span, mode }]) == Begin::Granted;
             assert_eq!(
                 granted.is_ready(),
                 expected,

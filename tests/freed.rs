@@ -8,11 +8,11 @@
 
 mod common;
 
+use common::forget;
 use common::poll::Hand;
 use parking_lot::Mutex;
 use spanlock::{AcquireError, Batch, LockTable, Mode, Owner, RangeLock};
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -90,7 +90,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 fn refused_with_the_last_handle<L: std::ops::Deref<Target = RangeLock>>(lock: L, refuse: impl FnOnce(L, &Owner)) {
     let (holder, asker) = (Owner::named("holder"), Owner::named("asker"));
     let elsewhere = Arc::new(RangeLock::new());
-    mem::forget(lock.request(.., Mode::Exclusive).owner(&holder).wait().unwrap());
+    forget(lock.request(.., Mode::Exclusive).owner(&holder).wait().unwrap());
     let held = elsewhere.request_arc(.., Mode::Exclusive).owner(&asker).wait().unwrap();
     let mut wait = Hand::new(elsewhere.request_arc(.., Mode::Exclusive).owner(&holder));
     wait.pending();
@@ -142,7 +142,7 @@ fn a_refused_batch_leaves_its_locks_before_it_lets_go_of_them() {
 fn a_cancelled_future_leaves_its_lock_before_it_lets_go_of_it() {
     let _alone = ALONE.lock();
     let lock = Arc::new(RangeLock::new());
-    mem::forget(lock.exclusive(..));
+    forget(lock.exclusive(..));
     let mut future = Hand::new(lock.request_arc(0..1, Mode::Add));
     drop(lock);
     future.pending();

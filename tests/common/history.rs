@@ -5,8 +5,9 @@
 //! until none is. Then every future that the oracle says is granted must have resolved: one that has not lost its wake. No
 //! future may ever resolve, and no `try_` succeed, before the oracle says so.
 
+use super::Span;
+use super::owners::{Begin, Model, Part, Who};
 use super::poll::Hand;
-use super::{Oracle, Owner, Span};
 use fastrand::Rng;
 use spanlock::{Acquire, ArcRangeGuard, Mode, RangeGuard, RangeLock, SendRangeGuard};
 use std::collections::BTreeMap;
@@ -289,9 +290,17 @@ impl Tally {
     }
 }
 
+/// All that this thread asks for by itself has one owner.
+const THREAD: Who = Who::Many(0);
+
+/// What is asked of the one lock.
+fn part(mode: Mode, span: Span) -> Part {
+    Part { lock: 0, span, mode }
+}
+
 struct Runner<'a> {
     lock: &'a Arc<RangeLock>,
-    oracle: Oracle,
+    oracle: Model,
     waiting: BTreeMap<usize, (Waiting<'a>, Mode, Span)>,
     held: BTreeMap<usize, Guard<'a>>,
     tally: Tally,
@@ -310,14 +319,13 @@ impl<'a> Runner<'a> {
             }
             Step::Poll { id, new_waker } => self.poll(id, new_waker)?,
             Step::Ask { id, mode, span, face, how } => {
-                let (guard, owner) = self.ask(id, mode, span, face, how);
-                let expected = self.oracle.begin(id, span, mode, owner);
+                let (guard, who) = self.ask(id, mode, span, face, how);
+                let expected = self.oracle.try_begin(id, who, vec![part(mode, span)]);
                 if guard.is_some() != expected {
                     return Err(self.wrong(id, guard.is_some()));
                 }
-                match guard {
-                    Some(guard) => self.hold(id, guard, mode, span)?,
-                    None => self.oracle.end(id),
+                if let Some(guard) = guard {
+                    self.hold(id, guard, mode, span)?;
                 }
                 *(if expected { &mut self.tally.at_once } else { &mut self.tally.refused }) += 1;
             }
@@ -329,7 +337,7 @@ impl<'a> Runner<'a> {
         if pace == Pace::AtOnce { self.settle(false) } else { Ok(()) }
     }
 
-    fn ask(&self, id: usize, mode: Mode, span: Span, face: Face, how: Quick) -> (Option<Guard<'a>>, Owner) {
+    fn ask(&self, id: usize, mode: Mode, span: Span, face: Face, how: Quick) -> (Option<Guard<'a>>, Who) {
         let bounds = span.bounds();
         match face {
             Face::Borrowed => {
@@ -339,7 +347,7 @@ impl<'a> Runner<'a> {
                     (Quick::Try, Mode::Block) => self.lock.try_block(bounds),
                     (Quick::Try, Mode::Exclusive) => self.lock.try_exclusive(bounds),
                 };
-                (guard.map(Guard::Thread), Owner::Thread)
+                (guard.map(Guard::Thread), THREAD)
             }
             Face::Arc => {
                 let request = self.lock.request_arc(bounds, mode);
@@ -347,7 +355,7 @@ impl<'a> Runner<'a> {
                     Quick::PastDeadline => request.timeout(Duration::ZERO).wait().ok(),
                     Quick::Try => request.try_now(),
                 };
-                (guard.map(Guard::Arc), Owner::Own(id))
+                (guard.map(Guard::Arc), Who::Solo(id))
             }
         }
     }
@@ -356,13 +364,17 @@ impl<'a> Runner<'a> {
         let Some((waiting, mode, span)) = self.waiting.get_mut(&id) else { return Ok(()) };
         let (mode, span, first) = (*mode, *span, !waiting.begun());
         if first {
-            self.oracle.begin(id, span, mode, Owner::Own(id));
+            let begun = self.oracle.begin(id, Who::Solo(id), vec![part(mode, span)]);
+            assert!(!matches!(begun, Begin::Deadlock { .. }), "who holds nothing closes no cycle");
         }
         match waiting.poll(new_waker) {
-            Poll::Pending if first && self.oracle.granted(id) => Err(self.wrong(id, false)),
+            Poll::Pending if first && !self.oracle.waits(id) => Err(self.wrong(id, false)),
             Poll::Pending => Ok(()),
-            Poll::Ready(_) if !self.oracle.granted(id) => Err(self.wrong(id, true)),
+            Poll::Ready(_) if self.oracle.waits(id) => Err(self.wrong(id, true)),
             Poll::Ready(guard) => {
+                if !self.oracle.is_held(id) {
+                    self.oracle.grant(id);
+                }
                 *(if first { &mut self.tally.at_once } else { &mut self.tally.waited }) += 1;
                 self.waiting.remove(&id);
                 self.hold(id, guard, mode, span)
@@ -413,7 +425,7 @@ impl<'a> Runner<'a> {
             }
         }
         for (id, (waiting, ..)) in &self.waiting {
-            if waiting.begun() && self.oracle.granted(*id) {
+            if waiting.begun() && !self.oracle.waits(*id) {
                 return Err(format!("nobody stands in the way of #{id}, and its waker was not called: a lost wake"));
             }
         }
@@ -452,7 +464,7 @@ pub(crate) fn run(history: &History) -> Result<Tally, String> {
     let lock = Arc::new(RangeLock::new());
     let mut runner = Runner {
         lock: &lock,
-        oracle: Oracle::default(),
+        oracle: Model::default(),
         waiting: BTreeMap::new(),
         held: BTreeMap::new(),
         tally: Tally::default(),

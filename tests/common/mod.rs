@@ -1,4 +1,4 @@
-//! What the test files share: the naive oracle, polling by hand, random histories, and an allocator that counts.
+//! What the test files share: the naive oracle ([`owners::Model`]), polling by hand, random histories, and an allocator that counts.
 //!
 //! Nothing in here uses the library's own idea of overlap or conflict: the oracle would then agree with its mistakes.
 
@@ -17,6 +17,7 @@ pub(crate) mod watch;
 use spanlock::Mode;
 use std::fmt;
 use std::ops::Bound;
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// Bytes as the oracle sees them: first and last (inclusive), or nothing.
@@ -105,70 +106,6 @@ pub(crate) fn together(a: Mode, b: Mode) -> bool {
     matches!((a, b), (Mode::Add, Mode::Add) | (Mode::Block, Mode::Block))
 }
 
-/// Whom a request is checked against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
-    /// The calling thread: all blocking calls of a test that has one thread.
-    Thread,
-    /// An owner of its own, named by the request.
-    Own(usize),
-}
-
-/// A live request: held or waiting.
-#[derive(Clone, Copy, Debug)]
-struct Live {
-    id: usize,
-    span: Span,
-    mode: Mode,
-    owner: Owner,
-}
-
-impl Live {
-    fn conflicts(&self, other: &Live) -> bool {
-        self.owner != other.owner && !together(self.mode, other.mode) && self.span.meets(other.span)
-    }
-}
-
-/// The contract as a list: live requests in the order in which they began. A request is granted when no earlier one conflicts
-/// with it, held or waiting.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Oracle {
-    live: Vec<Live>,
-}
-
-impl Oracle {
-    /// A request begins; says whether it is granted at once.
-    pub(crate) fn begin(&mut self, id: usize, span: Span, mode: Mode, owner: Owner) -> bool {
-        self.live.push(Live { id, span, mode, owner });
-        self.granted(id)
-    }
-
-    /// A request is over: released, cancelled, refused.
-    pub(crate) fn end(&mut self, id: usize) {
-        let place = self.place(id);
-        self.live.remove(place);
-    }
-
-    pub(crate) fn granted(&self, id: usize) -> bool {
-        self.blocker(id).is_none()
-    }
-
-    /// The first request that `id` must wait for.
-    pub(crate) fn blocker(&self, id: usize) -> Option<usize> {
-        let place = self.place(id);
-        let me = &self.live[place];
-        self.live[..place].iter().find(|earlier| earlier.conflicts(me)).map(|earlier| earlier.id)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.live.len()
-    }
-
-    fn place(&self, id: usize) -> usize {
-        self.live.iter().position(|live| live.id == id).expect("the oracle knows every live request")
-    }
-}
-
 /// A number from the environment, so that a run can be made longer or shorter.
 pub(crate) fn from_env(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
@@ -191,4 +128,11 @@ pub(crate) fn by_build(debug: u64, release: u64) -> u64 {
 pub(crate) fn lasting<T: ?Sized>(lock: &T) -> &'static T {
     // SAFETY: the tests forget no future: what is made from this is dropped before the lock, which is declared first and not moved.
     unsafe { &*std::ptr::from_ref(lock) }
+}
+
+/// [`std::mem::forget`], and the memory stays in sight: LeakSanitizer then tells what the test leaks from what the library does.
+pub(crate) fn forget<T>(leaked: T) {
+    static SHELF: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+    let at = Box::into_raw(Box::new(leaked));
+    SHELF.lock().expect("nobody panics here").push(at.expose_provenance());
 }
