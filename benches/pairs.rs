@@ -20,7 +20,7 @@
 
 mod support;
 
-use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
+use comfy_table::Table;
 use indicatif::{ProgressBar, ProgressStyle};
 use range_lock::VecRangeLock;
 use spanlock::{Mode, Owner, RangeGuard, RangeLock, WholeFileLock};
@@ -32,6 +32,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+use support::figures::{Median, align_right, table};
 use support::{Crowd, PAGE, PLACE, Region, Section, deepen, release};
 
 const THREADS: usize = 2;
@@ -509,26 +510,6 @@ const TARGETS: [(&str, &str, &str, Limit); 23] = [
     (DISJOINT_1000, "one lock, 1000 held", "one lock", Limit::AtLeast(0.9)),
 ];
 
-/// A median, and the 95 % confidence interval around it.
-#[derive(Clone, Copy)]
-struct Median {
-    low: f64,
-    middle: f64,
-    high: f64,
-}
-
-impl Median {
-    fn of(values: impl Iterator<Item = f64>) -> Median {
-        let mut sorted: Vec<f64> = values.collect();
-        sorted.sort_by(f64::total_cmp);
-        let n = sorted.len();
-        // The rank of the true median is binomial: n/2, with a deviation of sqrt(n)/2.
-        let off = (n as f64).sqrt().round() as usize;
-        let at = |rank: usize| sorted[rank.min(n - 1)];
-        Median { low: at((n / 2).saturating_sub(off)), middle: at(n / 2), high: at(n / 2 + off) }
-    }
-}
-
 /// What was measured, plainly.
 fn times(record: &Record<'_>) -> Table {
     let mut table = table(["", "", "ns for a pair", "fastest round"]);
@@ -565,23 +546,6 @@ fn verdicts(record: &Record<'_>) -> Table {
         ]);
     }
     align_right(table, 2..4)
-}
-
-fn table<const N: usize>(header: [&str; N]) -> Table {
-    /// A line under the header, and nothing else.
-    const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
-    let mut table = Table::new();
-    table.load_style(STYLE);
-    table.set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header);
-    table
-}
-
-fn align_right(mut table: Table, columns: std::ops::Range<usize>) -> Table {
-    for column in table.column_iter_mut().skip(columns.start).take(columns.len()) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
 }
 
 /// Prints; whoever closes the pipe early wants no more of it.

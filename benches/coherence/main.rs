@@ -26,6 +26,11 @@ mod sync;
 mod wait;
 mod workloads;
 
+#[path = "../support/chart.rs"]
+mod chart;
+#[path = "../support/figures.rs"]
+mod figures;
+
 #[path = "../../src/batch.rs"]
 mod batch;
 #[path = "../../src/convert.rs"]

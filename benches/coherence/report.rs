@@ -1,12 +1,13 @@
 //! The tables on the terminal, and the pictures.
 
+use crate::chart::{self, Frame, Line};
 use crate::cpus::Tally;
+use crate::figures;
 use crate::rivals::Kind;
 use crate::sites::Site;
 use crate::workloads::Workload;
 use crate::{Run, per_pair};
-use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
-use plotters::prelude::*;
+use comfy_table::Table;
 use std::error::Error;
 use std::path::Path;
 
@@ -19,7 +20,7 @@ pub(crate) fn print(workload: Workload, runs: &[Run]) {
     let sizes = sizes(runs);
     let mut header = vec!["lock".to_string()];
     header.extend(sizes.iter().map(|cpus| format!("{cpus} CPUs")));
-    let mut table = table(header);
+    let mut table = figures::table(header);
     for kind in kinds(runs) {
         let cells = runs.iter().filter(|run| run.kind == kind).map(|run| {
             let first = per_pair(&run.tallies[0], |site| !site.is_epoch());
@@ -27,7 +28,7 @@ pub(crate) fn print(workload: Workload, runs: &[Run]) {
         });
         table.add_row(std::iter::once(kind.name().to_string()).chain(cells));
     }
-    println!("{table}");
+    println!("{}", right(table));
     println!("spanlock after warm-up, by line: transfers (misses) per pair.");
     print_sites(runs);
     println!("spanlock from the start: transfers of its lines per pair, by how many pairs each CPU has made.");
@@ -39,7 +40,7 @@ fn print_phases(runs: &[Run]) {
     let own: Vec<&Run> = runs.iter().filter(|run| run.kind == Kind::Spanlock).collect();
     let mut header = vec!["pairs".to_string()];
     header.extend(own.iter().map(|run| format!("{} CPUs", run.cpus)));
-    let mut table = table(header);
+    let mut table = figures::table(header);
     let mut end = 0;
     for phase in 0..own.iter().map(|run| run.tallies.len()).min().unwrap_or(0) {
         let start = end;
@@ -47,7 +48,7 @@ fn print_phases(runs: &[Run]) {
         let cells = own.iter().map(|run| figure(per_pair(&run.tallies[phase], |site| !site.is_epoch())));
         table.add_row(std::iter::once(format!("{start}..{end}")).chain(cells));
     }
-    println!("{table}");
+    println!("{}", right(table));
 }
 
 /// What the transfers of this lock were on.
@@ -58,13 +59,13 @@ fn print_sites(runs: &[Run]) {
     sites.dedup();
     let mut header = vec!["line".to_string()];
     header.extend(own.iter().map(|run| format!("{} CPUs", run.cpus)));
-    let mut table = table(header);
+    let mut table = figures::table(header);
     for site in sites {
         let cells = own.iter().map(|run| cell(run.settled(), |other| other == site));
         table.add_row(std::iter::once(site.to_string()).chain(cells));
     }
     table.add_row(std::iter::once("all".to_string()).chain(own.iter().map(|run| cell(run.settled(), |_| true))));
-    println!("{table}");
+    println!("{}", right(table));
 }
 
 fn cell(tally: &Tally, counted: impl Fn(Site) -> bool) -> String {
@@ -84,15 +85,8 @@ fn figure(number: f64) -> String {
     }
 }
 
-fn table(header: Vec<String>) -> Table {
-    /// A line under the header, and nothing else.
-    const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
-    let mut table = Table::new();
-    table.load_style(STYLE);
-    table.set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header);
-    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-    table
+fn right(table: Table) -> Table {
+    figures::align_right(table, 1..usize::MAX)
 }
 
 fn sizes(runs: &[Run]) -> Vec<usize> {
@@ -108,34 +102,13 @@ fn kinds(runs: &[Run]) -> Vec<Kind> {
 
 /// Transfers per pair over CPUs, both logarithmic.
 pub(crate) fn plot(folder: &Path, workload: Workload, runs: &[Run]) -> Result<(), Box<dyn Error>> {
-    std::fs::create_dir_all(folder)?;
     let path = folder.join(format!("coherence-{}.svg", workload.name()));
-    let most = runs.iter().map(|run| run.transfers()).fold(1.0, f64::max);
-    let cpus = sizes(runs).last().copied().unwrap_or(1).max(2) as f64;
-    let root = SVGBackend::new(&path, (800, 480)).into_drawing_area();
-    root.fill(&WHITE)?;
     let caption = format!("{}: transfers per acquire and release, after warm-up", workload.name());
-    let mut chart = ChartBuilder::on(&root)
-        .caption(caption, ("sans-serif", 18))
-        .margin(10)
-        .x_label_area_size(40)
-        .y_label_area_size(60)
-        .build_cartesian_2d((1.0..cpus).log_scale().base(2.0), (FOOT..2.0 * most).log_scale())?;
-    chart.configure_mesh().x_desc("CPUs").y_desc("transfers").x_label_formatter(&|cpus| format!("{cpus:.0}")).draw()?;
-    for (index, kind) in kinds(runs).into_iter().enumerate() {
-        let colour = Palette99::pick(index).stroke_width(2);
-        let points: Vec<(f64, f64)> = runs
-            .iter()
-            .filter(|run| run.kind == kind)
-            .map(|run| (run.cpus as f64, run.transfers().max(FOOT)))
-            .collect();
-        chart
-            .draw_series(LineSeries::new(points, colour).point_size(3))?
-            .label(kind.name())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour));
-    }
-    chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
-    root.present()?;
-    println!("written: {}", path.display());
-    Ok(())
+    let frame = Frame { caption: &caption, x: "CPUs", y: "transfers", base: 2.0, foot: FOOT };
+    let line = |kind: Kind| {
+        let runs = runs.iter().filter(|run| run.kind == kind);
+        (kind.name().to_string(), runs.map(|run| (run.cpus as f64, run.transfers())).collect())
+    };
+    let lines: Vec<Line> = kinds(runs).into_iter().map(line).collect();
+    chart::draw(&path, frame, &lines)
 }

@@ -208,6 +208,9 @@ impl Tree {
     }
 }
 
+/// Looks before a waiter sleeps.
+const SPINS: u32 = 200;
+
 #[derive(Debug)]
 pub(crate) struct IntervalTree(Mutex<Tree>);
 
@@ -233,7 +236,15 @@ impl Peer for IntervalTree {
     fn acquire(&self, _thread: usize, range: Range<u64>, access: Access) -> Guard<'_> {
         let (node, waiter) = self.0.lock().arrive(range, access);
         if let Some(waiter) = waiter {
-            while !waiter.granted.load(Ordering::Acquire) {
+            let granted = || waiter.granted.load(Ordering::Acquire);
+            // As long as the others spin before they sleep.
+            for _ in 0..SPINS {
+                if granted() {
+                    return Guard(self, node);
+                }
+                std::hint::spin_loop();
+            }
+            while !granted() {
                 thread::park();
             }
         }

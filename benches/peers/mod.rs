@@ -21,6 +21,8 @@ pub(crate) use self::interval_tree::IntervalTree;
 pub(crate) use self::ofd::Ofd;
 pub(crate) use self::range_lock::RangeLockCrate;
 pub(crate) use self::segments::Segments;
+#[allow(unused_imports)]
+pub(crate) use self::spanlock::Private;
 pub(crate) use self::spanlock::{Spanlock, SpanlockWhole};
 pub(crate) use self::whole::{FairMutex, Mutex, RwLock, StdRwLock, TokioRwLock};
 use std::ops::Range;
@@ -55,6 +57,8 @@ pub(crate) trait Peer: Sync {
     const NAME: &'static str;
     const COVERS: Covers;
     const EXCLUDES: Excludes = Excludes::AllButShared;
+    /// Whether two shared holders go together. If not, who asks for shared gets exclusive.
+    const SHARES: bool = true;
     type Guard<'a>
     where
         Self: 'a;

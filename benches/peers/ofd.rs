@@ -48,11 +48,15 @@ impl Peer for Ofd {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let name = format!("spanlock-ofd-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
-        let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
-        let files: io::Result<Vec<_>> = (0..MOST_THREADS).map(|_| open()).collect();
-        let removed = std::fs::remove_file(&path);
-        removed.expect("a temporary file can be removed");
-        Ofd(files.expect("a temporary file can be opened"))
+        let mut options = File::options();
+        let first = options.read(true).write(true).create_new(true).open(&path);
+        let first = first.expect("a temporary file can be made");
+        let open = |_| File::options().read(true).write(true).open(&path);
+        let others: io::Result<Vec<_>> = (1..MOST_THREADS).map(open).collect();
+        std::fs::remove_file(&path).expect("a temporary file can be removed");
+        let mut files = others.expect("a temporary file can be opened again");
+        files.push(first);
+        Ofd(files)
     }
 
     fn acquire(&self, thread: usize, range: Range<u64>, access: Access) -> Guard<'_> {

@@ -10,6 +10,7 @@ pub(crate) struct RangeLockCrate(VecRangeLock<()>);
 impl Peer for RangeLockCrate {
     const NAME: &'static str = "range-lock";
     const COVERS: Covers = Covers::Range;
+    const SHARES: bool = false;
     type Guard<'a> = VecRangeLockGuard<'a, ()>;
 
     fn new(_bytes: u64) -> RangeLockCrate {

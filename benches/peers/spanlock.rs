@@ -1,6 +1,7 @@
 //! This library: shared is add, exclusive is exclusive.
 
-use super::{Access, Covers, Peer};
+use super::{Access, Covers, MOST_THREADS, Peer};
+use crossbeam_utils::CachePadded;
 use spanlock::{RangeGuard, RangeLock, WholeFileLock};
 use std::ops::Range;
 
@@ -42,6 +43,28 @@ impl Peer for SpanlockWhole {
         match access {
             Access::Shared => self.0.add(),
             Access::Exclusive => self.0.exclusive(),
+        }
+    }
+}
+
+/// A lock for each thread: what threads that never meet could have at best. It excludes nobody, so it is no rival.
+#[derive(Debug)]
+pub(crate) struct Private(Box<[CachePadded<RangeLock>]>);
+
+impl Peer for Private {
+    const NAME: &'static str = "spanlock, private";
+    const COVERS: Covers = Covers::Range;
+    type Guard<'a> = RangeGuard<'a>;
+
+    fn new(_bytes: u64) -> Private {
+        Private((0..MOST_THREADS).map(|_| CachePadded::new(RangeLock::new())).collect())
+    }
+
+    #[inline(always)]
+    fn acquire(&self, thread: usize, range: Range<u64>, access: Access) -> RangeGuard<'_> {
+        match access {
+            Access::Shared => self.0[thread].add(range),
+            Access::Exclusive => self.0[thread].exclusive(range),
         }
     }
 }

@@ -74,6 +74,7 @@ pub(crate) struct Mutex(parking_lot::Mutex<()>);
 impl Peer for Mutex {
     const NAME: &'static str = "pl-mutex";
     const COVERS: Covers = Covers::WholeFile;
+    const SHARES: bool = false;
     type Guard<'a> = parking_lot::MutexGuard<'a, ()>;
 
     fn new(_bytes: u64) -> Mutex {
@@ -93,6 +94,7 @@ pub(crate) struct FairMutex(parking_lot::FairMutex<()>);
 impl Peer for FairMutex {
     const NAME: &'static str = "pl-fair-mutex";
     const COVERS: Covers = Covers::WholeFile;
+    const SHARES: bool = false;
     type Guard<'a> = parking_lot::FairMutexGuard<'a, ()>;
 
     fn new(_bytes: u64) -> FairMutex {

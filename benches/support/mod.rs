@@ -5,6 +5,9 @@
 // Each bench is a crate of its own and uses a part of this.
 #![allow(dead_code)]
 
+pub(crate) mod chart;
+pub(crate) mod figures;
+
 use criterion::Criterion;
 use spanlock::{RangeGuard, RangeLock};
 use std::hint::black_box;

@@ -1,0 +1,156 @@
+//! What was asked of this lock, and what came of it.
+
+use crate::contests::Kind;
+use crate::results::{Results, Row};
+use crate::support::figures::Median;
+
+/// A bound on a figure.
+#[derive(Clone, Copy)]
+pub(crate) enum Limit {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Limit {
+    pub(crate) fn text(self) -> String {
+        match self {
+            Limit::AtMost(most) => format!("at most {most}"),
+            Limit::AtLeast(least) => format!("at least {least}"),
+        }
+    }
+
+    /// Met, if the whole interval is within; missed, if none of it is.
+    pub(crate) fn verdict(self, figure: Median) -> &'static str {
+        let (met, may_be) = match self {
+            Limit::AtMost(most) => (figure.high <= most, figure.low <= most),
+            Limit::AtLeast(least) => (figure.low >= least, figure.high >= least),
+        };
+        match (met, may_be) {
+            (true, _) => "reached",
+            (false, true) => "unclear",
+            (false, false) => "MISSED",
+        }
+    }
+}
+
+type Figure = dyn Fn(&Results) -> Option<Median>;
+
+pub(crate) struct Target {
+    pub(crate) what: String,
+    pub(crate) limit: Limit,
+    figure: Box<Figure>,
+}
+
+impl Target {
+    fn new(what: impl Into<String>, limit: Limit, figure: impl Fn(&Results) -> Option<Median> + 'static) -> Target {
+        Target { what: what.into(), limit, figure: Box::new(figure) }
+    }
+
+    /// `None`, if the contests were not run.
+    pub(crate) fn figure(&self, results: &Results) -> Option<Median> {
+        (self.figure)(results)
+    }
+}
+
+const OURS: &str = "spanlock";
+const WHOLE: &str = "spanlock-whole";
+const TREE: &str = "interval-tree";
+/// Those that lock ranges.
+const RANGES: [&str; 5] = [TREE, "btree", "segments", "range-lock", "ofd"];
+const WHOLE_FILES: [&str; 6] = [WHOLE, "std-rwlock", "pl-rwlock", "pl-mutex", "pl-fair-mutex", "tokio-rwlock"];
+
+/// Their time divided by ours: above 1, we are faster.
+fn speed(results: &Results, kind: Kind, number: u64, theirs: &str) -> Option<Median> {
+    Some(results.row(kind, number, theirs)?.times(results.row(kind, number, OURS)?))
+}
+
+/// The same, for the fastest of several.
+fn speed_of_best(results: &Results, kind: Kind, number: u64, of: &[&str]) -> Option<Median> {
+    let rows = of.iter().filter_map(|name| results.row(kind, number, name));
+    let best = rows.min_by(|a, b| a.nanos().middle.total_cmp(&b.nanos().middle))?;
+    Some(best.times(results.row(kind, number, OURS)?))
+}
+
+/// How much faster this lock is in one contest than in another; they were not run in turns.
+fn gain(results: &Results, kind: Kind, from: u64, to: u64) -> Option<Median> {
+    let nanos = |number| Some(results.row(kind, number, OURS)?.nanos());
+    let (from, to) = (nanos(from)?, nanos(to)?);
+    Some(Median { low: from.low / to.high, middle: from.middle / to.middle, high: from.high / to.low })
+}
+
+fn own(results: &Results, kind: Kind, number: u64, figure: impl Fn(&Row) -> Median) -> Option<Median> {
+    Some(figure(results.row(kind, number, OURS)?))
+}
+
+fn exactly(figure: f64) -> Median {
+    Median { low: figure, middle: figure, high: figure }
+}
+
+pub(crate) fn all() -> Vec<Target> {
+    use Limit::{AtLeast, AtMost};
+    let faster = AtLeast(1.0);
+    let mut all = vec![
+        Target::new("uncontended pair / parking_lot's write", AtMost(2.0), |r| {
+            Some(r.row(Kind::Uncontended, 1, OURS)?.times(r.row(Kind::Uncontended, 1, "pl-rwlock")?))
+        }),
+        Target::new("uncontended: speed against the fastest range lock", faster, |r| {
+            speed_of_best(r, Kind::Uncontended, 1, &RANGES)
+        }),
+        Target::new("disjoint, 2 threads: speed against private locks", AtLeast(0.95), |r| {
+            speed(r, Kind::Disjoint, 2, "spanlock, private")
+        }),
+        Target::new("disjoint, 200 ns: 2 threads against 1", AtLeast(1.8), |r| gain(r, Kind::Disjoint200, 1, 2)),
+        Target::new("disjoint: 16 threads against 2", AtLeast(0.8), |r| gain(r, Kind::Disjoint, 2, 16)),
+        Target::new("three levels deep / in the root", AtMost(2.0), |r| gain(r, Kind::Levels, 3, 0)),
+    ];
+    for (kind, least) in [(Kind::ChinnerOwn, 2.0), (Kind::ChinnerMixed, 2.0)] {
+        for threads in [1, 2, 4, 8, 16] {
+            let limit = if threads == 2 { AtLeast(least) } else { faster };
+            let what = format!("{}, {threads} threads: speed against the interval tree", kind.name());
+            all.push(Target::new(what, limit, move |r| speed(r, kind, threads, TREE)));
+        }
+    }
+    all.push(Target::new("crowd: time at 10^6 / at 10^2", AtMost(4.0), |r| gain(r, Kind::Crowd, 1_000_000, 100)));
+    for held in [1000, 10_000, 100_000, 1_000_000] {
+        let what = format!("crowd of {held}: speed against the fastest rival");
+        all.push(Target::new(what, faster, move |r| speed_of_best(r, Kind::Crowd, held, &RANGES)));
+    }
+    all.push(Target::new("10,000 covering adders: ns for a further one", AtMost(1000.0), |r| {
+        own(r, Kind::Covering, 10_000, Row::nanos)
+    }));
+    for threads in [1, 2, 4, 16] {
+        let what = format!("array, disjoint, {threads} threads: speed against the fastest range lock");
+        all.push(Target::new(what, faster, move |r| speed_of_best(r, Kind::ArrayDisjoint, threads, &RANGES)));
+    }
+    for readers in [100, 60, 0] {
+        let kind = Kind::ArrayRandom(readers);
+        let what = format!("{}, 2 threads: speed against the fastest of all", kind.name());
+        let rivals: Vec<&str> = RANGES.iter().chain(&WHOLE_FILES).copied().collect();
+        all.push(Target::new(what, AtLeast(0.9), move |r| speed_of_best(r, kind, 2, &rivals)));
+        for threads in [4, 16] {
+            let what = format!("{}, {threads} threads: speed against the interval tree", kind.name());
+            all.push(Target::new(what, AtLeast(5.0), move |r| speed(r, kind, threads, TREE)));
+        }
+    }
+    all.extend([
+        Target::new("one whole file in a thousand: speed against the fastest whole-file lock", AtLeast(1.6), |r| {
+            speed_of_best(r, Kind::Mixed, 2, &WHOLE_FILES)
+        }),
+        Target::new("hot range, 16 threads: Jain's index", AtLeast(0.99), |r| own(r, Kind::Hot, 16, Row::jain)),
+        Target::new("hot range, 16 threads: speed against parking_lot's fair mutex", AtLeast(2.0), |r| {
+            speed(r, Kind::Hot, 16, "pl-fair-mutex")
+        }),
+        // Every other thread once before it, at the pace of the fair mutex, and one time slice of the system.
+        Target::new("hot range, 16 threads: longest wait / 16 pairs and 4 ms", AtMost(1.0), |r| {
+            let row = r.row(Kind::Hot, 16, OURS)?;
+            Some(exactly(row.longest() / (16.0 * row.nanos().high + 4e6)))
+        }),
+        Target::new("hand-off between two running threads, ns", AtMost(300.0), |r| {
+            own(r, Kind::HandOff, 2, Row::nanos)
+        }),
+        Target::new("whole-file readers, 2 threads: speed against parking_lot's RwLock", faster, |r| {
+            Some(r.row(Kind::Readers, 2, "pl-rwlock")?.times(r.row(Kind::Readers, 2, WHOLE)?))
+        }),
+    ]);
+    all
+}
