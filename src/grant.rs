@@ -487,21 +487,25 @@ impl Waiter {
     }
 
     /// The blocker that must go last before this request can be granted: the queued one with the highest ticket of those in front, or
-    /// else a holder.
-    fn nearest_blocker<'t>(&'t self, passes: &Passes, pin: &'t LazyPin) -> Option<Seen<'t>> {
+    /// else a holder. And how many have to be through before: the queued ones, and the holders, who count as one.
+    fn nearest_blocker<'t>(&'t self, passes: &Passes, pin: &'t LazyPin) -> Option<(Seen<'t>, usize)> {
         let mut nearest: Option<Seen<'t>> = None;
+        let (mut queued, mut is_held) = (0, false);
         for part in &self.parts {
             let _ = part.space().tree.scan(&part.ask.query(), Some(part.own()), pin, |seen| {
-                // `None`, a holder, is less than any ticket.
-                if cycle::is_before(&seen, self.ticket, passes)
-                    && nearest.as_ref().is_none_or(|nearest| seen.ticket() >= nearest.ticket())
-                {
-                    nearest = Some(seen);
+                if cycle::is_before(&seen, self.ticket, passes) {
+                    let ticket = seen.ticket();
+                    queued += usize::from(ticket.is_some());
+                    is_held |= ticket.is_none();
+                    // `None`, a holder, is less than any ticket.
+                    if nearest.as_ref().is_none_or(|nearest| ticket >= nearest.ticket()) {
+                        nearest = Some(seen);
+                    }
                 }
                 Continue(())
             });
         }
-        nearest
+        nearest.map(|nearest| (nearest, queued + usize::from(is_held)))
     }
 
     /// QUEUED -> GRANTED, all parts or none, unless somebody asked for another scan.
@@ -520,15 +524,14 @@ impl Waiter {
     fn look(&mut self, patience: Patience) -> Result<Turn, AcquireError> {
         let passes = self.passes();
         let pin = LazyPin::new();
-        let Some(blocker) = self.nearest_blocker(&passes, &pin) else {
+        let Some((blocker, ahead)) = self.nearest_blocker(&passes, &pin) else {
             return Ok(match self.grant() {
                 Grant::Granted => Turn::Mine,
                 Grant::LookAgain => Turn::LookAgain,
             });
         };
-        // Only behind a holder: who has others in front would spin in vain, and hold up those others.
-        let next_in_line = blocker.ticket().is_none();
-        if patience == Patience::Spin && next_in_line && wait::spin_until(|| blocker.has_changed()) {
+        let luck = &self.parts[0].space().tree.beside.luck;
+        if patience == Patience::Spin && wait::spin_until(luck, ahead, || blocker.has_changed()) {
             return Ok(Turn::LookAgain);
         }
         // Listen first, then ask to be told (INV-G3).

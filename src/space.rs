@@ -5,16 +5,23 @@ use crate::owner::{self, Asker, OwnerId};
 use crate::range::ByteRange;
 use crate::sync::const_fn;
 use crate::tree::{self, Entry, Query, Room, SLOTS, Whose};
-use crate::wait::Events;
+use crate::wait::{Events, Luck};
 use std::borrow::Cow;
 use std::fmt;
 
 /// The events of one node's slots.
 pub(crate) type Bells = Events<SLOTS>;
-pub(crate) type Tree = tree::Tree<Bells, Name>;
+pub(crate) type Tree = tree::Tree<Bells, Beside>;
 
 /// What a lock is called, if it has a name.
 pub(crate) type Name = Option<Cow<'static, str>>;
+
+/// What is known of a lock beside its requests.
+pub(crate) struct Beside {
+    name: Name,
+    pub(crate) luck: Luck,
+}
+
 pub(crate) type Seen<'t> = tree::Seen<'t, Bells>;
 pub(crate) type Own = tree::Own<Bells>;
 
@@ -32,16 +39,16 @@ pub(crate) struct Space {
 impl Space {
     const_fn! {
         pub(crate) const fn new(name: Name) -> Space {
-            Space { tree: Tree::new(name) }
+            Space { tree: Tree::new(Beside { name, luck: Luck::new() }) }
         }
     }
 
     pub(crate) fn name(&self) -> Option<&str> {
-        self.tree.beside.as_deref()
+        self.tree.beside.name.as_deref()
     }
 
     pub(crate) fn set_name(&mut self, name: Name) {
-        self.tree.beside = name;
+        self.tree.beside.name = name;
     }
 
     /// What to call it in a message: its name, or else its address, which tells at least whether two are the same.

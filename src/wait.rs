@@ -13,8 +13,11 @@ mod model;
 #[cfg(not(loom))]
 mod relay;
 
+use crate::sync::hint;
+#[cfg(not(loom))]
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[cfg(loom)]
 pub(crate) use model::deliver;
@@ -29,8 +32,38 @@ use {
     std::{future::Future, pin::Pin, sync::OnceLock, thread},
 };
 
-/// How often a waiter looks before it sleeps: for some microseconds, about as long as a wake-up through the system takes.
-const SPINS: u32 = 200;
+/// How long a waiter looks before it sleeps, as long as that pays: about as long as it takes to wake a thread up through the system, where the
+/// processor has to be woken too. (Less, and two threads that hand over in turns and have once fallen asleep go on waking each other for long.)
+const LONG: Duration = Duration::from_micros(20);
+
+/// How long it looks if that has not paid of late.
+const SHORT: Duration = Duration::from_micros(4);
+
+/// Whether looking before sleeping has paid of late on a lock: 0 if it has not. Where critical sections are long it is in vain, and takes a processor away.
+#[derive(Debug)]
+pub(crate) struct Luck(hint::AtomicU8);
+
+impl Luck {
+    const MOST: u8 = 8;
+
+    pub(crate) const fn new() -> Luck {
+        Luck(hint::AtomicU8::new(Luck::MOST))
+    }
+
+    #[cfg(not(loom))]
+    fn patience(&self) -> Duration {
+        if self.0.load(Ordering::Relaxed) > 0 { LONG } else { SHORT }
+    }
+
+    #[cfg(not(loom))]
+    fn note(&self, paid: bool) {
+        let before = self.0.load(Ordering::Relaxed);
+        let now = if paid { (before + 1).min(Luck::MOST) } else { before.saturating_sub(1) };
+        if now != before {
+            self.0.store(now, Ordering::Relaxed);
+        }
+    }
+}
 
 /// One event per slot of a node.
 #[derive(Debug)]
@@ -115,21 +148,34 @@ impl Drop for Listener {
     }
 }
 
-/// Spins until `done`, for a short while; whether it came to that. On one processor there is nobody to wait for.
+/// Spins until `done`, for a short while; whether it came to that. `ahead` are in front, all of whom have to be through: if there is not a processor for each
+/// of them beside this one, one of them may need this one.
 #[cfg(not(loom))]
-pub(crate) fn spin_until(done: impl Fn() -> bool) -> bool {
-    static SEVERAL: OnceLock<bool> = OnceLock::new();
-    let several = *SEVERAL.get_or_init(|| thread::available_parallelism().is_ok_and(|n| n.get() > 1));
-    several
-        && (0..SPINS).any(|_| {
-            std::hint::spin_loop();
-            done()
-        })
+pub(crate) fn spin_until(luck: &Luck, ahead: usize, done: impl Fn() -> bool) -> bool {
+    /// Looks between two at the clock.
+    const LOOKS: u32 = 32;
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    if ahead >= *PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from)) {
+        return false;
+    }
+    let look = || {
+        std::hint::spin_loop();
+        done()
+    };
+    let mut paid = (0..LOOKS).any(|_| look());
+    if !paid {
+        let end = Instant::now() + luck.patience();
+        while !paid && Instant::now() < end {
+            paid = (0..LOOKS).any(|_| look());
+        }
+    }
+    luck.note(paid);
+    paid
 }
 
 /// In a model spinning is only more of the same.
 #[cfg(loom)]
-pub(crate) fn spin_until(_done: impl Fn() -> bool) -> bool {
-    let _ = SPINS;
+pub(crate) fn spin_until(luck: &Luck, _ahead: usize, _done: impl Fn() -> bool) -> bool {
+    let _ = (&luck.0, LONG, SHORT, Luck::MOST);
     false
 }

@@ -85,6 +85,16 @@ impl Drop for Listener {
 /// Tasks are not simulated, and threads are woken at once.
 pub(crate) fn deliver() {}
 
-pub(crate) fn spin_until(done: impl Fn() -> bool) -> bool {
+/// Nothing is remembered: a simulated processor has nothing better to do.
+#[derive(Debug)]
+pub(crate) struct Luck;
+
+impl Luck {
+    pub(crate) const fn new() -> Luck {
+        Luck
+    }
+}
+
+pub(crate) fn spin_until(_luck: &Luck, _ahead: usize, done: impl Fn() -> bool) -> bool {
     (0..SPINS).any(|_| done())
 }
