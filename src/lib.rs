@@ -47,6 +47,9 @@ mod batch;
 mod convert;
 mod cycle;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grant;
 mod guard;
 mod inspect;

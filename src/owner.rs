@@ -247,7 +247,7 @@ pub(crate) struct Visitor(OwnerId);
 
 impl Visitor {
     /// A thread of a test's own making.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn numbered(number: u64) -> Visitor {
         Visitor(OwnerId(number * BLOCK))
     }

@@ -33,6 +33,8 @@
 //! # Source
 //! Our own; the problem and the rivals' answers are listed in `docs/internals.md`.
 
+#[cfg(all(any(test, fuzzing), not(loom)))]
+pub(crate) mod bare;
 mod node;
 mod place;
 mod prune;

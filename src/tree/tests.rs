@@ -1,57 +1,19 @@
 //! The tree by itself, on one thread: what it finds, and what shape it takes. (What threads do to it is in `models` and `tests/`.)
 
+use super::bare::{Ask, Bare, Put, Thread};
 use super::*;
-use crate::owner::Visitor;
-use std::ops::ControlFlow::Continue;
-
-impl Room for () {
-    fn slot_changed(&self, _: usize) {}
-}
-
-type Bare = Tree<()>;
+use Thread::{Looking, Passing};
 
 /// The lowest mode bit: any would do, the tree does not interpret them.
 const MODE: u64 = 1;
 
-/// Whether a thread looks at the tree's shape before it puts something there.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Thread {
-    Looking(u64),
-    Passing(u64),
-}
-use Thread::{Looking, Passing};
-
-fn put(tree: &Bare, start: u64, last: u64, owner: u64, thread: Thread) -> Placed<()> {
-    let entry = Entry { start, last, mode: MODE, owner, order: 0 };
-    let pin = LazyPin::new();
-    let (Looking(number) | Passing(number)) = thread;
-    let visitor = Visitor::numbered(number);
-    if let Looking(_) = thread {
-        tree.sample(&entry, visitor, &pin);
-    }
-    // SAFETY: each test keeps its tree in place until its last request is freed.
-    unsafe { tree.place(&entry, visitor, &pin) }
-}
-
-fn free(placed: &Placed<()>) {
-    placed.free(LazyPin::new().get());
+fn put(tree: &Bare, start: u64, last: u64, owner: u64, thread: Thread) -> Put {
+    tree.put(Ask { start, last, mode: MODE, owner }, thread)
 }
 
 /// The owners that a scan of `start..=last` finds.
 fn found(tree: &Bare, start: u64, last: u64) -> Vec<u64> {
-    let mut owners = Vec::new();
-    let query = Query { start, last, against: MODE, owner: 0, whose: Whose::Others };
-    let pin = LazyPin::new();
-    let _ = tree.scan(&query, None, &pin, |seen| {
-        owners.push(seen.owner());
-        Continue(())
-    });
-    owners.sort_unstable();
-    owners
-}
-
-fn nodes(tree: &Bare) -> usize {
-    tree.heap_nodes(LazyPin::new().get())
+    tree.found(Ask { start, last, mode: MODE, owner: 0 }, MODE)
 }
 
 /// A range somewhere, of some size, now and then the whole or at the very end.
@@ -72,79 +34,91 @@ fn scans_find_what_a_plain_list_finds() {
     for seed in 0..if cfg!(miri) { 4 } else { 400 } {
         let mut rng = fastrand::Rng::with_seed(seed);
         let space = rng.u32(3..64);
-        let tree = Bare::new(());
-        let mut list: Vec<(u64, u64, u64, Placed<()>)> = Vec::new();
+        let tree = Bare::new();
+        let mut list: Vec<(u64, u64, u64, Put)> = Vec::new();
         for owner in 1..400 {
             if rng.u32(0..100) < 40 && !list.is_empty() {
                 let (.., placed) = list.swap_remove(rng.usize(..list.len()));
-                free(&placed);
+                tree.free(&placed);
             } else {
                 let (start, last) = some_range(&mut rng, space);
                 // Threads that take turns, so that contention grows the tree as well.
                 let thread = if rng.bool() { Looking(rng.u64(1..5)) } else { Passing(rng.u64(1..5)) };
-                list.push((start, last, owner, put(&tree, start, last, owner, thread)));
+                let put = if rng.bool() {
+                    put(&tree, start, last, owner, thread)
+                } else {
+                    let (put, met) = tree.put_and_look(Ask { start, last, mode: MODE, owner }, MODE, thread);
+                    assert_eq!(
+                        met,
+                        list.iter().any(|held| held.0 <= last && start <= held.1),
+                        "seed {seed}, owner {owner}"
+                    );
+                    put
+                };
+                list.push((start, last, owner, put));
             }
             if rng.u32(0..30) == 0 {
-                tree.trim(&LazyPin::new());
+                tree.trim();
             }
             let (start, last) = some_range(&mut rng, space);
             let mut expected: Vec<u64> =
                 list.iter().filter(|held| held.0 <= last && start <= held.1).map(|held| held.2).collect();
             expected.sort_unstable();
             assert_eq!(found(&tree, start, last), expected, "seed {seed}, owner {owner}, {start}..={last}");
+            assert_eq!(tree.check(), Ok(list.len()), "seed {seed}, owner {owner}");
         }
-        list.iter().for_each(|held| free(&held.3));
-        tree.trim(&LazyPin::new());
-        assert_eq!(nodes(&tree), 0, "seed {seed}");
+        list.iter().for_each(|held| tree.free(&held.3));
+        tree.trim();
+        assert_eq!(tree.nodes(), 0, "seed {seed}");
     }
 }
 
 #[test]
 fn a_thread_alone_stays_in_the_root() {
-    let tree = Bare::new(());
+    let tree = Bare::new();
     for _ in 0..1000 {
-        free(&put(&tree, 0, 4095, 1, Looking(1)));
+        tree.free(&put(&tree, 0, 4095, 1, Looking(1)));
     }
-    assert_eq!(nodes(&tree), 0);
+    assert_eq!(tree.nodes(), 0);
 }
 
 #[test]
 fn threads_that_come_one_after_the_other_stay_in_the_root() {
-    let tree = Bare::new(());
+    let tree = Bare::new();
     for thread in 1..50 {
         for _ in 0..3 {
-            free(&put(&tree, thread << 20, (thread << 20) + 4095, thread, Looking(thread)));
+            tree.free(&put(&tree, thread << 20, (thread << 20) + 4095, thread, Looking(thread)));
         }
     }
-    assert_eq!(nodes(&tree), 0);
+    assert_eq!(tree.nodes(), 0);
 }
 
 #[test]
 fn threads_that_take_turns_part_and_meet_nowhere() {
-    let tree = Bare::new(());
+    let tree = Bare::new();
     let at = |thread: u64, how: fn(u64) -> Thread| put(&tree, thread << 20, (thread << 20) + 4095, thread, how(thread));
     // Round after round, each thread once, one acquire in 32 of each looking at the shape.
     for round in 0..32 * 20 {
         for thread in 1..=16 {
             let samples = (round + thread) % 32 == 0;
-            free(&at(thread, if samples { Looking } else { Passing }));
+            tree.free(&at(thread, if samples { Looking } else { Passing }));
         }
     }
     let placed: Vec<_> = (1..=16).map(|thread| at(thread, Passing)).collect();
     for (index, one) in placed.iter().enumerate() {
         for other in &placed[index + 1..] {
-            assert!(!one.shares_node_with(other), "two threads on one node after 20 looks each");
+            assert!(!one.0.shares_node_with(&other.0), "two threads on one node after 20 looks each");
         }
     }
-    placed.iter().for_each(free);
+    placed.iter().for_each(|put| tree.free(put));
 }
 
 #[test]
 fn who_stays_above_is_told_to_go_down() {
-    let tree = Bare::new(());
+    let tree = Bare::new();
     let at = |thread: u64, start: u64| {
         let placed = put(&tree, start, start, thread, Looking(thread));
-        free(&placed);
+        tree.free(&placed);
         placed
     };
     // 1 and 2 take turns in the root, until one of them has gone down.
@@ -158,54 +132,53 @@ fn who_stays_above_is_told_to_go_down() {
         at(2, 1 << 40);
     }
     let (one, two) = (at(1, 0), at(2, 1 << 40));
-    assert!(!one.shares_node_with(&two));
+    assert!(!one.0.shares_node_with(&two.0));
     let root = put(&tree, 0, u64::MAX, 3, Passing(3));
-    assert!(!one.shares_node_with(&root) && !two.shares_node_with(&root));
-    free(&root);
+    assert!(!one.0.shares_node_with(&root.0) && !two.0.shares_node_with(&root.0));
+    tree.free(&root);
 }
 
 #[test]
 fn a_used_leaf_gets_its_chances_again_and_an_unused_one_goes() {
-    let tree = Bare::new(());
+    let tree = Bare::new();
     // Fill the root, so that one more goes to a child; then make room above.
     let held: Vec<_> = (0..SLOTS as u64).map(|n| put(&tree, n << 8, n << 8, 1, Passing(1))).collect();
-    let visit = || free(&put(&tree, 77, 77, 1, Passing(1)));
+    let visit = || tree.free(&put(&tree, 77, 77, 1, Passing(1)));
     visit();
-    assert_eq!(nodes(&tree), 1);
-    let pin = LazyPin::new();
+    assert_eq!(tree.nodes(), 1);
     // One leaf: a sweep goes round once, however many steps it has.
-    let sweeps = |rounds| (0..rounds).for_each(|_| tree.sweep(4, pin.get()));
+    let sweeps = |rounds| (0..rounds).for_each(|_| tree.sweep(4));
     sweeps(10);
-    assert_eq!(nodes(&tree), 1, "the root is full: the leaf would only be made anew");
-    held.iter().for_each(free);
+    assert_eq!(tree.nodes(), 1, "the root is full: the leaf would only be made anew");
+    held.iter().for_each(|put| tree.free(put));
     visit();
     sweeps(3);
-    assert_eq!(nodes(&tree), 1);
+    assert_eq!(tree.nodes(), 1);
     visit();
     sweeps(3);
-    assert_eq!(nodes(&tree), 1, "used in between");
+    assert_eq!(tree.nodes(), 1, "used in between");
     sweeps(1);
-    assert_eq!(nodes(&tree), 0, "not used for four visits of the hand");
+    assert_eq!(tree.nodes(), 0, "not used for four visits of the hand");
 }
 
 #[test]
 fn chains_give_back_from_the_middle() {
-    let tree = Bare::new(());
+    let tree = Bare::new();
     let all: Vec<_> = (1..=10 * SLOTS as u64).map(|owner| put(&tree, 0, u64::MAX, owner, Passing(1))).collect();
-    assert_eq!(nodes(&tree), 9);
+    assert_eq!(tree.nodes(), 9);
     let (keep, rest): (Vec<_>, Vec<_>) = all.iter().enumerate().partition(|(index, _)| index % (3 * SLOTS) == 0);
-    rest.iter().for_each(|(_, placed)| free(placed));
-    tree.trim(&LazyPin::new());
-    assert_eq!(nodes(&tree), 3, "one node for each that is held outside the root");
+    rest.iter().for_each(|(_, placed)| tree.free(placed));
+    tree.trim();
+    assert_eq!(tree.nodes(), 3, "one node for each that is held outside the root");
     assert_eq!(found(&tree, 5, 5).len(), 4);
-    keep.iter().for_each(|(_, placed)| free(placed));
-    tree.trim(&LazyPin::new());
-    assert_eq!(nodes(&tree), 0);
+    keep.iter().for_each(|(_, placed)| tree.free(placed));
+    tree.trim();
+    assert_eq!(tree.nodes(), 0);
 }
 
 #[test]
 fn steps_on_the_way_down_go_when_nobody_is_on_them() {
-    let tree = Bare::new(());
+    let tree = Bare::new();
     // Nine requests in cells of their own at each level force the next level; only the deepest stay.
     let deep: Vec<_> = (0..16_u64)
         .map(|path| {
@@ -217,31 +190,31 @@ fn steps_on_the_way_down_go_when_nobody_is_on_them() {
                 );
             }
             let deepest = put(&tree, at, at, 2, Passing(1));
-            upper.iter().for_each(free);
+            upper.iter().for_each(|put| tree.free(put));
             deepest
         })
         .collect();
-    tree.trim(&LazyPin::new());
-    assert!(nodes(&tree) <= 32, "{} nodes for 16 requests", nodes(&tree));
+    tree.trim();
+    assert!(tree.nodes() <= 32, "{} nodes for 16 requests", tree.nodes());
     assert_eq!(found(&tree, 0, u64::MAX), vec![2; 16]);
-    deep.iter().for_each(free);
-    tree.trim(&LazyPin::new());
-    assert_eq!(nodes(&tree), 0);
+    deep.iter().for_each(|put| tree.free(put));
+    tree.trim();
+    assert_eq!(tree.nodes(), 0);
 }
 
 #[test]
 fn memory_follows_a_moving_window() {
-    let tree = Bare::new(());
+    let tree = Bare::new();
     let mut window = std::collections::VecDeque::new();
     for n in 0..100_000_u64 {
         window.push_back(put(&tree, n * 8192, n * 8192 + 4095, 1, Passing(1)));
         if window.len() > 1000 {
-            free(&window.pop_front().unwrap());
+            tree.free(&window.pop_front().unwrap());
         }
         // A thousand live requests need 125 full nodes; up to four leaves each, and what the hand has not reached.
-        assert!(nodes_at_most(n, || nodes(&tree)) < 1500, "{} nodes after {n}", nodes(&tree));
+        assert!(nodes_at_most(n, || tree.nodes()) < 1500, "{} nodes after {n}", tree.nodes());
     }
-    window.iter().for_each(free);
+    window.iter().for_each(|put| tree.free(put));
 }
 
 /// Counts now and then only: it takes time in proportion.
