@@ -66,6 +66,8 @@ impl Place {
     fn ask(self, who: Who) -> Ask {
         let (shift, far) = (u32::from(self.shift % 64), self.shift & 0x80 != 0);
         let start = u64::from(self.from) << shift;
+        // Directly before a border, too.
+        let start = if self.shift & 0x40 != 0 { start.saturating_sub(1) } else { start };
         // One byte, or up to 16 units: across the borders of cells too.
         let len = match self.len {
             0 => 0,
