@@ -66,6 +66,10 @@ impl Kind {
         (Kind::Check, "check", 1),
     ];
 
+    pub(crate) fn all() -> [Kind; Kind::TABLE.len()] {
+        Kind::TABLE.map(|(kind, ..)| kind)
+    }
+
     fn name(self) -> &'static str {
         Kind::TABLE.iter().find(|(kind, ..)| *kind == self).expect("all are in the table").1
     }
