@@ -21,7 +21,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 /// The thread that runs everything. It cannot wait, so all it does is try.
-const THREAD: Who = Who::Many(0);
+pub(crate) const THREAD: Who = Who::Many(0);
 
 /// How a request is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,14 +35,14 @@ pub(crate) enum How {
 /// A request, or a batch. Its parts have numbers of their own when they are held: the request's own, and those after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ask {
-    id: usize,
-    who: Who,
-    parts: Vec<Part>,
+    pub(crate) id: usize,
+    pub(crate) who: Who,
+    pub(crate) parts: Vec<Part>,
     /// Guards that are let go, and whose ranges are further parts.
-    regain: Vec<usize>,
-    batch: bool,
-    recursion: Recursion,
-    how: How,
+    pub(crate) regain: Vec<usize>,
+    pub(crate) batch: bool,
+    pub(crate) recursion: Recursion,
+    pub(crate) how: How,
 }
 
 /// What is done to a guard.
@@ -112,10 +112,10 @@ impl fmt::Display for Step {
 
 #[derive(Clone, Debug)]
 pub(crate) struct History {
-    pace: Pace,
-    locks: usize,
-    tokens: usize,
-    steps: Vec<Step>,
+    pub(crate) pace: Pace,
+    pub(crate) locks: usize,
+    pub(crate) tokens: usize,
+    pub(crate) steps: Vec<Step>,
 }
 
 impl fmt::Display for History {
@@ -739,7 +739,7 @@ fn differs(id: usize, says: impl fmt::Debug, answer: &Poll<Answer<'_>>) -> Strin
 }
 
 /// Runs a history on new locks.
-fn run(history: &History) -> Result<Tally, String> {
+pub(crate) fn run(history: &History) -> Result<Tally, String> {
     let locks: Vec<RangeLock> = ["0", "1", "2"][..history.locks].iter().map(|name| RangeLock::named(name)).collect();
     let mut runner = Runner {
         locks: super::lasting(&locks[..]),
