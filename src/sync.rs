@@ -1,4 +1,4 @@
-//! The one place that chooses `std` or `loom`. (Or, where ThreadSanitizer has to see it, another mutex.)
+//! The one place that chooses `std` or `loom`. (Or, where ThreadSanitizer has to see it, another mutex; or, for chaos, `std` with pauses.)
 //!
 //! Everything that carries an order between threads comes from here, so that the models run the very code that ships.
 //! Two conventions keep those models honest:
@@ -8,14 +8,18 @@
 //! - [`hint`] atomics stay `std`'s even under loom: they steer growth and pruning, are read and written `Relaxed`, and no
 //!   argument about exclusion, order or memory rests on them.
 
+#[cfg(not(any(loom, spanlock_chaos)))]
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, fence};
 #[cfg(not(any(loom, spanlock_tsan)))]
 pub(crate) use std::sync::{LazyLock, Mutex, MutexGuard};
 #[cfg(not(loom))]
-pub(crate) use std::{
-    sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence},
-    thread::yield_now,
-    thread_local,
-};
+pub(crate) use std::{sync::atomic::Ordering, thread::yield_now, thread_local};
+
+#[cfg(all(spanlock_chaos, not(loom)))]
+mod chaos;
+#[cfg(all(spanlock_chaos, not(loom)))]
+pub(crate) use chaos::{AtomicBool, AtomicPtr, AtomicU64, fence};
+
 // ThreadSanitizer sees the order that a mutex makes only if the mutex was built for it, as std is not.
 #[cfg(spanlock_tsan)]
 pub(crate) use {
@@ -57,6 +61,8 @@ pub(crate) fn publish(word: &AtomicU64, value: u64) {
 
 /// Locks; a panic under the lock changes nothing for the others, because what is locked here is whole at every line.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    #[cfg(all(spanlock_chaos, not(loom)))]
+    chaos::pause();
     #[cfg(not(spanlock_tsan))]
     return mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     #[cfg(spanlock_tsan)]

@@ -42,6 +42,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("text.rs", &[], &[]),
     // Platform.
     ("sync.rs", &[], &["std::sync", "std::thread", "loom"]),
+    ("sync/chaos.rs", &[], &["std::sync", "std::thread"]),
     ("sync/model.rs", &[], &["loom"]),
     // loom there: only the memory that a model gives back.
     ("reclaim.rs", &["sync"], &["crossbeam_epoch", "loom"]),

@@ -1,0 +1,148 @@
+//! The atomics of `std`, with a random pause around their accesses.
+//!
+//! On a few processors two threads seldom stand in the middle of their protocol steps together: a step takes nanoseconds, and a thread is
+//! taken off its processor some hundred times a second. Built with `--cfg spanlock_chaos`, a thread may lose its turn at any access, and before
+//! any mutex, so that each step meets each other step within seconds. loom tries all orders of two threads in a small scene; this tries some
+//! orders of any number of threads in a large one.
+//!
+//! Relaxed accesses are paused at, too: what was looked at ahead of a compare-and-swap may be old by the time of the swap, and records are
+//! read while others write them.
+//!
+//! Each thread draws from a generator of its own, seeded by `SPANLOCK_SEED` and by the thread's number in the order in which threads came
+//! here. The same seed makes the same pauses, but not the same schedule.
+
+use std::cell::Cell;
+use std::hint::spin_loop;
+use std::sync::LazyLock;
+use std::sync::atomic::{self, Ordering};
+use std::thread::{sleep, yield_now};
+use std::time::Duration;
+
+/// One access in this many is paused at. A request makes some ten to fifty of them.
+const PAUSES: u64 = 16;
+
+/// What an odd multiple of is never zero, and differs in all bits from the next one: the golden ratio.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+static SEED: LazyLock<u64> = LazyLock::new(|| match std::env::var("SPANLOCK_SEED") {
+    Ok(text) => text.parse().unwrap_or_else(|_| panic!("SPANLOCK_SEED={text} is not a number")),
+    Err(_) => 0,
+});
+
+thread_local! {
+    /// The generator's state; 0 before its first number.
+    static STATE: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The next number of this thread (xorshift).
+fn draw() -> u64 {
+    STATE.with(|state| {
+        let mut x = state.get();
+        if x == 0 {
+            static THREADS: atomic::AtomicU64 = atomic::AtomicU64::new(0);
+            let thread = THREADS.fetch_add(1, Ordering::Relaxed);
+            x = ((*SEED << 32) + 2 * thread + 1).wrapping_mul(STEP);
+        }
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        state.set(x);
+        x >> 20
+    })
+}
+
+/// Perhaps loses some time: a moment, the rest of the turn, or, rarely, so long that others can go round several times.
+#[inline]
+pub(super) fn pause() {
+    let drawn = draw();
+    if drawn % PAUSES == 0 {
+        lose_time(drawn / PAUSES);
+    }
+}
+
+#[cold]
+fn lose_time(drawn: u64) {
+    let (kind, length) = (drawn % 128, drawn / 128);
+    match kind {
+        0 => sleep(Duration::from_micros(length % 64)),
+        1..48 => yield_now(),
+        // Up to some microseconds, in which threads on other processors do whole requests.
+        48..64 => (0..length % 2048).for_each(|_| spin_loop()),
+        _ => (0..length % 64).for_each(|_| spin_loop()),
+    }
+}
+
+/// A fence, and time on both sides of it: whoever leaves one out shall be found by those who rely on it.
+pub(crate) fn fence(order: Ordering) {
+    pause();
+    atomic::fence(order);
+    pause();
+}
+
+macro_rules! pausing {
+    ($name:ident $(<$param:ident>)?, $inner:ty, $value:ty) => {
+        #[derive(Debug)]
+        pub(crate) struct $name $(<$param>)? ($inner);
+
+        // Not every atomic has a use for all of them.
+        #[allow(dead_code)]
+        impl $(<$param>)? $name $(<$param>)? {
+            pub(crate) const fn new(value: $value) -> Self {
+                Self(<$inner>::new(value))
+            }
+
+            pub(crate) fn load(&self, order: Ordering) -> $value {
+                pause();
+                self.0.load(order)
+            }
+
+            pub(crate) fn store(&self, value: $value, order: Ordering) {
+                pause();
+                self.0.store(value, order);
+            }
+
+            pub(crate) fn swap(&self, value: $value, order: Ordering) -> $value {
+                pause();
+                self.0.swap(value, order)
+            }
+
+            pub(crate) fn compare_exchange(
+                &self,
+                from: $value,
+                to: $value,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$value, $value> {
+                pause();
+                self.0.compare_exchange(from, to, success, failure)
+            }
+
+            pub(crate) fn compare_exchange_weak(
+                &self,
+                from: $value,
+                to: $value,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$value, $value> {
+                pause();
+                self.0.compare_exchange_weak(from, to, success, failure)
+            }
+        }
+    };
+}
+
+pausing!(AtomicBool, atomic::AtomicBool, bool);
+pausing!(AtomicU64, atomic::AtomicU64, u64);
+pausing!(AtomicPtr<T>, atomic::AtomicPtr<T>, *mut T);
+
+impl AtomicU64 {
+    pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+        pause();
+        self.0.fetch_add(value, order)
+    }
+
+    pub(crate) fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
+        pause();
+        self.0.fetch_sub(value, order)
+    }
+}
