@@ -69,6 +69,10 @@ impl Span {
         self.0.map(|(start, _)| start)
     }
 
+    pub(crate) fn last(self) -> Option<u64> {
+        self.0.map(|(_, last)| last)
+    }
+
     /// Whether `at` lies in it or directly behind it.
     pub(crate) fn splits_at(self, at: u64) -> bool {
         self.0.is_some_and(|(start, last)| start <= at && at.saturating_sub(1) <= last)
