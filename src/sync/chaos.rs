@@ -1,15 +1,19 @@
 //! The atomics of `std`, with a random pause around their accesses.
 //!
-//! On a few processors two threads seldom stand in the middle of their protocol steps together: a step takes nanoseconds, and a thread is
-//! taken off its processor some hundred times a second. Built with `--cfg spanlock_chaos`, a thread may lose its turn at any access, and before
-//! any mutex, so that each step meets each other step within seconds. loom tries all orders of two threads in a small scene; this tries some
-//! orders of any number of threads in a large one.
+//! On a few processors two threads seldom stand in the middle of their protocol steps together: a step takes
+//! nanoseconds, and a thread is taken off its processor some hundred times a second. Built with
+//! `--cfg spanlock_chaos`, a thread may lose its turn at any access, and before any mutex, so that each step meets
+//! each other step within seconds. loom tries all orders of two threads in a small scene; this tries some orders of
+//! any number of threads in a large one.
 //!
-//! Relaxed accesses are paused at, too: what was looked at ahead of a compare-and-swap may be old by the time of the swap, and records are
-//! read while others write them.
+//! It does not find what only a processor's store buffer breaks: a pause gives that the time to drain. (A missing
+//! fence behind the publication is such a thing. Without these pauses, threads that meet by the million find it.)
 //!
-//! Each thread draws from a generator of its own, seeded by `SPANLOCK_SEED` and by the thread's number in the order in which threads came
-//! here. The same seed makes the same pauses, but not the same schedule.
+//! Relaxed accesses are paused at, too: what was looked at ahead of a compare-and-swap may be old by the time of the
+//! swap, and records are read while others write them.
+//!
+//! Each thread draws from a generator of its own, seeded by `SPANLOCK_SEED` and by the thread's number in the order
+//! in which threads came here. The same seed makes the same pauses, but not the same schedule.
 
 use std::cell::Cell;
 use std::hint::spin_loop;

@@ -1,45 +1,51 @@
 //! Judges a history of real threads by the contract, after the fact.
 //!
 //! # What is known
-//! Each thread notes its requests, one [`Row`] each, with stamps of one clock: a counter that every stamp advances by one, so that no two are equal,
-//! and that a smaller stamp *happened before* a larger one, whichever threads took them. A stamp is taken before a call or after it, never within. So what the
-//! lock did lies somewhere between two stamps, and each rule grants the lock the benefit of that doubt:
+//! Each thread notes its requests, one [`Row`] each, with stamps of one clock: a counter that every stamp advances by
+//! one, so that no two are equal, and that a smaller stamp *happened before* a larger one, whichever threads took
+//! them. A stamp is taken before a call or after it, never within. So what the lock did lies somewhere between two
+//! stamps, and each rule grants the lock the benefit of that doubt:
 //!
 //! ```text
 //!       asked         seated          granted        leaving      left
 //! ------|---------------|----------------|--------------|------------|------>
 //!       | doorway       |                | surely held  | release    |
-//!       | surely live in no part of it   |              |            |
 //!       | possibly live                                              |
 //! ```
 //! - A request is *possibly live* from `asked` to `left`: its slot is taken and freed by calls that lie within.
 //! - It *surely holds* from `granted`, behind the answer, to `leaving`, before the release.
-//! - Its doorway is *surely over* at `seated`: its first poll has returned, it was granted, or somebody has seen it in the queue.
+//! - Its doorway is *surely over* at `seated`: its first poll has returned, it was granted, or somebody has seen it
+//!   in the queue.
 //!
 //! # The rules
 //! Of two requests that conflict (owners differ, bytes shared, modes that do not go together):
 //!
 //! 1. *Exclusion.* What they surely hold does not overlap in time.
-//! 2. *Order.* If X was seated before Y asked, X had a hold or a place before Y began; so X has begun to leave before Y is answered. It does not matter
-//!    whether X was granted or cancelled: until its `leaving` it had its place. (Where a request gave up inside of a call, as at a deadline, `leaving` is not
-//!    known, and is set to `asked`: then it demands nothing.) Not if Y is nested: it may pass those who only wait; for holders there is rule 1.
-//! 3. *Nothing for nothing.* Who is refused by `try_` or a deadline, told to wait, or told to wait still, has somebody in his way: at some moment of the call somebody
-//!    who conflicts was possibly live. (Two `try_` may refuse each other; both are possibly live.)
-//! 4. *Nothing late.* Who was told to wait is woken as soon as nobody is in his way. He waits for a slot of somebody possibly live, and whoever
-//!    frees that slot calls the waker before the release returns, that is before his `left`. So the time from the answer to the call of the waker is covered, without
-//!    a gap, by those who were possibly live.
+//! 2. *Order.* If X was seated before Y asked, X had a hold or a place before Y began; so X has begun to leave before
+//!    Y is answered. It does not matter whether X was granted or cancelled: until its `leaving` it had its place.
+//!    (Where a request gave up inside of a call, as at a deadline, `leaving` is not known, and is set to `asked`:
+//!    then it demands nothing.) Not if Y is nested: it may pass those who only wait; for holders there is rule 1.
+//! 3. *Nothing for nothing.* Who is refused by `try_` or a deadline, told to wait, or told to wait still, has
+//!    somebody in his way: at some moment of the call somebody who conflicts was possibly live. (Two `try_` may
+//!    refuse each other; both are possibly live.)
+//! 4. *Nothing late.* Who was told to wait is woken as soon as nobody is in his way. He waits for a slot of somebody
+//!    possibly live, and whoever frees that slot calls the waker before the release returns, that is before his
+//!    `left`. So the time from the answer to the call of the waker is covered, without a gap, by those who were
+//!    possibly live.
 //!
-//! For rules 3 and 4 a request that surely came later (asked when the other was seated) is in the way only while it is in its doorway, until it is
-//! seated: then it is behind. Unless it is nested: then it may have passed.
+//! For rules 3 and 4 a request that surely came later (asked when the other was seated) is in the way only while it
+//! is in its doorway, until it is seated: then it is behind. Unless it is nested: then it may have passed.
 //!
-//! 5. *Seen.* Who is shown in the queue by a snapshot was possibly live while that was taken, and has somebody in his way since he asked.
+//! 5. *Seen.* Who is shown in the queue by a snapshot was possibly live while that was taken, and has somebody in his
+//!    way since he asked.
 //!
-//! A batch is one request with several parts. What a conversion leaves is another row of the same owner with the same `asked`, `seated` and `granted`: who holds
-//! exclusively and then downgrades has held both all the time, and leaves the one.
+//! A batch is one request with several parts. What a conversion leaves is another row of the same owner with the same
+//! `asked`, `seated` and `granted`: who holds exclusively and then downgrades has held both all the time, and leaves
+//! the one.
 //!
 //! # Cost
-//! One sweep in the order of `asked`, with the rows that are possibly live at that time: each row is compared with those that it met. Some 10^6 rows a second
-//! with a few dozen live at a time.
+//! One sweep in the order of `asked`, with the rows that are possibly live at that time: each row is compared with
+//! those that it met. Some 10^6 rows a second with a few dozen live at a time.
 
 use crate::common::{Span, together};
 use spanlock::Mode;
@@ -326,7 +332,7 @@ fn uncovered(intervals: &[(Stamp, Stamp)], from: Stamp, until: Stamp) -> Option<
         }
         covered = covered.max(end);
     }
-    // Stamps are whole numbers, and one that belongs to nobody else stands at `covered`: the next is what has to be covered.
+    // The stamp at `covered` is that of whoever left then. The next is the first that has to be covered.
     (covered < until).then_some(covered)
 }
 
@@ -424,7 +430,7 @@ mod tests {
     #[test]
     fn a_refusal_without_a_reason_is_found() {
         let alone = refused(2, 50, 60);
-        assert_eq!(findings(&[alone.clone()]), [Finding::ForNothing(alone.clone(), alone.delays[0])]);
+        assert_eq!(findings(std::slice::from_ref(&alone)), [Finding::ForNothing(alone.clone(), alone.delays[0])]);
         // Somebody who has left, who goes together, who lies elsewhere, who came later.
         assert_eq!(findings(&[row(1, 0, 9, Add), alone.clone()]).len(), 1);
         assert_eq!(findings(&[Row { left: 70, leaving: 69, ..row(1, 10, 19, Add) }, alone.clone()]).len(), 1);

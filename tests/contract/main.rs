@@ -1,13 +1,16 @@
-//! Promise: the whole contract, under real threads. Histories of many threads that ask in every way there is are noted and judged
-//! afterwards: exclusion, first come first served, nothing refused or delayed without a reason, nobody left asleep.
+//! Promise: the whole contract, under real threads. Histories of many threads that ask in every way there is are
+//! noted and judged afterwards: exclusion, first come first served, nothing refused or delayed without a reason,
+//! nobody left asleep.
 //!
-//! `exclusion.rs` looks at who is inside, and `fifo.rs` at orders that were arranged; neither would notice a request that overtakes in the heat, or one
-//! that waits for nothing. Here each thread notes stamps before and behind its calls (`players.rs`), and when all are done a judge compares every two requests that met (`judge.rs`,
-//! where each rule is derived from the contract). Threads play in rounds with a new lock each (`round.rs`).
+//! `exclusion.rs` looks at who is inside, and `fifo.rs` at orders that were arranged; neither would notice a request
+//! that overtakes in the heat, or one that waits for nothing. Here each thread notes stamps before and behind its
+//! calls (`players.rs`), and when all are done a judge compares every two requests that met (`judge.rs`, where each
+//! rule is derived from the contract). Threads play in rounds with a new lock each (`round.rs`).
 //!
-//! `SPANLOCK_STRESS_MS` sets how long each test goes on, `SPANLOCK_SEED` the seed of the first round. A seed decides what threads ask for, not
-//! what the system makes of it: a failure comes again within a few rounds, and not to the nanosecond. Built with `--cfg spanlock_chaos` the lock itself makes
-//! pauses between its steps (`src/sync/chaos.rs`): that is where most is found.
+//! `SPANLOCK_STRESS_MS` sets how long each test goes on, `SPANLOCK_SEED` the seed of the first round. A seed decides
+//! what threads ask for, not what the system makes of it: a failure comes again within a few rounds, and not to the
+//! nanosecond. Built with `--cfg spanlock_chaos` the lock itself makes pauses between its steps
+//! (`src/sync/chaos.rs`): that is where most is found.
 
 #[path = "../common/mod.rs"]
 mod common;

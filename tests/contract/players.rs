@@ -1,8 +1,9 @@
 //! Threads that ask for ranges in every way there is, and note what they were answered.
 //!
-//! A thread takes turns at two games. As a *caller* it asks by calls that block, with nothing in its hands but what a nested request is nested in: so no
-//! circle of waiters leads through the game itself, and those of nested requests are answered. As a *juggler* it has several futures in the air, and never blocks:
-//! it polls a future when its waker was called (or, at times, for no reason), and drops others whether they were granted or not. In the end it only
+//! A thread takes turns at two games. As a *caller* it asks by calls that block, with nothing in its hands but what a
+//! nested request is nested in: so no circle of waiters leads through the game itself, and those of nested requests
+//! are answered. As a *juggler* it has several futures in the air, and never blocks: it polls a future when its waker
+//! was called (or, at times, for no reason), and drops others whether they were granted or not. In the end it only
 //! waits to be woken: then a waker that is not called stops it, and the watch of the round says so.
 
 use crate::common::Span;

@@ -15,19 +15,21 @@ use std::time::Duration;
 /// How often the watch looks.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Looks without a stamp until the round is stuck. Counted in looks and not in time: a process that was stopped has not looked.
-const PATIENCE: u32 = 80;
+/// Looks without a stamp until the round is stuck. Counted in looks and not in time: a process that was stopped has
+/// not looked.
+const PATIENCE: u32 = 40;
 
 /// The only clock of a history: each reading is one more than the one before, so that two stamps say what came first.
 ///
-/// One counter for all threads, and not the processors' own: these are a few nanoseconds apart, and can be read before an earlier
-/// store is seen by others. It costs a line that wanders between the threads, once on each side of a call; in the call it changes nothing.
+/// One counter for all threads, and not the processors' own: these may be some nanoseconds apart, and can be read
+/// before an earlier store is seen by others. It costs a line that wanders between the threads, once on each side of
+/// a call; in the call it changes nothing.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Clock(AtomicU64);
 
 impl Clock {
-    /// SeqCst is no more than AcqRel here, and no less: who reads a larger number has seen all that came before a smaller one.
+    /// Who reads a larger number has seen all that came before a smaller one.
     pub(crate) fn tick(&self) -> Stamp {
         self.0.fetch_add(1, Ordering::SeqCst)
     }
