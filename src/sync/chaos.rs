@@ -22,7 +22,7 @@ use std::sync::atomic::{self, Ordering};
 use std::thread::{sleep, yield_now};
 use std::time::Duration;
 
-/// One access in this many is paused at. A request makes some ten to fifty of them.
+/// There is a pause at one of so many points. A request passes some ten to a hundred.
 const PAUSES: u64 = 16;
 
 /// What an odd multiple of is never zero, and differs in all bits from the next one: the golden ratio.
@@ -68,19 +68,24 @@ pub(super) fn pause() {
 fn lose_time(drawn: u64) {
     let (kind, length) = (drawn % 128, drawn / 128);
     match kind {
-        0 => sleep(Duration::from_micros(length % 64)),
-        1..48 => yield_now(),
+        0..4 => sleep(Duration::from_micros(length % 64)),
+        4..48 => yield_now(),
         // Up to some microseconds, in which threads on other processors do whole requests.
         48..64 => (0..length % 2048).for_each(|_| spin_loop()),
         _ => (0..length % 64).for_each(|_| spin_loop()),
     }
 }
 
-/// A fence, and time on both sides of it: whoever leaves one out shall be found by those who rely on it.
+/// What changes a word may come late, and what is to follow it, too: in between others see the one without the other.
+fn around<T>(access: impl FnOnce() -> T) -> T {
+    pause();
+    let answer = access();
+    pause();
+    answer
+}
+
 pub(crate) fn fence(order: Ordering) {
-    pause();
-    atomic::fence(order);
-    pause();
+    around(|| atomic::fence(order));
 }
 
 macro_rules! pausing {
@@ -101,13 +106,11 @@ macro_rules! pausing {
             }
 
             pub(crate) fn store(&self, value: $value, order: Ordering) {
-                pause();
-                self.0.store(value, order);
+                around(|| self.0.store(value, order));
             }
 
             pub(crate) fn swap(&self, value: $value, order: Ordering) -> $value {
-                pause();
-                self.0.swap(value, order)
+                around(|| self.0.swap(value, order))
             }
 
             pub(crate) fn compare_exchange(
@@ -117,8 +120,7 @@ macro_rules! pausing {
                 success: Ordering,
                 failure: Ordering,
             ) -> Result<$value, $value> {
-                pause();
-                self.0.compare_exchange(from, to, success, failure)
+                around(|| self.0.compare_exchange(from, to, success, failure))
             }
 
             pub(crate) fn compare_exchange_weak(
@@ -128,8 +130,7 @@ macro_rules! pausing {
                 success: Ordering,
                 failure: Ordering,
             ) -> Result<$value, $value> {
-                pause();
-                self.0.compare_exchange_weak(from, to, success, failure)
+                around(|| self.0.compare_exchange_weak(from, to, success, failure))
             }
         }
     };
@@ -141,12 +142,10 @@ pausing!(AtomicPtr<T>, atomic::AtomicPtr<T>, *mut T);
 
 impl AtomicU64 {
     pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
-        pause();
-        self.0.fetch_add(value, order)
+        around(|| self.0.fetch_add(value, order))
     }
 
     pub(crate) fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
-        pause();
-        self.0.fetch_sub(value, order)
+        around(|| self.0.fetch_sub(value, order))
     }
 }
