@@ -6,8 +6,8 @@
 //! each other step within seconds. loom tries all orders of two threads in a small scene; this tries some orders of
 //! any number of threads in a large one.
 //!
-//! It does not find what only a processor's store buffer breaks: a pause gives that the time to drain. (A missing
-//! fence behind the publication is such a thing. Without these pauses, threads that meet by the million find it.)
+//! It does not help to find what only a processor's store buffer breaks, such as a missing fence behind a publication:
+//! a pause gives that the time to drain. Such things are loom's.
 //!
 //! Relaxed accesses are paused at, too: what was looked at ahead of a compare-and-swap may be old by the time of the
 //! swap, and records are read while others write them.

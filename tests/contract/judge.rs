@@ -14,15 +14,15 @@
 //! ```
 //! - A request is *possibly live* from `asked` to `left`: its slot is taken and freed by calls that lie within.
 //! - It *surely holds* from `granted`, behind the answer, to `leaving`, before the release.
-//! - Its doorway is *surely over* at `seated`: its first poll has returned, it was granted, or somebody has seen it
-//!   in the queue.
+//! - Its doorway is *surely over* at `seated`: its first poll has returned, or it was granted.
+//! - It *surely has its place* from `seated` on, or from `seen`, if a snapshot has shown it in the queue before. (Then
+//!   it may be in its doorway still, and about to wake those who took it for a holder.)
 //!
 //! # The rules
 //! Of two requests that conflict (owners differ, bytes shared, modes that do not go together):
 //!
 //! 1. *Exclusion.* What they surely hold does not overlap in time.
-//! 2. *Order.* If X was seated before Y asked, X had a hold or a place before Y began; so X has begun to leave before
-//!    Y is answered. It does not matter whether X was granted or cancelled: until its `leaving` it had its place.
+//! 2. *Order.* If X had a hold or a place before Y asked, X has begun to leave before Y is answered. It does not matter whether X was granted or cancelled: until its `leaving` it had its place.
 //!    (Where a request gave up inside of a call, as at a deadline, `leaving` is not known, and is set to `asked`:
 //!    then it demands nothing.) Not if Y is nested: it may pass those who only wait; for holders there is rule 1.
 //! 3. *Nothing for nothing.* Who is refused by `try_` or a deadline, told to wait, or told to wait still, has
@@ -33,7 +33,7 @@
 //!    `left`. So the time from the answer to the call of the waker is covered, without a gap, by those who were
 //!    possibly live.
 //!
-//! For rules 3 and 4 a request that surely came later (asked when the other was seated) is in the way only while it
+//! For rules 3 and 4 a request that surely came later (asked when the other had its place) is in the way only while it
 //! is in its doorway, until it is seated: then it is behind. Unless it is nested: then it may have passed.
 //!
 //! 5. *Seen.* Who is shown in the queue by a snapshot was possibly live while that was taken, and has somebody in his
@@ -96,6 +96,7 @@ pub(crate) struct Row {
     pub(crate) parts: Vec<(Span, Mode)>,
     pub(crate) asked: Stamp,
     pub(crate) seated: Stamp,
+    pub(crate) seen: Stamp,
     pub(crate) granted: Stamp,
     pub(crate) leaving: Stamp,
     pub(crate) left: Stamp,
@@ -110,9 +111,14 @@ impl Row {
             })
     }
 
+    /// From when on it surely has a hold or a place.
+    fn placed(&self) -> Stamp {
+        self.seated.min(self.seen)
+    }
+
     /// When it may be in the way of `other`, which it conflicts with.
     fn in_the_way_of(&self, other: &Row) -> (Stamp, Stamp) {
-        let behind = other.seated < self.asked && self.standing == Standing::Outermost;
+        let behind = other.placed() < self.asked && self.standing == Standing::Outermost;
         (self.asked, if behind { self.seated.min(self.left) } else { self.left })
     }
 }
@@ -120,8 +126,11 @@ impl Row {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = |stamp: Stamp| if stamp == NEVER { "never".to_owned() } else { stamp.to_string() };
-        let Row { who, standing, way, parts, asked, seated, granted, leaving, left, delays } = self;
+        let Row { who, standing, way, parts, asked, seated, seen, granted, leaving, left, delays } = self;
         write!(f, "{way} of {:x} ({standing:?}) for {parts:?}: asked {asked}, seated {}, ", who.0, at(*seated))?;
+        if *seen != NEVER {
+            write!(f, "seen {seen}, ")?;
+        }
         write!(f, "granted {}, leaving {}, left {}", at(*granted), at(*leaving), at(*left))?;
         for delay in delays {
             write!(f, ", kept {}..{}..{}", delay.from, delay.answered, at(delay.until))?;
@@ -242,7 +251,7 @@ fn take_in(rows: &mut [Row], sights: &[Sight]) -> (u64, Vec<Finding>) {
             (Some(number), None) => {
                 let row = &mut rows[number];
                 seen += u64::from(sight.to < row.seated);
-                row.seated = row.seated.min(sight.to);
+                row.seen = row.seen.min(sight.to);
                 row.delays.push(Delay::refusal(row.asked, sight.to));
             }
             // One of several.
@@ -299,7 +308,7 @@ impl Judge<'_> {
         let both = first.granted != NEVER && second.granted != NEVER;
         if both && first.granted < second.leaving && second.granted < first.leaving {
             self.findings.push(Finding::Together(first.clone(), second.clone()));
-        } else if first.seated < second.asked && second.standing == Standing::Outermost {
+        } else if first.placed() < second.asked && second.standing == Standing::Outermost {
             self.tally.in_order += 1;
             if second.granted != NEVER && second.granted < first.leaving {
                 self.findings.push(Finding::Overtaken(first.clone(), second.clone()));
@@ -352,6 +361,7 @@ mod tests {
             parts: vec![(Span::new(start, last), mode)],
             asked: 10 + who,
             seated: 20 + who,
+            seen: NEVER,
             granted: 20 + who,
             leaving: 30 + who,
             left: 40 + who,
@@ -494,6 +504,14 @@ mod tests {
         for ghost in [Sight { from: 5, to: 11, ..sight }, Sight { part: (Span::new(10, 18), Exclusive), ..sight }] {
             assert_eq!(judge(rows.clone(), &[ghost]).1, [Finding::Ghost(Who(2), ghost.part, ghost.to)]);
         }
+    }
+
+    #[test]
+    fn who_is_seen_in_the_queue_may_be_about_to_wake() {
+        // Asked later, was seen at 42, and woke the first at 44, before its doorway was over.
+        let later = Row { asked: 35, seated: 45, granted: 90, leaving: 91, left: 92, ..row(3, 0, 0, Add) };
+        let sight = Sight { who: Who(3), part: later.parts[0], from: 41, to: 42 };
+        assert_eq!(judge(vec![row(1, 0, 9, Exclusive), later, waited(2, 44)], &[sight]).1, []);
     }
 
     #[test]

@@ -7,10 +7,14 @@
 //! calls (`players.rs`), and when all are done a judge compares every two requests that met (`judge.rs`, where each
 //! rule is derived from the contract). Threads play in rounds with a new lock each (`round.rs`).
 //!
+//! Not judged is how late a *thread* is that was woken in a blocking call: nobody knows how long the system took. If it
+//! is not woken at all, the round is stuck, and its watch says so. And what only a store buffer breaks (a missing fence
+//! behind the publication) is not found: the clock orders too much. That is for the models.
+//!
 //! `SPANLOCK_STRESS_MS` sets how long each test goes on, `SPANLOCK_SEED` the seed of the first round. A seed decides
-//! what threads ask for, not what the system makes of it: a failure comes again within a few rounds, and not to the
-//! nanosecond. Built with `--cfg spanlock_chaos` the lock itself makes pauses between its steps
-//! (`src/sync/chaos.rs`): that is where most is found.
+//! what threads ask for, not what the system makes of it. Built with `--cfg spanlock_chaos`, the lock itself makes
+//! pauses between its steps (`src/sync/chaos.rs`), and that finds what takes a rare moment otherwise:
+//! `RUSTFLAGS="--cfg spanlock_chaos" cargo test --release --test contract`.
 
 #[path = "../common/mod.rs"]
 mod common;
