@@ -83,7 +83,9 @@ impl Kind {
             Kind::Readers => "a pair; the whole file, shared",
             Kind::Mixed => "a pair; a random page of the thread's own region, or, one in 1000, the whole file; 200 ns",
             Kind::Hot => "a pair; all threads the same page, exclusively, each acquire timed",
-            Kind::HandOff => "from a release to the grant of the other thread, which waits; sections of 1 us",
+            Kind::HandOff => {
+                "from a release to the grant of the other thread, which waits; sections of 1 us; the median"
+            }
             Kind::Tasks => "a pair; 1000 tasks on two workers, a random one of 64 pages, and a yield while it is held",
             Kind::Files => "a pair; a random one of 10^6 files, a page, exclusively",
         }
@@ -412,7 +414,7 @@ impl Recipe for HandOff {
         }
         let last = Cell::new(Last::default());
         Contender::new(name::<P>(), move |thread, stop: &AtomicBool| {
-            let mut tally = Tally { time: Some(Duration::ZERO), ..Tally::default() };
+            let mut tally = Tally::default();
             while !stop.load(Ordering::Relaxed) {
                 let asked = epoch.elapsed().as_nanos() as u64;
                 let guard = lock.acquire(thread, page(0), Access::Exclusive);
@@ -421,8 +423,7 @@ impl Recipe for HandOff {
                 // Only one who was waiting when the other let go.
                 if released.thread != thread && released.nanos > asked {
                     tally.count += 1;
-                    tally.time =
-                        tally.time.map(|time| time + Duration::from_nanos(granted.saturating_sub(released.nanos)));
+                    tally.samples.push(granted.saturating_sub(released.nanos) as u32);
                 }
                 section.under(());
                 *last.lock() = Last { thread, nanos: epoch.elapsed().as_nanos() as u64 };

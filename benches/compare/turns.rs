@@ -7,12 +7,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// What a thread did in a turn.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     /// How often it did what is measured.
     pub(crate) count: u64,
-    /// How long that took, if not all of the turn counts.
-    pub(crate) time: Option<Duration>,
+    /// How long that took each time, in nanoseconds, where it is not the turn's time that counts: then their median does.
+    pub(crate) samples: Vec<u32>,
     /// The longest single wait, where waits are timed.
     pub(crate) longest: Duration,
 }
@@ -87,7 +87,9 @@ pub(crate) fn run(threads: usize, contenders: &[Contender], effort: Effort, afte
                 stop.store(true, Ordering::Relaxed);
                 gate.wait();
                 if round >= effort.warm_up {
-                    turns.push(turn(done.iter().map(|done| *done.lock().unwrap_or_else(PoisonError::into_inner))));
+                    turns.push(turn(
+                        done.iter().map(|done| done.lock().unwrap_or_else(PoisonError::into_inner).clone()),
+                    ));
                 }
                 after();
             }
@@ -99,7 +101,7 @@ pub(crate) fn run(threads: usize, contenders: &[Contender], effort: Effort, afte
 }
 
 /// A thread's part in a turn.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Part {
     tally: Tally,
     start: Instant,
@@ -112,13 +114,16 @@ fn turn(parts: impl Iterator<Item = Part>) -> Turn {
     let parts: Vec<Part> = parts.collect();
     let start = parts.iter().map(|part| part.start).min().expect("there is a thread");
     let end = parts.iter().map(|part| part.end).max().expect("there is a thread");
-    let timed = parts.iter().map(|part| part.tally.time).sum::<Option<Duration>>();
-    let time = timed.unwrap_or(end - start);
+    let mut samples: Vec<u32> = parts.iter().flat_map(|part| part.tally.samples.iter().copied()).collect();
+    samples.sort_unstable();
     let counts = || parts.iter().map(|part| part.tally.count as f64);
     let (sum, squares) = (counts().sum::<f64>(), counts().map(|count| count * count).sum::<f64>());
     Turn {
-        // A turn in which nobody got anywhere is not a fast one.
-        nanos: time.as_nanos() as f64 / sum.max(1.0),
+        nanos: match samples.get(samples.len() / 2) {
+            Some(&median) => median.into(),
+            // A turn in which nobody got anywhere is not a fast one.
+            None => (end - start).as_nanos() as f64 / sum.max(1.0),
+        },
         jain: if squares > 0.0 { sum * sum / (parts.len() as f64 * squares) } else { 1.0 },
         longest: parts.iter().map(|part| part.tally.longest.as_nanos() as f64).fold(0.0, f64::max),
     }
