@@ -121,6 +121,8 @@ impl Row {
         spans(self.asked, self.seated.min(self.left))
             || spans(self.leaving, self.left)
             || self.delays.iter().any(|delay| spans(delay.from, delay.answered))
+            // The poll that was answered with the grant.
+            || (self.granted != NEVER && self.delays.last().is_some_and(|delay| spans(delay.until, self.granted)))
     }
 
     /// From when on it surely has a hold or a place.
