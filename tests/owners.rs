@@ -9,6 +9,7 @@
 mod common;
 
 use common::actors::{self, Actor, Holds, first_refused, play};
+use common::forget;
 use common::lasting;
 use common::poll::{Hand, block_on};
 use common::together;
@@ -1116,7 +1117,7 @@ fn a_leaked_guard_nests_what_its_thread_asks_later() {
     let (lock, other) = (RangeLock::new(), RangeLock::new());
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            std::mem::forget(lock.block(0..8));
+            forget(lock.block(0..8));
             let nested = other.exclusive(0..8);
             assert_eq!(nested.nesting(), Nesting::Elsewhere);
             drop(nested);

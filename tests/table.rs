@@ -7,6 +7,7 @@
 mod common;
 
 use common::alloc::{Counting, allocations, bytes};
+use common::forget;
 use common::poll::{Hand, block_on};
 use common::watch::Watchdog;
 use fastrand::Rng;
@@ -670,15 +671,16 @@ fn a_leaked_guard_keeps_only_its_entry() {
     let _alone = ALONE.lock();
     let left = leaves(|| {
         let table: LockTable<u64> = LockTable::new();
-        std::mem::forget(block_on(table.request(7, 0..10, Mode::Exclusive)));
+        forget(block_on(table.request(7, 0..10, Mode::Exclusive)));
         drop((8..1000).map(|key| table.add(key, ..)).collect::<Vec<_>>());
         assert_eq!(table.len(), 1);
         // For good; but nothing else is.
         assert!(table.try_add(7, 9..10).is_none() && table.try_add(7, 10..).is_some());
         assert_eq!(table.len(), 1);
     });
-    // The entry, and the way back that its `Weak` keeps allocated; not the table's 9 KiB, nor the places of the crowd.
-    assert!((600..=768 + 256 + 50).contains(&left), "a table with a leaked guard leaves {left} bytes");
+    // The entry, and the way back that its `Weak` keeps allocated, and what `forget` keeps of the guard; not the
+    // table's 9 KiB, nor the places of the crowd.
+    assert!((600..=768 + 256 + 150).contains(&left), "a table with a leaked guard leaves {left} bytes");
 }
 
 #[test]
