@@ -4,7 +4,7 @@
 //! are all that is searched.
 
 use super::{Byte, check};
-use crate::mode::Mode::{self, Add, Exclusive};
+use crate::mode::Mode::{self, Add, Block, Exclusive};
 use crate::owner::Visitor;
 use crate::reclaim::LazyPin;
 use crate::tree::{Entry, Glance, Placed, Query, Room, Tree, Whose};
@@ -90,9 +90,29 @@ impl Stage {
     /// One in which the root's slots are taken, by requests that nobody else meets.
     fn with_full_root() -> Arc<Stage> {
         let stage = Stage::new();
-        stage.place(add(100, 100, 100));
-        stage.place(add(101, 101, 101));
+        stage.place(add(u64::MAX, u64::MAX, 100));
+        stage.place(add(u64::MAX, u64::MAX, 101));
         stage
+    }
+
+    /// One in which so many vacant nodes are chained to the root, whose slots are taken: the links say that requests to add may be there, and none else.
+    fn with_chain(nodes: usize) -> Arc<Stage> {
+        let stage = Stage::with_full_root();
+        let chained: Vec<_> = (0..2 * nodes as u64).map(|who| stage.place(add(0, MIDDLE, 10 + who))).collect();
+        chained.into_iter().for_each(free);
+        assert_eq!(stage.tree.heap_nodes(LazyPin::new().get()), nodes);
+        stage
+    }
+
+    /// One in which a thread has a node of its own in the root's chain, for requests to add.
+    fn with_node_of(who: u64) -> Arc<Stage> {
+        let stage = Stage::new();
+        stage.part(who);
+        stage
+    }
+
+    fn part(&self, who: u64) {
+        self.tree.part_for(&add(0, MIDDLE, who).entry(), Visitor::numbered(who), &LazyPin::new());
     }
 
     fn grow(&self, ask: Ask) {
@@ -148,15 +168,28 @@ impl Stage {
         assert_eq!(self.tree.heap_nodes(LazyPin::new().get()), 0, "nodes that nobody can remove");
     }
 
-    /// Whether a scan from the root finds the request of `who`.
+    /// Whether a scan from the root finds the request of `who`, for whatever mode it is that conflicts with its own.
     fn finds(&self, who: u64) -> bool {
-        let everything = exclusive(0, u64::MAX, u64::MAX);
-        let mut found = false;
-        let _ = self.tree.scan(&everything.query(), None, &LazyPin::new(), |seen| {
-            found |= seen.owner() == who;
-            Continue(())
-        });
-        found
+        let found = |scanner: Mode| {
+            let mut found = None;
+            let _ = self.tree.scan(
+                &Ask { mode: scanner, ..exclusive(0, u64::MAX, u64::MAX) }.query(),
+                None,
+                &LazyPin::new(),
+                |seen| {
+                    found = found.or((seen.owner() == who).then_some(seen.mode()));
+                    Continue(())
+                },
+            );
+            found
+        };
+        let mode = found(Exclusive);
+        mode.is_some_and(|mode| {
+            [Add, Block]
+                .into_iter()
+                .filter(|scanner| scanner.against() & mode != 0)
+                .all(|scanner| found(scanner).is_some())
+        })
     }
 }
 
@@ -257,6 +290,66 @@ fn one_of_two_sees_the_other_in_a_chain() {
     check(2, || {
         let stage = Stage::with_full_root();
         one_sees_the_other(&stage, exclusive(0, MIDDLE, 2), exclusive(0, MIDDLE, 3), None);
+    });
+}
+
+/// The same; shape: one goes to a chain whose links do not speak of its mode yet. Bound 2.
+#[test]
+fn one_of_two_sees_the_other_in_a_chain_of_another_mode() {
+    check(2, || {
+        let stage = Stage::with_chain(1);
+        one_sees_the_other(&stage, exclusive(0, MIDDLE, 2), add(0, MIDDLE, 3), None);
+    });
+}
+
+/// The same; shape: that chain has two nodes, and is being pruned. Three threads, bound 1.
+#[test]
+fn one_of_two_sees_the_other_in_a_chain_that_is_pruned() {
+    check(1, || {
+        let stage = Stage::with_chain(2);
+        one_sees_the_other(&stage, exclusive(0, MIDDLE, 2), add(0, MIDDLE, 3), Some(Stage::trim));
+    });
+}
+
+/// The same; shape: a node is put in front of that chain, by a third. Three threads, bound 1.
+#[test]
+fn one_of_two_sees_the_other_in_a_chain_that_grows() {
+    check(1, || {
+        let stage = Stage::with_chain(1);
+        one_sees_the_other(&stage, exclusive(0, MIDDLE, 2), add(0, MIDDLE, 3), Some(|stage| stage.part(5)));
+    });
+}
+
+/// The same; shape: one is in the root, the other goes to a node of its own in the chain. Bound 3.
+#[test]
+fn one_of_two_sees_the_other_apart() {
+    check(3, || {
+        let stage = Stage::with_node_of(3);
+        one_sees_the_other(&stage, exclusive(0, MIDDLE, 2), add(0, MIDDLE, 3), None);
+    });
+}
+
+/// The same; shape: and makes that node now. Bound 3.
+#[test]
+fn one_of_two_sees_the_other_in_a_node_of_its_own() {
+    check(3, || {
+        let stage = Stage::new();
+        let it = spawn(&stage, |stage| {
+            stage.part(3);
+            stage.place_and_look(add(0, MIDDLE, 3))
+        });
+        let one_saw = stage.place_and_look(exclusive(0, MIDDLE, 2));
+        assert!(it.join().unwrap() | one_saw, "neither saw the other");
+    });
+}
+
+/// The same; shape: the root is full, and the one goes to the chain in which the other has its node. Bound 2.
+#[test]
+fn one_of_two_sees_the_other_apart_in_one_chain() {
+    check(2, || {
+        let stage = Stage::with_full_root();
+        stage.part(3);
+        one_sees_the_other(&stage, exclusive(0, MIDDLE, 2), add(0, MIDDLE, 3), None);
     });
 }
 
@@ -377,6 +470,20 @@ fn a_claim_in_a_chain_is_found_after_neighbours_were_pruned_by_two() {
         stage.trim();
         pruner.join().unwrap();
         assert!(stage.finds(4), "lost");
+    });
+}
+
+/// The same; shape: a thread's own node in a chain is pruned while it goes there. Bound 3.
+#[test]
+fn a_claim_in_a_node_of_its_own_is_found_after_a_prune() {
+    check(3, || {
+        let stage = Stage::with_node_of(2);
+        let pruner = spawn(&stage, Stage::trim);
+        let (placed, clear) = stage.enter(add(0, MIDDLE, 2));
+        pruner.join().unwrap();
+        assert!(clear && stage.finds(2), "lost");
+        free(placed);
+        stage.assert_can_be_emptied();
     });
 }
 

@@ -83,6 +83,12 @@ impl Bare {
         Put(unsafe { self.0.place(&entry, thread.visitor(), &pin) })
     }
 
+    /// Looks at the shape for what is about to be put there.
+    #[cfg(test)]
+    pub(super) fn sample_for(&self, ask: Ask, thread: Thread) {
+        self.0.sample(&entry(ask), thread.visitor(), &LazyPin::new());
+    }
+
     /// Puts something there as most requests are put, and says whether it met one of the modes `against`, of another owner.
     pub fn put_and_look(&self, ask: Ask, against: u64, thread: Thread) -> (Put, bool) {
         let (entry, query, pin) = (entry(ask), query(ask, against), LazyPin::new());
@@ -151,7 +157,7 @@ fn query(Ask { start, last, owner, .. }: Ask, against: u64) -> Query {
 
 /// Requests lie within their node's span, chains have the span of what they hang on, children lie within their cells.
 fn check_below(node: &Node<()>, pin: &Pin) -> Result<usize, String> {
-    let mut live = 0;
+    let (mut live, mut announced) = (0, u64::MAX);
     for one in std::iter::once(node).chain(node.chain(pin)) {
         if (one.base(), one.span_shift()) != (node.base(), node.span_shift()) {
             return Err(format!("a chain of {:#x} has a node of {:#x}", node.base(), one.base()));
@@ -165,8 +171,12 @@ fn check_below(node: &Node<()>, pin: &Pin) -> Result<usize, String> {
                     node.last()
                 ));
             }
+            if slot.mode_now() & !announced != 0 {
+                return Err(format!("{start:#x}..={last:#x} is in a chain that does not say so"));
+            }
             live += 1;
         }
+        announced &= one.overflow().load().modes();
     }
     for (cell, link) in node.children().iter().enumerate() {
         let target = link.load();

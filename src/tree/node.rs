@@ -16,6 +16,9 @@
 //! - INV-N3: spans are powers of [`CELLS`], like the root's. So two disjoint spans in one cell always have a common one, in that
 //!   cell, that puts them into different cells: a node can be spliced in above any child.
 //! - INV-N4: a link that carries [`FROZEN`] is changed by nobody but the pruner that froze it.
+//! - INV-N5: a link of a chain carries the mode of every live request behind it, up to the end of the chain. Whoever places a request there
+//!   [announces](Link::announce) its mode on each link that it passes, first; who puts a node in front, or takes one out, hands on what the
+//!   link behind it carries. So a scan passes a chain over that holds nothing in its way, however long it is.
 
 use super::Room;
 use super::slot::{Entry, Parts, Record, Slot, Sum, Word};
@@ -208,6 +211,11 @@ impl<R> Node<R> {
         Parts::new(part_of(start), part_of(last))
     }
 
+    /// Whether `start..=last`, a part of the span, could be in a child.
+    pub(super) fn sends_down(&self, start: u64, last: u64) -> bool {
+        self.cell_around(start, last).is_some() && self.can_have_children()
+    }
+
     /// Whether its cells are large enough to be cut up again.
     pub(super) fn can_have_children(&self) -> bool {
         self.cell_shift() >= CELL_BITS
@@ -242,9 +250,26 @@ impl<R> Node<R> {
         self.header.children.iter().chain([&self.header.overflow])
     }
 
+    /// Whether a request in one of the modes `against` may be found beyond its slots: below a child, or in the chain.
+    #[inline]
+    pub(super) fn leads_on(&self, against: u64) -> bool {
+        let children = self.children().iter().fold(0, |any, link| any | link.load().0.addr());
+        children != 0 || self.overflow().load().may_hold(against)
+    }
+
     /// The nodes chained to this one.
     pub(super) fn chain<'a>(&'a self, pin: &'a Pin) -> impl Iterator<Item = &'a Node<R>> {
         std::iter::successors(self.overflow().load().node(pin), |node| node.overflow().load().node(pin))
+    }
+
+    /// Those of them that may hold a request in one of the modes `against`, and some more.
+    #[inline]
+    pub(super) fn chain_against<'a>(&'a self, against: u64, pin: &'a Pin) -> impl Iterator<Item = &'a Node<R>> {
+        let next = move |node: &Node<R>| {
+            let target = node.overflow().load();
+            if target.may_hold(against) { target.node(pin) } else { None }
+        };
+        std::iter::successors(next(self), move |node| next(node))
     }
 
     #[inline]
@@ -336,7 +361,7 @@ impl<R> Node<R> {
         debug_assert!(self.cell_shift() == SHIFT);
         let slot = self.slot(index);
         let found = slot.found_free().filter(|found| !found.next_claim().is_due())?;
-        let is_a_leaf_here = self.child((entry.start >> SHIFT) as usize).is_null();
+        let is_a_leaf_here = self.child((entry.start >> SHIFT) as usize).is_null() & self.overflow().is_null();
         let parts = Parts::new(entry.start >> (SHIFT - 1), entry.last >> (SHIFT - 1));
         (is_a_leaf_here && slot.occupy(found, entry, parts)).then_some(index)
     }
@@ -358,6 +383,16 @@ impl<R> Node<R> {
             self.header.chances.store(chances - 1, Ordering::Relaxed);
         }
         chances > 0
+    }
+
+    /// A node that one thread made for itself, in a chain.
+    pub(super) fn reserve_for(&self, thread: u32) {
+        self.header.mark.store(Mark::of(thread, false).0, Ordering::Relaxed);
+    }
+
+    /// Whether it is: see [`Node::reserve_for`]. A hint, as threads may share a number.
+    pub(super) fn is_reserved_for(&self, thread: u32) -> bool {
+        Mark(self.header.mark.load(Ordering::Relaxed)).thread() == thread
     }
 
     /// Leaves the mark of a thread whose sampled acquire ended here. Whether threads take turns here: `thread` came between two
@@ -470,6 +505,10 @@ impl<R> Copy for Target<R> {}
 
 /// The lowest bit of a link: its node is being removed.
 const FROZEN: usize = 1;
+/// The next ones, in a link of a chain: the modes that may be live behind it (INV-N5).
+const MODES: usize = 0b111 << MODES_SHIFT;
+const MODES_SHIFT: u32 = 1;
+const _: () = assert!(FROZEN | MODES < align_of::<Node<()>>(), "a node's address leaves these bits free");
 
 impl<R> Target<R> {
     pub(super) const NONE: Target<R> = Target(ptr::null_mut());
@@ -487,18 +526,40 @@ impl<R> Target<R> {
         Target(self.0.map_addr(|addr| addr | FROZEN))
     }
 
-    pub(super) fn thawed(self) -> Target<R> {
-        Target(self.0.map_addr(|addr| addr & !FROZEN))
+    /// The modes that a link of a chain carries, as their bits.
+    pub(super) fn modes(self) -> u64 {
+        ((self.0.addr() & MODES) >> MODES_SHIFT) as u64
+    }
+
+    /// Whether a request in one of the modes `against` may be behind this link of a chain.
+    #[inline]
+    pub(super) fn may_hold(self, against: u64) -> bool {
+        self.modes() & against != 0
+    }
+
+    /// The same, carrying `modes` as well.
+    pub(super) fn with_modes(self, modes: u64) -> Target<R> {
+        Target(self.0.map_addr(|addr| addr | (modes as usize) << MODES_SHIFT))
+    }
+
+    /// The same for a link that is not one of a chain.
+    pub(super) fn without_modes(self) -> Target<R> {
+        Target(self.0.map_addr(|addr| addr & !MODES))
+    }
+
+    #[inline]
+    fn pointer(self) -> *mut Node<R> {
+        self.0.map_addr(|addr| addr & !(FROZEN | MODES))
     }
 
     pub(super) fn leads_somewhere(self) -> bool {
-        !self.thawed().0.is_null()
+        !self.pointer().is_null()
     }
 
     /// The node, if there is one.
     #[inline]
     pub(super) fn node(self, _pin: &Pin) -> Option<&Node<R>> {
-        let node = NonNull::new(self.thawed().0)?;
+        let node = NonNull::new(self.pointer())?;
         // SAFETY: a target comes from a link of a node that was itself reached under this pin (or from the root), and nodes are
         // retired only after they are unlinked: what could be reached under a pin is not freed before it ends. A node is never
         // borrowed mutably while it is shared.
@@ -514,7 +575,7 @@ impl<R> Target<R> {
         R: 'static,
     {
         // SAFETY: by the caller's word it is from `Box::into_raw`, cannot be reached any more, and is retired once.
-        unsafe { pin.retire(self.thawed().0) };
+        unsafe { pin.retire(self.pointer()) };
     }
 
     /// Takes back a node that was never linked, or whose tree is being dropped.
@@ -523,7 +584,7 @@ impl<R> Target<R> {
     /// The target is a node from [`Target::make`] that nobody else can reach.
     pub(super) unsafe fn into_box(self) -> Box<Node<R>> {
         // SAFETY: by the caller's word it came from `make` and is owned here.
-        unsafe { Box::from_raw(self.thawed().0) }
+        unsafe { Box::from_raw(self.pointer()) }
     }
 }
 
@@ -559,6 +620,27 @@ impl<R> Link<R> {
     /// freezes an empty link must know what the pruner before it knew.
     pub(super) fn change(&self, from: Target<R>, to: Target<R>) -> bool {
         self.0.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Says, on a link of a chain, that a request of `mode` may be behind it; returns what it leads to. `None` if it is frozen: then nothing is to be
+    /// placed behind it.
+    ///
+    /// ORDERING (T3): this comes before the publication, and that ends with a full fence. A scan that finds the mode missing has its own fence before
+    /// that one, or the link has led elsewhere since. Release and Acquire as in [`Link::change`]: the node behind it stays the same.
+    pub(super) fn announce(&self, mode: u64) -> Option<Target<R>> {
+        loop {
+            let found = self.load();
+            if found.is_frozen() {
+                return None;
+            }
+            if !found.leads_somewhere() || found.may_hold(mode) {
+                return Some(found);
+            }
+            let announced = found.with_modes(mode);
+            if self.change(found, announced) {
+                return Some(announced);
+            }
+        }
     }
 
     /// Sets the link of a node that is not shared yet, or takes a frozen mark back (INV-N4: nobody else changes it then).

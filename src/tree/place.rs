@@ -12,11 +12,16 @@
 //!
 //! If a child is there but does not cover the range, a node that covers both is spliced in above it, by one CAS; the old child
 //! keeps working. A range that crosses the borders of its cells cannot go down; when the node is full it takes a slot of
-//! the node's chain. New chain nodes go in at the front, so that a frozen one at the end delays nobody.
+//! the node's chain. New chain nodes go in at the front, so that a frozen one at the end delays nobody. Each link of a chain says which modes are
+//! behind it, so that a scan that none of them concerns passes the chain over.
+//!
+//! Threads that take turns in a node with ranges that cannot go down, in a mode that goes with itself, get nodes of their own in its chain:
+//! whole-file adders then neither write nor read one another's lines.
 
 use super::node::{CELL_BITS, Link, Node, Occupied, Target};
 use super::slot::{Entry, Placed};
 use super::{Room, Tree};
+use crate::mode::Mode;
 use crate::observe;
 use crate::owner::{self, Visitor};
 use crate::reclaim::{LazyPin, Pin};
@@ -24,6 +29,9 @@ use crate::reclaim::{LazyPin, Pin};
 /// Leaves that the pruner's hand visits for each node that is made. A dead leaf goes at its fourth visit (`node::CHANCES`): with four
 /// visits a growth the tree would grow without bound, with eight at most every other leaf is a dead one.
 const SWEEP_PER_GROWTH: usize = 8;
+
+/// Nodes of a chain that a thread looks through for its own. A chain of as many gets no more for threads, only for requests that find no room.
+const WITHIN_REACH: usize = 32;
 
 /// Why a child is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -143,19 +151,50 @@ impl<R: Room, T> Tree<R, T> {
 
     /// A slot in one of the nodes chained to `node`, or in a new one. `None`: somebody changed the front of the chain meanwhile.
     fn place_in_chain(&self, node: &Node<R>, entry: &Entry, visitor: Visitor, pin: &Pin) -> Option<Placed<R>> {
-        let front = node.overflow().load();
-        if front.is_frozen() {
-            return None;
-        }
-        for chained in node.chain(pin) {
+        let mut before = node;
+        while let Some(chained) = before.overflow().announce(entry.mode).and_then(|target| target.node(pin)) {
             if let Occupied::Slot(index) = chained.occupy_unless_frozen(entry, visitor.home(), pin) {
                 return Some(Placed::new(chained, index));
             }
+            before = chained;
+        }
+        self.lengthen_chain(node, entry.mode, 0, pin);
+        None
+    }
+
+    /// Puts a node in front of the chain of `node` for requests of `mode`, reserved for `thread` if that is not 0, unless somebody else changes the chain first.
+    fn lengthen_chain(&self, node: &Node<R>, mode: u64, thread: u32, pin: &Pin) {
+        let front = node.overflow().load();
+        if front.is_frozen() {
+            return;
         }
         let more = Node::new(node.base(), node.cell_shift());
         more.overflow().set(front);
-        if self.link(node.overflow(), front, more) {
+        more.reserve_for(thread);
+        if self.link(node.overflow(), front, more, front.modes() | mode) {
             self.sweep(SWEEP_PER_GROWTH, pin);
+        }
+    }
+
+    /// The node that `thread` has for itself among the first of the chain of `node`, if all requests there are of `mode`.
+    pub(super) fn reserved_in_chain<'t>(
+        &self,
+        node: &'t Node<R>,
+        mode: u64,
+        thread: u32,
+        pin: &'t Pin,
+    ) -> Option<&'t Node<R>> {
+        let mut before = node;
+        for _ in 0..WITHIN_REACH {
+            let target = before.overflow().load();
+            if target.is_frozen() || target.modes() != mode {
+                return None;
+            }
+            let chained = target.node(pin)?;
+            if chained.is_reserved_for(thread) {
+                return Some(chained);
+            }
+            before = chained;
         }
         None
     }
@@ -188,9 +227,16 @@ impl<R: Room, T> Tree<R, T> {
         if let Some(old) = old {
             new.child(new.cell_of(old.base())).set(seen);
         }
-        if self.link(link, seen, new) {
+        if self.link(link, seen, new, 0) {
             self.sweep(SWEEP_PER_GROWTH, pin);
         }
+    }
+
+    /// A node for `thread` in the chain of the node that a request of `entry` ends its way at, at a model's word.
+    #[cfg(all(test, loom))]
+    pub(crate) fn part_for(&self, entry: &Entry, visitor: Visitor, pin: &LazyPin) {
+        let spot = self.descend(entry, usize::MAX, pin.get(), |_| {});
+        self.lengthen_chain(spot.node, entry.mode, visitor.mark(), pin.get());
     }
 
     /// Growth at a model's word: the node that a request of `entry` would go to gets a child for it, or a node spliced in above the child.
@@ -203,10 +249,10 @@ impl<R: Room, T> Tree<R, T> {
         }
     }
 
-    /// Puts a new node where `link` leads to `seen`; drops it if the link has changed.
-    fn link(&self, link: &Link<R>, seen: Target<R>, new: Node<R>) -> bool {
+    /// Puts a new node where `link` leads to `seen`; drops it if the link has changed. A link of a chain carries `modes`.
+    fn link(&self, link: &Link<R>, seen: Target<R>, new: Node<R>, modes: u64) -> bool {
         let new = Target::make(new);
-        let linked = link.change(seen, new);
+        let linked = link.change(seen, new.with_modes(modes));
         if linked {
             observe::node_grown();
         } else {
@@ -229,12 +275,32 @@ impl<R: Room, T> Tree<R, T> {
             let spot = self.descend(entry, usize::MAX, pin.get(), |passed| passed.pass(mine));
             (spot.node, spot.cell)
         };
-        let Some(cell) = cell else { return };
-        let contended = node.leave_mark(mine);
-        if contended | node.take_told() {
+        let Some(cell) = cell else { return self.part(node, entry, mine, pin) };
+        if is_contended(node, mine) {
             self.grow(node, cell, entry, Why::Contended, pin.get());
         }
     }
+
+    /// Gives the thread a node of its own in the chain of `node`, if others take turns with it there, and its requests go with their like but cannot go
+    /// down. As long as the chain is of one such mode, those who ask for it need not even look at one another's nodes.
+    fn part(&self, node: &Node<R>, entry: &Entry, mine: u32, pin: &LazyPin) {
+        let is_shared = Mode::from_bit(entry.mode).against() & entry.mode == 0;
+        let front = node.overflow().load();
+        if !is_shared || front.modes() & !entry.mode != 0 {
+            return;
+        }
+        if front.leads_somewhere() && self.reserved_in_chain(node, entry.mode, mine, pin.get()).is_some() {
+            // Whoever has stayed in the node itself writes what all others read.
+            node.pass(mine);
+        } else if is_contended(node, mine) && node.chain(pin.get()).nth(WITHIN_REACH - 1).is_none() {
+            self.lengthen_chain(node, entry.mode, mine, pin.get());
+        }
+    }
+}
+
+/// Whether a thread whose sampled acquire ended in `node` had better have another: see the header.
+fn is_contended<R>(node: &Node<R>, thread: u32) -> bool {
+    node.leave_mark(thread) | node.take_told()
 }
 
 /// The other ranges in `cell` of `node` that a new child there should cover: the live ones when the node is full; and when it is contended

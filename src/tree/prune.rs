@@ -25,6 +25,7 @@ use crate::observe;
 use crate::reclaim::Pin;
 use crate::sync::{Ordering, fence};
 use smallvec::SmallVec;
+use std::ptr;
 
 /// What a pruner does with a vacant node that seems useful.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -117,7 +118,7 @@ impl<R: Room, T> Tree<R, T> {
         // ORDERING (T2): pairs with the fence of a publication: either its slot is seen below, or it sees `frozen`.
         fence(Ordering::SeqCst);
         let mut frozen = Frozen::default();
-        if node.is_vacant() && frozen.all_links_of(node) && link.change(target, frozen.rest) {
+        if node.is_vacant() && frozen.all_links_of(node) && link.change(target, frozen.rest_for(before, link)) {
             // SAFETY:
             // - from `Box::into_raw`: every node but the root is made by `Target::make`, and the root is behind no link;
             // - once: only the winner of the CAS that unlinks it gets here, and it cannot be linked again;
@@ -162,6 +163,11 @@ impl<'a, R> Frozen<'a, R> {
             }
             true
         })
+    }
+
+    /// What `link`, a link of `before`, is to lead to instead. In a chain it carries what the link behind the node carries (INV-N5).
+    fn rest_for(&self, before: &Node<R>, link: &Link<R>) -> Target<R> {
+        if ptr::eq(link, before.overflow()) { self.rest } else { self.rest.without_modes() }
     }
 
     fn undo(self) {

@@ -87,6 +87,11 @@ impl<R: Room, T> Tree<R, T> {
             path.push(Step { node, link, target });
             node = child;
         }
+        if !node.overflow().is_null() {
+            if let Some(done) = self.place_apart(&path, node, entry, query, visitor, lazy) {
+                return done;
+            }
+        }
         let Occupied::Slot(index) = node.occupy_unless_frozen(entry, visitor.home(), pin) else {
             // A withdrawal from a frozen node notifies.
             lazy.owe_wakes();
@@ -94,38 +99,79 @@ impl<R: Room, T> Tree<R, T> {
             return (unsafe { self.place(entry, visitor, lazy) }, Glance::Unsure);
         };
         let placed = Placed::new(node, index);
-        let glance = match self.look_along(&path, node, query, placed.own(entry.mode), lazy) {
-            Continue(()) => Glance::Clear,
-            Break(()) => Glance::Met,
-        };
+        let glance = self.look_along(&path, node, query, Some(placed.own(entry.mode)), lazy);
         if placed.is_due() {
             self.sample(entry, visitor, lazy);
         }
         (placed, glance)
     }
 
-    /// Whether somebody is in the way: looks at the nodes of a path, at `end`, to which it leads, with the request `own` in it, and at what lies below.
-    #[inline]
+    /// The same for a request that ends its way down at `node`, and goes to the thread's own node in the chain there, if it has one.
+    #[inline(never)]
+    fn place_apart(
+        &self,
+        path: &[Step<'_, R>],
+        node: &Node<R>,
+        entry: &Entry,
+        query: &Query,
+        visitor: Visitor,
+        lazy: &LazyPin,
+    ) -> Option<(Placed<R>, Glance)> {
+        let pin = lazy.get();
+        if query.against & entry.mode != 0 || node.sends_down(entry.start, entry.last) {
+            return None;
+        }
+        let own = self.reserved_in_chain(node, entry.mode, visitor.mark(), pin)?;
+        let Occupied::Slot(index) = own.occupy_unless_frozen(entry, visitor.home(), pin) else {
+            lazy.owe_wakes();
+            return None;
+        };
+        let placed = Placed::new(own, index);
+        // It is in nobody's way there, itself included.
+        let glance = self.look_along(path, node, query, None, lazy);
+        if placed.is_due() {
+            self.sample(entry, visitor, lazy);
+        }
+        Some((placed, glance))
+    }
+
+    /// Looks for who is in the way: at the nodes of a path, at `end`, to which it leads, with the request `own` in it, and at what lies beyond.
+    #[inline(always)]
     fn look_along(
         &self,
         path: &[Step<'_, R>],
         end: &Node<R>,
         query: &Query,
-        own: Own<R>,
+        own: Option<Own<R>>,
+        lazy: &LazyPin,
+    ) -> Glance {
+        match self.meets_along(path, end, query, own, lazy) {
+            Continue(()) => Glance::Clear,
+            Break(()) => Glance::Met,
+        }
+    }
+
+    #[inline(always)]
+    fn meets_along(
+        &self,
+        path: &[Step<'_, R>],
+        end: &Node<R>,
+        query: &Query,
+        own: Option<Own<R>>,
         lazy: &LazyPin,
     ) -> ControlFlow<()> {
         for step in path {
             look(step.node, query, None)?;
             if step.link.load() != step.target || !step.node.overflow().is_null() {
                 // Another way down than before.
-                return self.scan_from(step.node, query, Some(own), lazy, &mut |_| Break(()));
+                return self.scan_from(step.node, query, own, lazy, &mut |_| Break(()));
             }
         }
-        look(end, query, Some(own))?;
-        if end.is_alone() {
+        look(end, query, own)?;
+        if !end.leads_on(query.against) {
             return Continue(());
         }
-        self.scan_from(end, query, Some(own), lazy, &mut |_| Break(()))
+        self.scan_from(end, query, own, lazy, &mut |_| Break(()))
     }
 }
 

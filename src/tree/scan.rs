@@ -174,7 +174,7 @@ fn look_along_chain<'t, R: Room>(
     pin: &'t Pin,
     visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    node.chain(pin).try_for_each(|chained| look(chained, query, own, visit))
+    node.chain_against(query.against, pin).try_for_each(|chained| look(chained, query, own, visit))
 }
 
 /// Visits what there is in the slots of one node.

@@ -259,6 +259,12 @@ impl Slot<'_> {
         (start.load(Ordering::Relaxed), last.load(Ordering::Relaxed), owner.load(Ordering::Relaxed))
     }
 
+    /// The bit of its mode at this moment, if it is live. A hint as well.
+    #[cfg(all(any(test, fuzzing), not(loom)))]
+    pub(super) fn mode_now(self) -> u64 {
+        Word(self.state.load(Ordering::Relaxed)).mode()
+    }
+
     /// Whether it is live at this moment. A hint as well.
     pub(super) fn is_live_now(self) -> bool {
         Word(self.state.load(Ordering::Relaxed)).is_live()

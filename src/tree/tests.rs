@@ -138,6 +138,62 @@ fn who_stays_above_is_told_to_go_down() {
     tree.free(&root);
 }
 
+/// Requests that go with their like and cannot go down: each of the threads that take turns gets a node of its own, whoever conflicts finds them there, and
+/// in the end all is given back.
+#[test]
+fn threads_that_share_a_range_part_in_the_chain() {
+    // Each mode against the other: one that goes with its like.
+    const OTHER: u64 = 2;
+    let tree = Bare::new();
+    let share = |thread| {
+        let ask = Ask { start: 0, last: u64::MAX, mode: MODE, owner: thread };
+        tree.sample_for(ask, Looking(thread));
+        tree.put_and_look(ask, OTHER, Looking(thread))
+    };
+    for turn in 0..30 {
+        let (put, met) = share(1 + turn % 3);
+        assert!(!met, "nobody is in the way");
+        tree.free(&put);
+    }
+    assert_eq!(tree.nodes(), 3);
+    let puts = [1, 2, 3].map(|thread| share(thread).0);
+    let [one, two, three] = puts.each_ref().map(|put| &put.0);
+    assert!(!one.shares_node_with(two) && !two.shares_node_with(three) && !one.shares_node_with(three));
+    let conflicts = Ask { start: 5, last: 5, mode: OTHER, owner: 9 };
+    assert_eq!(tree.found(conflicts, MODE), [1, 2, 3]);
+    assert!(tree.found(Ask { owner: 1, mode: MODE, ..conflicts }, OTHER).is_empty());
+    // One of the other mode among them, in the chain or not.
+    let (other, met) = tree.put_and_look(conflicts, MODE, Looking(1));
+    assert!(met);
+    assert_eq!(tree.found(Ask { owner: 1, mode: MODE, ..conflicts }, OTHER), [9]);
+    assert_eq!(tree.check(), Ok(4));
+    puts.iter().chain([&other]).for_each(|put| tree.free(put));
+    tree.trim();
+    assert_eq!(tree.nodes(), 0);
+}
+
+/// However many threads: they have no more nodes than each of them looks through.
+#[test]
+fn a_chain_has_room_for_some_threads_only() {
+    let tree = Bare::new();
+    for turn in 0..10_000 {
+        let ask = Ask { start: 0, last: u64::MAX, mode: MODE, owner: 1 + turn % 100 };
+        tree.free(&tree.put(ask, Looking(ask.owner)));
+    }
+    assert!((2..=32).contains(&tree.nodes()), "{tree:?}");
+}
+
+/// What does not go with its like stays together: a thread would only have more nodes to look at.
+#[test]
+fn threads_that_exclude_one_another_stay_together() {
+    let tree = Bare::new();
+    for turn in 0..30 {
+        let ask = Ask { start: 0, last: u64::MAX, mode: 4, owner: 1 + turn % 3 };
+        tree.free(&tree.put(ask, Looking(ask.owner)));
+    }
+    assert_eq!(tree.nodes(), 0);
+}
+
 #[test]
 fn a_used_leaf_gets_its_chances_again_and_an_unused_one_goes() {
     let tree = Bare::new();
