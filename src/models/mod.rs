@@ -16,8 +16,8 @@
 //! - A request that is lost is not found by a scan from the root after all threads have ended.
 //!
 //! # How far they look
-//! Each names its bound: so many times a thread is preempted that could go on. A model that isn't exhausted within
-//! `SPANLOCK_LOOM_SECONDS` (default 20) has been searched depth first that far. `SPANLOCK_LOOM_BOUND` sets another bound for all.
+//! Each names its bound: so many times a thread is preempted that could go on. They are searched with one preemption first, then with two, up to the bound; each of
+//! these depth first, until `SPANLOCK_LOOM_SECONDS` (default 20) are over in all. `SPANLOCK_LOOM_BOUND` sets another bound for all.
 //!
 //! loom's limits: at most four threads and the main one; `SeqCst` fences order a little more than they must, and can so hide a
 //! missing Acquire: hence each order is tested in a shape in which no fence of a third thread helps. Requests that only set the scene are
@@ -49,19 +49,32 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Runs `model` in all orders of its threads' steps in which at most `bound` preemptions happen.
+/// Runs `model` in all orders of its threads' steps in which at most `bound` preemptions happen: those with one first, then those with two, and so on, so that
+/// a model too large to be exhausted has at least been searched where faults are most likely.
 fn check(bound: usize, model: impl Fn() + Send + Sync + 'static) {
     let seconds = from_env("SPANLOCK_LOOM_SECONDS").unwrap_or(20);
+    let bound = from_env("SPANLOCK_LOOM_BOUND").unwrap_or(bound);
+    let model = Arc::new(model);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    for bound in 1..=bound {
+        let left = end.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            check_to(bound, left, Arc::clone(&model));
+        }
+    }
+}
+
+/// The same for one bound.
+fn check_to(bound: usize, limit: Duration, model: Arc<impl Fn() + Send + Sync + 'static>) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(from_env("SPANLOCK_LOOM_BOUND").unwrap_or(bound));
+    builder.preemption_bound = Some(bound);
     builder.max_branches = 50_000;
-    builder.max_duration = Some(Duration::from_secs(seconds));
+    builder.max_duration = Some(limit);
     // The clock is looked at once in so many executions.
     builder.checkpoint_interval = 64;
 
-    let begin = Instant::now();
     let executions = Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let report = Report { begin, seconds, executions: Arc::clone(&executions) };
+    let report = Report { bound, begin: Instant::now(), limit, executions: Arc::clone(&executions) };
     builder.check(move || {
         executions.fetch_add(1, Relaxed);
         model();
@@ -71,20 +84,22 @@ fn check(bound: usize, model: impl Fn() + Send + Sync + 'static) {
 
 /// Says how far a model was searched, a failed one too.
 struct Report {
+    bound: usize,
     begin: Instant,
-    seconds: u64,
+    limit: Duration,
     executions: Arc<std::sync::atomic::AtomicU64>,
 }
 
 impl Drop for Report {
     fn drop(&mut self) {
         let took = self.begin.elapsed();
-        let end = match (std::thread::panicking(), took.as_secs() >= self.seconds) {
+        let end = match (std::thread::panicking(), took >= self.limit) {
             (true, _) => "FAILED",
             (false, true) => "cut off",
             (false, false) => "exhausted",
         };
-        println!("{end}: {} executions in {:.1} s", self.executions.load(Relaxed), took.as_secs_f64());
+        let executions = self.executions.load(Relaxed);
+        println!("{end} at {}: {executions} in {:.1} s", self.bound, took.as_secs_f64());
     }
 }
 

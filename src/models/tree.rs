@@ -444,10 +444,10 @@ fn a_chain_on_a_pruned_node_is_found() {
     });
 }
 
-/// The same; shape: a chain of two vacant nodes, and one that claims in it. Bound 3.
+/// The same; shape: a chain of two vacant nodes, and one that claims in it. Bound 2.
 #[test]
 fn a_claim_in_a_chain_is_found_after_a_prune() {
-    check(3, || {
+    check(2, || {
         let stage = Stage::with_full_root();
         let chained = [4, 5, 6, 7].map(|who| stage.place(add(0, MIDDLE, who)));
         chained.into_iter().for_each(free);
