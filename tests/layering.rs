@@ -55,7 +55,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("tree/mod.rs", &["reclaim", "sync"], &[]),
     ("tree/node.rs", &["reclaim", "sync"], &[]),
     ("tree/slot.rs", &["reclaim", "sync"], &[]),
-    ("tree/place.rs", &["observe", "owner", "reclaim", "sync"], &[]),
+    ("tree/place.rs", &["mode", "observe", "owner", "reclaim", "sync"], &[]),
     ("tree/scan.rs", &["reclaim", "sync"], &["smallvec"]),
     ("tree/prune.rs", &["observe", "reclaim", "sync"], &["smallvec"]),
     ("tree/quick.rs", &["owner", "reclaim", "sync"], &["smallvec"]),

@@ -36,6 +36,10 @@ fn add(start: u64, last: u64, who: u64) -> Ask {
     Ask { start, last, mode: Add, who }
 }
 
+fn blocking(start: u64, last: u64, who: u64) -> Ask {
+    Ask { start, last, mode: Block, who }
+}
+
 fn exclusive(start: u64, last: u64, who: u64) -> Ask {
     Ask { start, last, mode: Exclusive, who }
 }
@@ -290,6 +294,42 @@ fn one_of_two_sees_the_other_in_a_chain() {
     check(2, || {
         let stage = Stage::with_full_root();
         one_sees_the_other(&stage, exclusive(0, MIDDLE, 2), exclusive(0, MIDDLE, 3), None);
+    });
+}
+
+/// The same; shape: one goes to a child whose link does not speak of its mode yet. Bound 3.
+#[test]
+fn one_of_two_sees_the_other_in_a_child_of_another_mode() {
+    check(3, || {
+        let stage = Stage::new();
+        stage.grow(blocking(0, 0, 1));
+        one_sees_the_other(&stage, blocking(0, MIDDLE, 2), add(0, 0, 3), None);
+    });
+}
+
+/// The same; shape: and a node is spliced in above that child. Three threads, bound 1.
+#[test]
+fn one_of_two_sees_the_other_in_a_child_of_another_mode_across_a_splice() {
+    check(1, || {
+        let stage = Stage::new();
+        let neighbour = stage.place(blocking(0, 0, 2));
+        stage.grow(blocking(1, 1, 1));
+        free(neighbour);
+        let splice = |stage: &Stage| stage.grow(blocking(0, 2, 4));
+        one_sees_the_other(&stage, blocking(0, MIDDLE, 2), add(0, 0, 3), Some(splice));
+    });
+}
+
+/// The same; shape: and a vacant node above that child is taken out. Three threads, bound 1.
+#[test]
+fn one_of_two_sees_the_other_in_a_child_of_another_mode_below_a_step() {
+    check(1, || {
+        let stage = Stage::new();
+        stage.grow(blocking(0, 0, 1));
+        stage.grow(blocking(0, 0, 1));
+        // Keeps the lower one.
+        drop_slot(stage.place(blocking(0, 0, 100)));
+        one_sees_the_other(&stage, blocking(1, MIDDLE, 2), add(1, 1, 3), Some(Stage::trim));
     });
 }
 

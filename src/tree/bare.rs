@@ -143,7 +143,7 @@ impl Bare {
     /// # Errors
     /// What is not as the header of the tree says.
     pub fn check(&self) -> Result<usize, String> {
-        check_below(&self.0.root, LazyPin::new().get())
+        check_below(&self.0.root, u64::MAX, LazyPin::new().get())
     }
 }
 
@@ -155,9 +155,9 @@ fn query(Ask { start, last, owner, .. }: Ask, against: u64) -> Query {
     Query { start, last, against, owner, whose: Whose::Others }
 }
 
-/// Requests lie within their node's span, chains have the span of what they hang on, children lie within their cells.
-fn check_below(node: &Node<()>, pin: &Pin) -> Result<usize, String> {
-    let (mut live, mut announced) = (0, u64::MAX);
+/// Requests lie within their node's span, the links that lead to them carry their modes (`carried`: those to this node), chains have the span of what they hang on, children lie within their cells.
+fn check_below(node: &Node<()>, carried: u64, pin: &Pin) -> Result<usize, String> {
+    let (mut live, mut announced) = (0, carried);
     for one in std::iter::once(node).chain(node.chain(pin)) {
         if (one.base(), one.span_shift()) != (node.base(), node.span_shift()) {
             return Err(format!("a chain of {:#x} has a node of {:#x}", node.base(), one.base()));
@@ -172,7 +172,7 @@ fn check_below(node: &Node<()>, pin: &Pin) -> Result<usize, String> {
                 ));
             }
             if slot.mode_now() & !announced != 0 {
-                return Err(format!("{start:#x}..={last:#x} is in a chain that does not say so"));
+                return Err(format!("{start:#x}..={last:#x} is behind a link that does not say so"));
             }
             live += 1;
         }
@@ -188,7 +188,7 @@ fn check_below(node: &Node<()>, pin: &Pin) -> Result<usize, String> {
         if !inside || child.span_shift() > node.cell_shift() {
             return Err(format!("the child {:#x} does not lie in cell {cell} of {:#x}", child.base(), node.base()));
         }
-        live += check_below(child, pin)?;
+        live += check_below(child, carried & target.modes(), pin)?;
     }
     Ok(live)
 }

@@ -16,9 +16,9 @@
 //! - INV-N3: spans are powers of [`CELLS`], like the root's. So two disjoint spans in one cell always have a common one, in that
 //!   cell, that puts them into different cells: a node can be spliced in above any child.
 //! - INV-N4: a link that carries [`FROZEN`] is changed by nobody but the pruner that froze it.
-//! - INV-N5: a link of a chain carries the mode of every live request behind it, up to the end of the chain. Whoever places a request there
-//!   [announces](Link::announce) its mode on each link that it passes, first; who puts a node in front, or takes one out, hands on what the
-//!   link behind it carries. So a scan passes a chain over that holds nothing in its way, however long it is.
+//! - INV-N5: a link carries the mode of every live request behind it: in the node that it leads to, below that, and along its chain. Whoever places a
+//!   request [announces](Link::announce) its mode on each link that it follows, first; who puts a node in between, or takes one out, hands on
+//!   what the link behind it carries. So a scan passes over what holds nothing in its way, however much it is.
 
 use super::Room;
 use super::slot::{Entry, Parts, Record, Slot, Sum, Word};
@@ -216,6 +216,20 @@ impl<R> Node<R> {
         self.cell_around(start, last).is_some() && self.can_have_children()
     }
 
+    /// The child that covers a request of `entry`, and the link to it, which says from now on that such a request may be behind it.
+    #[inline(always)]
+    pub(super) fn way_down<'a>(&'a self, entry: &Entry, pin: &'a Pin) -> Option<(&'a Link<R>, Target<R>, &'a Node<R>)> {
+        let link = self.child(self.cell_around(entry.start, entry.last)?);
+        let covering = |target: Target<R>| target.node(pin).filter(|child| child.covers(entry.start, entry.last));
+        let mut target = link.load();
+        let mut child = covering(target)?;
+        if !target.may_hold(entry.mode) {
+            target = link.announce(entry.mode)?;
+            child = covering(target)?;
+        }
+        Some((link, target, child))
+    }
+
     /// Whether its cells are large enough to be cut up again.
     pub(super) fn can_have_children(&self) -> bool {
         self.cell_shift() >= CELL_BITS
@@ -250,11 +264,11 @@ impl<R> Node<R> {
         self.header.children.iter().chain([&self.header.overflow])
     }
 
-    /// Whether a request in one of the modes `against` may be found beyond its slots: below a child, or in the chain.
+    /// Whether a request in one of the modes `against` may be found beyond its slots.
     #[inline]
     pub(super) fn leads_on(&self, against: u64) -> bool {
-        let children = self.children().iter().fold(0, |any, link| any | link.load().0.addr());
-        children != 0 || self.overflow().load().may_hold(against)
+        let any = self.links().fold(Target::NONE, |any: Target<R>, link| any.with_modes(link.load().modes()));
+        any.may_hold(against)
     }
 
     /// The nodes chained to this one.
@@ -265,10 +279,7 @@ impl<R> Node<R> {
     /// Those of them that may hold a request in one of the modes `against`, and some more.
     #[inline]
     pub(super) fn chain_against<'a>(&'a self, against: u64, pin: &'a Pin) -> impl Iterator<Item = &'a Node<R>> {
-        let next = move |node: &Node<R>| {
-            let target = node.overflow().load();
-            if target.may_hold(against) { target.node(pin) } else { None }
-        };
+        let next = move |node: &Node<R>| node.overflow().load_if(against).node(pin);
         std::iter::successors(next(self), move |node| next(node))
     }
 
@@ -505,7 +516,7 @@ impl<R> Copy for Target<R> {}
 
 /// The lowest bit of a link: its node is being removed.
 const FROZEN: usize = 1;
-/// The next ones, in a link of a chain: the modes that may be live behind it (INV-N5).
+/// The next ones: the modes that may be live behind it (INV-N5).
 const MODES: usize = 0b111 << MODES_SHIFT;
 const MODES_SHIFT: u32 = 1;
 const _: () = assert!(FROZEN | MODES < align_of::<Node<()>>(), "a node's address leaves these bits free");
@@ -526,12 +537,12 @@ impl<R> Target<R> {
         Target(self.0.map_addr(|addr| addr | FROZEN))
     }
 
-    /// The modes that a link of a chain carries, as their bits.
+    /// The modes that it carries, as their bits.
     pub(super) fn modes(self) -> u64 {
         ((self.0.addr() & MODES) >> MODES_SHIFT) as u64
     }
 
-    /// Whether a request in one of the modes `against` may be behind this link of a chain.
+    /// Whether a request in one of the modes `against` may be behind this link.
     #[inline]
     pub(super) fn may_hold(self, against: u64) -> bool {
         self.modes() & against != 0
@@ -540,11 +551,6 @@ impl<R> Target<R> {
     /// The same, carrying `modes` as well.
     pub(super) fn with_modes(self, modes: u64) -> Target<R> {
         Target(self.0.map_addr(|addr| addr | (modes as usize) << MODES_SHIFT))
-    }
-
-    /// The same for a link that is not one of a chain.
-    pub(super) fn without_modes(self) -> Target<R> {
-        Target(self.0.map_addr(|addr| addr & !MODES))
     }
 
     #[inline]
@@ -608,6 +614,13 @@ impl<R> Link<R> {
         Target(self.0.load(Ordering::Acquire))
     }
 
+    /// The same, or nothing if no request in one of the modes `against` is behind it.
+    #[inline]
+    pub(super) fn load_if(&self, against: u64) -> Target<R> {
+        let target = self.load();
+        if target.may_hold(against) { target } else { Target::NONE }
+    }
+
     /// Whether it leads nowhere. (Acquire, as for [`Link::load`].)
     #[inline]
     pub(super) fn is_null(&self) -> bool {
@@ -622,19 +635,20 @@ impl<R> Link<R> {
         self.0.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// Says, on a link of a chain, that a request of `mode` may be behind it; returns what it leads to. `None` if it is frozen: then nothing is to be
-    /// placed behind it.
+    /// Says that a request of `mode` may be behind the link; returns what it leads to. `None` if that cannot be said, because the link is frozen: then
+    /// nothing of that mode is to be placed behind it.
     ///
     /// ORDERING (T3): this comes before the publication, and that ends with a full fence. A scan that finds the mode missing has its own fence before
     /// that one, or the link has led elsewhere since. Release and Acquire as in [`Link::change`]: the node behind it stays the same.
+    #[cold]
     pub(super) fn announce(&self, mode: u64) -> Option<Target<R>> {
         loop {
             let found = self.load();
+            if found.may_hold(mode) || !found.leads_somewhere() {
+                return Some(found);
+            }
             if found.is_frozen() {
                 return None;
-            }
-            if !found.leads_somewhere() || found.may_hold(mode) {
-                return Some(found);
             }
             let announced = found.with_modes(mode);
             if self.change(found, announced) {

@@ -12,8 +12,7 @@
 //!
 //! If a child is there but does not cover the range, a node that covers both is spliced in above it, by one CAS; the old child
 //! keeps working. A range that crosses the borders of its cells cannot go down; when the node is full it takes a slot of
-//! the node's chain. New chain nodes go in at the front, so that a frozen one at the end delays nobody. Each link of a chain says which modes are
-//! behind it, so that a scan that none of them concerns passes the chain over.
+//! the node's chain. New chain nodes go in at the front, so that a frozen one at the end delays nobody.
 //!
 //! Threads that take turns in a node with ranges that cannot go down, in a mode that goes with itself, get nodes of their own in its chain:
 //! whole-file adders then neither write nor read one another's lines.
@@ -70,11 +69,8 @@ impl<R: Room, T> Tree<R, T> {
     fn place_below(&self, entry: &Entry, visitor: Visitor, lazy: &LazyPin) -> Placed<R> {
         let pin = lazy.get();
         let mut node = &self.root;
-        while let Some(cell) = node.cell_around(entry.start, entry.last) {
-            match node.child(cell).load().node(pin) {
-                Some(child) if child.covers(entry.start, entry.last) => node = child,
-                _ => break,
-            }
+        while let Some((_, _, child)) = node.way_down(entry, pin) {
+            node = child;
         }
         match node.occupy_unless_frozen(entry, visitor.home(), pin) {
             Occupied::Slot(index) => Placed::new(node, index),
@@ -100,18 +96,16 @@ impl<R: Room, T> Tree<R, T> {
                 Some(cell) if spot.depth < limit => Some(cell),
                 _ => None,
             };
-            let Some(cell) = spot.cell else { return spot };
-            match spot.node.child(cell).load().node(pin) {
-                Some(child) if child.covers(entry.start, entry.last) => {
-                    passing(spot.node);
-                    spot.node = child;
-                    spot.depth += 1;
-                }
-                _ => {
-                    spot.cell = spot.cell.filter(|_| spot.node.can_have_children());
-                    return spot;
-                }
+            if spot.cell.is_none() {
+                return spot;
             }
+            let Some((_, _, child)) = spot.node.way_down(entry, pin) else {
+                spot.cell = spot.cell.filter(|_| spot.node.can_have_children());
+                return spot;
+            };
+            passing(spot.node);
+            spot.node = child;
+            spot.depth += 1;
         }
     }
 
@@ -227,7 +221,7 @@ impl<R: Room, T> Tree<R, T> {
         if let Some(old) = old {
             new.child(new.cell_of(old.base())).set(seen);
         }
-        if self.link(link, seen, new, 0) {
+        if self.link(link, seen, new, seen.modes() | entry.mode) {
             self.sweep(SWEEP_PER_GROWTH, pin);
         }
     }
@@ -249,7 +243,7 @@ impl<R: Room, T> Tree<R, T> {
         }
     }
 
-    /// Puts a new node where `link` leads to `seen`; drops it if the link has changed. A link of a chain carries `modes`.
+    /// Puts a new node where `link` leads to `seen`; drops it if the link has changed. The link then carries `modes`.
     fn link(&self, link: &Link<R>, seen: Target<R>, new: Node<R>, modes: u64) -> bool {
         let new = Target::make(new);
         let linked = link.change(seen, new.with_modes(modes));

@@ -25,7 +25,6 @@ use crate::observe;
 use crate::reclaim::Pin;
 use crate::sync::{Ordering, fence};
 use smallvec::SmallVec;
-use std::ptr;
 
 /// What a pruner does with a vacant node that seems useful.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,7 +117,7 @@ impl<R: Room, T> Tree<R, T> {
         // ORDERING (T2): pairs with the fence of a publication: either its slot is seen below, or it sees `frozen`.
         fence(Ordering::SeqCst);
         let mut frozen = Frozen::default();
-        if node.is_vacant() && frozen.all_links_of(node) && link.change(target, frozen.rest_for(before, link)) {
+        if node.is_vacant() && frozen.all_links_of(node) && link.change(target, frozen.rest) {
             // SAFETY:
             // - from `Box::into_raw`: every node but the root is made by `Target::make`, and the root is behind no link;
             // - once: only the winner of the CAS that unlinks it gets here, and it cannot be linked again;
@@ -137,7 +136,7 @@ impl<R: Room, T> Tree<R, T> {
 /// The links of a node that this pruner has frozen, with what they held.
 struct Frozen<'a, R> {
     links: SmallVec<[(&'a Link<R>, Target<R>); 5]>,
-    /// The one that leads on, if any does.
+    /// The one that leads on, if any does, with the modes that it carries (INV-N5).
     rest: Target<R>,
 }
 
@@ -163,11 +162,6 @@ impl<'a, R> Frozen<'a, R> {
             }
             true
         })
-    }
-
-    /// What `link`, a link of `before`, is to lead to instead. In a chain it carries what the link behind the node carries (INV-N5).
-    fn rest_for(&self, before: &Node<R>, link: &Link<R>) -> Target<R> {
-        if ptr::eq(link, before.overflow()) { self.rest } else { self.rest.without_modes() }
     }
 
     fn undo(self) {

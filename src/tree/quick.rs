@@ -76,10 +76,7 @@ impl<R: Room, T> Tree<R, T> {
         let pin = lazy.get();
         let mut path: SmallVec<[Step<'_, R>; LONGEST]> = SmallVec::new();
         let mut node = &self.root;
-        while let Some(cell) = node.cell_around(entry.start, entry.last) {
-            let link = node.child(cell);
-            let target = link.load();
-            let Some(child) = target.node(pin).filter(|child| child.covers(entry.start, entry.last)) else { break };
+        while let Some((link, target, child)) = node.way_down(entry, pin) {
             if path.len() == LONGEST {
                 // SAFETY: the caller's promise.
                 return (unsafe { self.place(entry, visitor, lazy) }, Glance::Unsure);
@@ -162,9 +159,13 @@ impl<R: Room, T> Tree<R, T> {
     ) -> ControlFlow<()> {
         for step in path {
             look(step.node, query, None)?;
-            if step.link.load() != step.target || !step.node.overflow().is_null() {
+            let target = step.link.load();
+            if target != step.target || !step.node.overflow().is_null() {
                 // Another way down than before.
                 return self.scan_from(step.node, query, own, lazy, &mut |_| Break(()));
+            }
+            if !target.may_hold(query.against) {
+                return Continue(());
             }
         }
         look(end, query, own)?;

@@ -124,7 +124,9 @@ impl<R: Room, T> Tree<R, T> {
         let pin = pin.get();
         while let Some(cell) = node.cell_around(query.start, query.last) {
             look_along_chain(node, query, own, pin, visit)?;
-            let Some(child) = node.child(cell).load().node(pin) else { return ControlFlow::Continue(()) };
+            let Some(child) = node.child(cell).load_if(query.against).node(pin) else {
+                return ControlFlow::Continue(());
+            };
             if !child.covers(query.start, query.last) {
                 if child.meets(query.start, query.last) {
                     look(child, query, own, visit)?;
@@ -154,7 +156,7 @@ fn look_below<'t, R: Room>(
         let first = node.cell_of(query.start.max(node.base()));
         let last = node.cell_of(query.last.min(node.last()));
         for link in &node.children()[first..=last] {
-            if let Some(child) = link.load().node(pin) {
+            if let Some(child) = link.load_if(query.against).node(pin) {
                 if child.meets(query.start, query.last) {
                     look(child, query, own, visit)?;
                     rest.push(child);
