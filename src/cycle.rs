@@ -609,22 +609,22 @@ pub(crate) fn is_undecided(seen: &Seen<'_>) -> bool {
 }
 
 /// Whoever searches holds this.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, spanlock_shuttle)))]
 fn turn() -> &'static Mutex<()> {
     static TURN: Mutex<()> = Mutex::new(());
     &TURN
 }
 
-#[cfg(loom)]
+#[cfg(any(loom, spanlock_shuttle))]
 fn turn() -> &'static Mutex<()> {
-    loom::lazy_static! {
+    crate::sync::lazy_static! {
         static ref TURN: Mutex<()> = Mutex::new(());
     }
     &TURN
 }
 
 /// The blocked requests by owner, and the queued batches by ticket. What is found in it counts as visited.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, spanlock_shuttle)))]
 mod index {
     use super::{Arc, Blocked, Ordering, OwnerId, SmallVec};
     use crate::sync::LazyLock;
@@ -680,13 +680,13 @@ mod index {
 }
 
 /// The same for models, by a list: dashmap cannot be modelled.
-#[cfg(loom)]
+#[cfg(any(loom, spanlock_shuttle))]
 mod index {
     use super::{Arc, Blocked, Mutex, Ordering, OwnerId, SmallVec, lock};
 
     type Entries = SmallVec<[Arc<Blocked>; 1]>;
 
-    loom::lazy_static! {
+    crate::sync::lazy_static! {
         static ref ALL: Mutex<Vec<Arc<Blocked>>> = Mutex::new(Vec::new());
     }
 

@@ -47,7 +47,7 @@ use std::ptr::NonNull;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, spanlock_shuttle))))]
 // Said in full for `benches/coherence`, which includes this file from elsewhere.
 #[path = "grant/tests.rs"]
 mod tests;

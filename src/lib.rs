@@ -59,16 +59,19 @@ mod lock;
 mod mode;
 #[cfg(all(test, loom))]
 mod models;
+#[cfg(all(test, spanlock_shuttle, not(loom)))]
+#[path = "models/random.rs"]
+mod models;
 mod observe;
 mod owner;
 mod range;
 mod reclaim;
 mod request;
 mod space;
-#[cfg(all(feature = "stats", not(loom)))]
+#[cfg(all(feature = "stats", not(any(loom, spanlock_shuttle))))]
 pub mod stats;
 mod sync;
-#[cfg(not(loom))] // dashmap knows no models.
+#[cfg(not(any(loom, spanlock_shuttle)))] // dashmap knows no models.
 mod table;
 mod text;
 mod tree;
@@ -86,6 +89,6 @@ pub use mode::Mode;
 pub use owner::{Owner, OwnerId, Recursion};
 pub use range::ByteRange;
 pub use request::{Acquire, LockRef, Request, TimedRequest};
-#[cfg(not(loom))]
+#[cfg(not(any(loom, spanlock_shuttle)))]
 pub use table::{LockTable, SendTableGuard, TableGuard, TableLock};
 pub use whole::WholeFileLock;

@@ -10,33 +10,33 @@
 //!   pinned (INV-G2), nor under a mutex.
 
 #![cfg_attr(
-    any(loom, not(all(feature = "stats", feature = "tracing"))),
+    any(loom, spanlock_shuttle, not(all(feature = "stats", feature = "tracing"))),
     allow(unused_variables, unused_macros, reason = "what nobody watches is not looked at")
 )]
 
 use crate::mode::Mode;
 use crate::owner::OwnerId;
 use crate::range::ByteRange;
-#[cfg(all(feature = "stats", not(loom)))]
+#[cfg(all(feature = "stats", not(any(loom, spanlock_shuttle))))]
 use crate::stats::{self, Counter};
 use std::fmt;
 
 /// Code for the feature `stats`, in a block of its own.
 macro_rules! if_counted {
-    ($($code:tt)*) => { #[cfg(all(feature = "stats", not(loom)))] { $($code)* } };
+    ($($code:tt)*) => { #[cfg(all(feature = "stats", not(any(loom, spanlock_shuttle))))] { $($code)* } };
 }
 
 /// Code for the feature `tracing`, in a block of its own.
 macro_rules! if_traced {
-    ($($code:tt)*) => { #[cfg(all(feature = "tracing", not(loom)))] { $($code)* } };
+    ($($code:tt)*) => { #[cfg(all(feature = "tracing", not(any(loom, spanlock_shuttle))))] { $($code)* } };
 }
 
-#[cfg(all(any(feature = "stats", feature = "tracing"), not(loom)))]
+#[cfg(all(any(feature = "stats", feature = "tracing"), not(any(loom, spanlock_shuttle))))]
 mod clock;
 pub(crate) use clock::WaitClock;
 
 /// The clock of a wait that nobody watches.
-#[cfg(not(all(any(feature = "stats", feature = "tracing"), not(loom))))]
+#[cfg(not(all(any(feature = "stats", feature = "tracing"), not(any(loom, spanlock_shuttle)))))]
 mod clock {
     use super::*;
 
@@ -106,5 +106,5 @@ pub(crate) fn waiting(range: ByteRange, mode: Mode, owner: OwnerId) -> WaitClock
     WaitClock::start(range, mode, owner)
 }
 
-#[cfg(all(test, any(feature = "stats", feature = "tracing"), not(loom)))]
+#[cfg(all(test, any(feature = "stats", feature = "tracing"), not(any(loom, spanlock_shuttle))))]
 mod tests;

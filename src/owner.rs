@@ -39,11 +39,11 @@ const TOKEN: u64 = 1 << 63;
 const STEP: u64 = 1 << 10;
 
 /// What an order's unit is of a nanosecond, as a power of two: tickets are 64 ns apart, and 60 bits of nanoseconds are 36 years.
-#[cfg_attr(loom, allow(dead_code))]
+#[cfg_attr(any(loom, spanlock_shuttle), allow(dead_code))]
 const ORDER_SHIFT: u32 = 4;
 
 /// Of the acquires that look at the tree's shape, one in this many also looks for nodes that are not needed any more (see `tree::prune`).
-const TIDY: u32 = 32;
+const TIDY: u32 = if cfg!(spanlock_shuttle) { 2 } else { 32 };
 
 /// The identity of an owner: of a thread, an [`Owner`] or a task. It differs between any two of them for as long as the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -247,7 +247,7 @@ pub(crate) struct Visitor(OwnerId);
 
 impl Visitor {
     /// A thread of a test's own making.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(all(test, not(spanlock_shuttle)), fuzzing))]
     pub(crate) fn numbered(number: u64) -> Visitor {
         Visitor(OwnerId(number * BLOCK))
     }
@@ -366,11 +366,11 @@ impl Local {
     }
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, spanlock_shuttle)))]
 thread_local! {
     static LOCAL: Local = const { Local::new() };
 }
-#[cfg(loom)]
+#[cfg(any(loom, spanlock_shuttle))]
 thread_local! {
     static LOCAL: Local = Local::new();
 }
@@ -431,13 +431,13 @@ fn order_after(last: u64) -> u64 {
 ///
 /// ORDERING: AcqRel, and drawn after the request was published: whoever draws a higher ticket has then seen, or will see, the
 /// publication of everyone with a lower one. With Relaxed two requests can each believe to be first (loom finds it).
-#[cfg(loom)]
+#[cfg(any(loom, spanlock_shuttle))]
 pub(crate) fn next_ticket() -> u64 {
     counters(|counters| counters.last_ticket.fetch_add(STEP, Ordering::AcqRel)) + STEP
 }
 
 /// As the one for models, which have no clock, but not behind the time.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, spanlock_shuttle)))]
 pub(crate) fn next_ticket() -> u64 {
     let now = (nanoseconds() << ORDER_SHIFT) & !(STEP - 1);
     counters(|counters| {
@@ -479,16 +479,16 @@ struct Counters {
     last_ticket: CachePadded<AtomicU64>,
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, spanlock_shuttle)))]
 fn counters<T>(f: impl FnOnce(&Counters) -> T) -> T {
     static COUNTERS: Counters =
         Counters { blocks: CachePadded::new(AtomicU64::new(BLOCK)), last_ticket: CachePadded::new(AtomicU64::new(0)) };
     f(&COUNTERS)
 }
 
-#[cfg(loom)]
+#[cfg(any(loom, spanlock_shuttle))]
 fn counters<T>(f: impl FnOnce(&Counters) -> T) -> T {
-    loom::lazy_static! {
+    crate::sync::lazy_static! {
         static ref COUNTERS: Counters = Counters {
             blocks: CachePadded::new(AtomicU64::new(BLOCK)),
             last_ticket: CachePadded::new(AtomicU64::new(0)),
@@ -497,7 +497,7 @@ fn counters<T>(f: impl FnOnce(&Counters) -> T) -> T {
     f(&COUNTERS)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, spanlock_shuttle))))]
 mod tests {
     use super::*;
 

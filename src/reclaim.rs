@@ -10,6 +10,9 @@
 //! Under loom the default is a stand-in that pins nothing and frees nothing: it adds no order of its own, so it can't
 //! hide a missing one. `--cfg spanlock_epoch` puts the real epoch into the model; there a freed node is *written*, so that loom
 //! reports whoever still reads it.
+//!
+//! Under shuttle it is the real one, which shuttle does not see. All threads of a schedule are one thread of the system there, so that their pins
+//! nest: nothing is freed while any of them is pinned, and a pin that is missing goes unnoticed as long as another one lasts.
 
 use std::cell::{Cell, OnceCell};
 
@@ -69,13 +72,15 @@ impl Drop for Canary {
 mod imp {
     use crossbeam_epoch::Guard;
     // In a model the shared one will do: nobody else is there.
+    #[cfg(not(any(loom, spanlock_shuttle)))]
+    use crate::sync::LazyLock;
     #[cfg(loom)]
     use crossbeam_epoch::pin;
     #[cfg(not(loom))]
-    use {
-        crate::sync::LazyLock,
-        crossbeam_epoch::{Collector, LocalHandle},
-    };
+    use crossbeam_epoch::{Collector, LocalHandle};
+    // All threads of shuttle's are one thread of the system, and its collector outlives each schedule.
+    #[cfg(all(spanlock_shuttle, not(loom)))]
+    use std::sync::LazyLock;
 
     /// While it lives, nothing that was reachable when it was taken is freed.
     #[derive(Debug)]
@@ -96,7 +101,7 @@ mod imp {
     }
 
     /// Whether the calling thread is pinned.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
     pub(crate) fn is_pinned() -> bool {
         HANDLE.with(LocalHandle::is_pinned)
     }
@@ -162,5 +167,5 @@ mod imp {
 }
 
 pub(crate) use imp::Pin;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, spanlock_shuttle))))]
 pub(crate) use imp::is_pinned;

@@ -1,23 +1,24 @@
-//! The one place that chooses `std` or `loom`. (Or, where ThreadSanitizer has to see it, another mutex; or, for chaos, `std` with pauses.)
+//! The one place that chooses `std`, `loom` or `shuttle`. (Or, where ThreadSanitizer has to see it, another mutex; or, for chaos, `std` with pauses.)
 //!
-//! Everything that carries an order between threads comes from here, so that the models run the very code that ships.
-//! Two conventions keep those models honest:
+//! Everything that carries an order between threads comes from here, so that the models run the very code that ships. loom tries all orders of
+//! a small scene, and knows what each ordering allows. shuttle tries some orders of a large one, and takes every access for `SeqCst`: of the
+//! orderings it says nothing. Two conventions keep those models honest:
 //!
 //! - loom treats `SeqCst` *accesses* as `AcqRel`, so full order is always [`fence`]`(SeqCst)`, and the protocol's one full
 //!   fence is in [`publish`].
-//! - [`hint`] atomics stay `std`'s even under loom: they steer growth and pruning, are read and written `Relaxed`, and no
+//! - [`hint`] atomics stay `std`'s even in a model: they steer growth and pruning, are read and written `Relaxed`, and no
 //!   argument about exclusion, order or memory rests on them.
 
-#[cfg(not(any(loom, spanlock_chaos)))]
+#[cfg(not(any(loom, spanlock_shuttle, spanlock_chaos)))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, fence};
-#[cfg(not(any(loom, spanlock_tsan)))]
+#[cfg(not(any(loom, spanlock_shuttle, spanlock_tsan)))]
 pub(crate) use std::sync::{LazyLock, Mutex, MutexGuard};
-#[cfg(not(loom))]
+#[cfg(not(any(loom, spanlock_shuttle)))]
 pub(crate) use std::{sync::atomic::Ordering, thread::yield_now, thread_local};
 
-#[cfg(all(spanlock_chaos, not(loom)))]
+#[cfg(all(spanlock_chaos, not(any(loom, spanlock_shuttle))))]
 mod chaos;
-#[cfg(all(spanlock_chaos, not(loom)))]
+#[cfg(all(spanlock_chaos, not(any(loom, spanlock_shuttle))))]
 pub(crate) use chaos::{AtomicBool, AtomicPtr, AtomicU64, fence};
 
 // ThreadSanitizer sees the order that a mutex makes only if the mutex was built for it, as std is not.
@@ -32,14 +33,26 @@ mod model;
 #[cfg(loom)]
 pub(crate) use {
     loom::{
+        lazy_static,
         sync::{
             Mutex, MutexGuard,
             atomic::{Ordering, fence},
         },
-        thread::yield_now,
+        thread::{self, yield_now},
         thread_local,
     },
     model::{AtomicBool, AtomicPtr, AtomicU64},
+};
+
+#[cfg(all(spanlock_shuttle, not(loom)))]
+pub(crate) use shuttle::{
+    lazy_static,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence},
+    },
+    thread::{self, yield_now},
+    thread_local,
 };
 
 /// Atomics that only advise: see the header.
@@ -61,7 +74,7 @@ pub(crate) fn publish(word: &AtomicU64, value: u64) {
 
 /// Locks; a panic under the lock changes nothing for the others, because what is locked here is whole at every line.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    #[cfg(all(spanlock_chaos, not(loom)))]
+    #[cfg(all(spanlock_chaos, not(any(loom, spanlock_shuttle))))]
     chaos::pause();
     #[cfg(not(spanlock_tsan))]
     return mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -8,24 +8,24 @@
 //! A task's waker is foreign code: it may poll, drop or release whatever it likes, right there. `event-listener` calls wakers under
 //! its list's mutex, so tasks are woken through a [`relay`], which collects their wakers and calls them when the list is free again.
 
-#[cfg(loom)]
+#[cfg(any(loom, spanlock_shuttle))]
 mod model;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, spanlock_shuttle)))]
 mod relay;
 
 use crate::sync::hint;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, spanlock_shuttle)))]
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-#[cfg(loom)]
+#[cfg(any(loom, spanlock_shuttle))]
 pub(crate) use model::deliver;
-#[cfg(loom)]
+#[cfg(any(loom, spanlock_shuttle))]
 use model::{Event, EventListener};
-#[cfg(not(loom))]
+#[cfg(not(any(loom, spanlock_shuttle)))]
 pub(crate) use relay::deliver;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, spanlock_shuttle)))]
 use {
     event_listener::{Event, EventListener, Listener as _},
     relay::Relay,
@@ -50,12 +50,12 @@ impl Luck {
         Luck(hint::AtomicU8::new(Luck::MOST))
     }
 
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, spanlock_shuttle)))]
     fn patience(&self) -> Duration {
         if self.0.load(Ordering::Relaxed) > 0 { LONG } else { SHORT }
     }
 
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, spanlock_shuttle)))]
     fn note(&self, paid: bool) {
         let before = self.0.load(Ordering::Relaxed);
         let now = if paid { (before + 1).min(Luck::MOST) } else { before.saturating_sub(1) };
@@ -80,7 +80,7 @@ impl<const N: usize> Events<N> {
     pub(crate) fn listen(&self, slot: usize) -> Listener {
         Listener {
             place: Some(self.0[slot].listen()),
-            #[cfg(not(loom))]
+            #[cfg(not(any(loom, spanlock_shuttle)))]
             relay: None,
         }
     }
@@ -97,7 +97,7 @@ pub(crate) struct Listener {
     /// Taken only by what consumes the listener.
     place: Option<EventListener>,
     /// How a task is woken, once it has polled.
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, spanlock_shuttle)))]
     relay: Option<Relay>,
 }
 
@@ -125,7 +125,7 @@ impl Listener {
     }
 
     /// Ready when the slot was notified.
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, spanlock_shuttle)))]
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(place) = &mut self.place else { return Poll::Ready(()) };
         let relay = self.relay.get_or_insert_with(Relay::new);
@@ -134,7 +134,7 @@ impl Listener {
     }
 
     /// Futures are not modelled: they differ from threads in how they are woken, no more.
-    #[cfg(loom)]
+    #[cfg(any(loom, spanlock_shuttle))]
     pub(crate) fn poll(&mut self, _context: &mut Context<'_>) -> Poll<()> {
         unreachable!("futures are not modelled")
     }
@@ -150,7 +150,7 @@ impl Drop for Listener {
 
 /// Spins until `done`, for a short while; whether it came to that. `ahead` are in front, all of whom have to be through: if there is not a processor for each
 /// of them beside this one, one of them may need this one.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, spanlock_shuttle)))]
 pub(crate) fn spin_until(luck: &Luck, ahead: usize, done: impl Fn() -> bool) -> bool {
     /// Looks between two at the clock.
     const LOOKS: u32 = 32;
@@ -174,7 +174,7 @@ pub(crate) fn spin_until(luck: &Luck, ahead: usize, done: impl Fn() -> bool) -> 
 }
 
 /// In a model spinning is only more of the same.
-#[cfg(loom)]
+#[cfg(any(loom, spanlock_shuttle))]
 pub(crate) fn spin_until(luck: &Luck, _ahead: usize, _done: impl Fn() -> bool) -> bool {
     let _ = (&luck.0, LONG, SHORT, Luck::MOST);
     false

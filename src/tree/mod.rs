@@ -35,7 +35,7 @@
 //! # Source
 //! Our own; the problem and the rivals' answers are listed in `docs/internals.md`.
 
-#[cfg(all(any(test, fuzzing), not(loom)))]
+#[cfg(all(any(test, fuzzing), not(any(loom, spanlock_shuttle))))]
 pub(crate) mod bare;
 mod node;
 mod place;
@@ -43,7 +43,7 @@ mod prune;
 mod quick;
 mod scan;
 mod slot;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, spanlock_shuttle))))]
 mod tests;
 
 pub(crate) use node::SLOTS;

@@ -27,7 +27,7 @@ use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, atomics, const_fn,
 use std::ptr::{self, NonNull};
 
 /// Slots of a node. Small in a model, so that growth and overflow are reached.
-pub(crate) const SLOTS: usize = if cfg!(loom) { 2 } else { 8 };
+pub(crate) const SLOTS: usize = if cfg!(any(loom, spanlock_shuttle)) { 2 } else { 8 };
 
 /// The slots in an order that keeps the records of the first few on lines of their own, so that neighbours do not share one.
 const APART: [usize; SLOTS] = {
@@ -41,11 +41,11 @@ const APART: [usize; SLOTS] = {
 };
 
 /// Cells of a node, as a power of two.
-pub(super) const CELL_BITS: u32 = if cfg!(loom) { 1 } else { 2 };
+pub(super) const CELL_BITS: u32 = if cfg!(any(loom, spanlock_shuttle)) { 1 } else { 2 };
 pub(super) const CELLS: usize = 1 << CELL_BITS;
 
 /// Visits of the pruner's hand that a node survives without being used.
-const CHANCES: u8 = 3;
+const CHANCES: u8 = if cfg!(spanlock_shuttle) { 1 } else { 3 };
 
 #[repr(C, align(128))]
 pub(crate) struct Node<R> {
@@ -77,7 +77,7 @@ struct Header<R> {
     canary: crate::reclaim::Canary,
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, spanlock_shuttle)))]
 const _: () = {
     assert!(size_of::<Header<()>>() == 64, "the header is one line");
     assert!(size_of::<Node<()>>() == 384, "a node is six lines");

@@ -70,7 +70,7 @@ const ALL_PARTS: u64 = ((1 << PARTS) - 1) << PARTS_SHIFT;
 const ONE_VERSION: u64 = 1 << (PARTS_SHIFT + PARTS);
 const VERSION: u64 = !(ONE_VERSION - 1);
 /// One claim of a slot in this many is followed by a look at the tree's shape (see `place`), so that the others stay clean.
-const SAMPLE: u64 = 32;
+const SAMPLE: u64 = if cfg!(spanlock_shuttle) { 2 } else { 32 };
 
 const _: () =
     assert!(SLOTS as u64 * 0b100 <= MODES_SUM, "a node full of the highest mode bit does not overflow the sum");
@@ -112,7 +112,7 @@ impl Word {
     }
 
     /// Whether a look at the tree's shape is due after this claim. Not at every 32nd, but once in each 32 and a step later each time: whoever
-    /// goes round 16 pages would look at the same one for ever. (Models decide about growth themselves.)
+    /// goes round 16 pages would look at the same one for ever. (loom's models decide about growth themselves.)
     #[inline]
     pub(super) fn is_due(self) -> bool {
         cfg!(not(loom)) && (self.0 ^ (self.0 / SAMPLE)) & (ONE_VERSION * (SAMPLE - 1)) == 0
@@ -553,7 +553,7 @@ impl<R: Room> Placed<R> {
         if self.is_nowhere() { self.index() as u64 } else { Word(self.slot().state.load(Ordering::Relaxed)).mode() }
     }
 
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
     pub(super) fn shares_node_with(&self, other: &Placed<R>) -> bool {
         ptr::eq(self.node_ptr(), other.node_ptr())
     }

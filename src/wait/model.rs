@@ -1,7 +1,7 @@
 //! A stand-in for `event-listener` in models: the same promises, few steps, and no order beyond what it needs.
 
+use crate::sync::thread::{self, Thread};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
-use loom::thread::{self, Thread};
 use std::sync::atomic::AtomicBool as Flag;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -12,13 +12,13 @@ pub(crate) fn deliver() {}
 #[derive(Debug)]
 struct Entry {
     notified: AtomicBool,
-    /// Whether the thread is in `wait`. Invisible to loom. Any other thread must not be unparked: loom would wake it from a mutex or a join, and take
+    /// Whether the thread is in `wait`. Invisible to the model. Any other thread must not be unparked: loom would wake it from a mutex or a join, and take
     /// the notification for something that both have seen.
     waits: Flag,
     thread: Thread,
 }
 
-/// `list` is invisible to loom, which runs one thread at a time; `turn` is where it may switch, and what orders the two sides.
+/// `list` is invisible to the model, which runs one thread at a time; `turn` is where it may switch, and what orders the two sides.
 #[derive(Debug)]
 pub(super) struct Event {
     turn: AtomicU64,
@@ -33,7 +33,7 @@ impl Event {
     pub(super) fn listen(&self) -> EventListener {
         let entry =
             Arc::new(Entry { notified: AtomicBool::new(false), waits: Flag::new(false), thread: thread::current() });
-        // The turn comes first, as in `notify`: loom switches before an atomic access and nowhere else, so each turn and the
+        // The turn comes first, as in `notify`: a model switches before an atomic access and nowhere else, so each turn and the
         // look at the list behind it are one step.
         self.turn.fetch_add(1, Ordering::AcqRel);
         self.list.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());

@@ -1,0 +1,647 @@
+//! Random schedules of the whole lock, by shuttle: scenes that are too large for loom, which tries all orders of small ones.
+//!
+//! Run: `RUSTFLAGS="--cfg spanlock_shuttle" cargo test --release --lib models::`
+//!
+//! | variable | says |
+//! |---|---|
+//! | `SPANLOCK_SHUTTLE_ITERATIONS` | schedules of each scene (20,000) |
+//! | `SPANLOCK_SHUTTLE_SEED` | what all of them are drawn from; else another one each time, which is printed |
+//! | `SPANLOCK_SHUTTLE_REPLAY` | a file with the one schedule to run: what a scene that failed has printed between the quotes (name that scene's test too) |
+//!
+//! A node has two slots and two cells here, every second claim of a slot looks at the tree's shape, and a node has one chance: so that few requests
+//! make the tree grow, splice, chain and prune. What the threads ask for is drawn by shuttle too, and so is replayed with the schedule.
+//!
+//! What each scene checks:
+//! - Who is granted writes himself down, and looks whether somebody is written down whom he conflicts with ([`Book`]).
+//! - Everybody is granted in the end: threads that are left asleep are a deadlock, which shuttle reports.
+//! - Who is refused is in a cycle of the waits and holds that are written down.
+//! - Nothing is left behind: no request, and after a trim no node.
+//!
+//! What this cannot see: shuttle's schedules are sequentially consistent, so all that is said of orderings is loom's to check; time stands still,
+//! and a deadline passes when it is looked at; nobody spins; futures are not modelled; and the epoch is the real one, but all threads of a schedule
+//! share one pin (see `reclaim`), so a node that is freed too early is rarely noticed.
+
+use crate::batch::Batch;
+use crate::error::AcquireError;
+use crate::guard::RangeGuard;
+use crate::lock::RangeLock;
+use crate::mode::Mode::{self, Add, Block, Exclusive};
+use crate::owner::Owner;
+use shuttle::rand::{Rng, thread_rng};
+use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
+use shuttle::sync::Barrier;
+use shuttle::sync::atomic::AtomicU8;
+use shuttle::{Config, MaxSteps, Runner, thread};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{env, fs};
+
+/// Change points of the priorities, and one: how many preemptions a bug may need for PCT to have a fair chance of finding it.
+const DEPTHS: [usize; 2] = [3, 6];
+
+/// Steps after which a schedule is taken for one without an end.
+const STEPS: usize = 200_000;
+
+fn from_env<T: FromStr>(name: &str) -> Option<T> {
+    let said = env::var(name).ok()?;
+    Some(said.parse().unwrap_or_else(|_| panic!("{name}={said}: a number is wanted")))
+}
+
+/// Plays `scene` in many schedules: half of them random, half by priorities that change at a few random steps.
+fn check(scene: fn()) {
+    if let Ok(file) = env::var("SPANLOCK_SHUTTLE_REPLAY") {
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("SPANLOCK_SHUTTLE_REPLAY={file}: {error}"));
+        return run("replay", 0, ReplayScheduler::new_from_encoded(text.trim()), scene);
+    }
+    let schedules = from_env("SPANLOCK_SHUTTLE_ITERATIONS").unwrap_or(20_000);
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+    let seed = from_env("SPANLOCK_SHUTTLE_SEED").unwrap_or_else(now);
+    for (index, depth) in DEPTHS.into_iter().enumerate() {
+        let part = schedules / 2 / DEPTHS.len();
+        let scheduler = PctScheduler::new_from_seed(seed + index as u64, depth, part.max(1));
+        run(&format!("priorities, depth {depth}"), seed, scheduler, scene);
+    }
+    run("random", seed, RandomScheduler::new_from_seed(seed, schedules.div_ceil(2)), scene);
+}
+
+fn run(how: &str, seed: u64, scheduler: impl Scheduler + 'static, scene: fn()) {
+    let mut config = Config::new();
+    config.max_steps = MaxSteps::FailAfter(STEPS);
+    config.silence_warnings = true;
+    config.stack_size = 1 << 18;
+    // Whoever is left alone by a failure would fail once more, and that would end the process.
+    config.ungraceful_shutdown_config.immediately_return_on_panic = true;
+    let played = Arc::new(AtomicU64::new(0));
+    let report = Report { how, seed, begin: Instant::now(), played: Arc::clone(&played) };
+    Runner::new(scheduler, config).run(move || {
+        played.fetch_add(1, SeqCst);
+        scene();
+    });
+    drop(report);
+}
+
+/// Says how many schedules were played, also if one failed.
+struct Report<'a> {
+    how: &'a str,
+    seed: u64,
+    begin: Instant,
+    played: Arc<AtomicU64>,
+}
+
+impl Drop for Report<'_> {
+    fn drop(&mut self) {
+        let played = self.played.load(SeqCst);
+        let end = if std::thread::panicking() { "FAILED, the last of" } else { "passed:" };
+        let took = self.begin.elapsed().as_secs_f64();
+        println!("{end} {played} schedules ({}), {took:.1} s, SPANLOCK_SHUTTLE_SEED={}", self.how, self.seed);
+    }
+}
+
+/// The bytes that ranges begin and end at: close to one another, on both sides of the border between the root's cells, and the last of all.
+const POINTS: [u64; 6] = [0, 1, 2, (1 << 63) - 1, 1 << 63, u64::MAX];
+
+/// A range, by the indices of the first and the last of its points. Two ranges share a byte exactly if they share a point.
+type Span = RangeInclusive<usize>;
+
+fn bytes(span: &Span) -> RangeInclusive<u64> {
+    POINTS[*span.start()]..=POINTS[*span.end()]
+}
+
+fn draw(below: usize) -> usize {
+    thread_rng().gen_range(0..below)
+}
+
+fn any_span() -> Span {
+    let (one, other) = (draw(POINTS.len()), draw(POINTS.len()));
+    one.min(other)..=one.max(other)
+}
+
+fn any_mode() -> Mode {
+    [Add, Block, Exclusive, Exclusive][draw(4)]
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
+
+/// A request that is granted, or waits.
+#[derive(Clone, Debug, PartialEq)]
+struct Entry {
+    who: usize,
+    lock: usize,
+    span: Span,
+    mode: Mode,
+}
+
+impl Entry {
+    fn meets(&self, other: &Entry) -> bool {
+        let shared = self.span.start().max(other.span.start()) <= self.span.end().min(other.span.end());
+        self.lock == other.lock && self.who != other.who && shared && !self.mode.goes_with(other.mode)
+    }
+}
+
+/// Who holds and who waits, as the threads themselves see it: entered after a grant, struck out before a release. It has no steps of its own for
+/// shuttle to come between; [`Book::stay`] is one.
+#[derive(Debug, Default)]
+struct Book {
+    holds: Mutex<Vec<Entry>>,
+    waits: Mutex<Vec<Entry>>,
+    /// What was written down whenever somebody was refused.
+    refusals: Mutex<Vec<Picture>>,
+    steps: AtomicU8,
+}
+
+/// A book at some moment.
+#[derive(Debug)]
+struct Picture {
+    holds: Vec<Entry>,
+    waits: Vec<Entry>,
+}
+
+impl Picture {
+    /// Whether `entry` waits for somebody who waits, and so on, for what its owner holds.
+    fn has_cycle(&self, entry: &Entry) -> bool {
+        let (mut reached, mut next) = (Vec::new(), vec![entry]);
+        while let Some(wait) = next.pop() {
+            for hold in self.holds.iter().filter(|hold| hold.meets(wait)) {
+                if hold.who == entry.who {
+                    return true;
+                }
+                if !reached.contains(&hold.who) {
+                    reached.push(hold.who);
+                    next.extend(self.waits.iter().filter(|wait| wait.who == hold.who));
+                }
+            }
+        }
+        false
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn strike(list: &Mutex<Vec<Entry>>, entry: &Entry) {
+    let mut list = locked(list);
+    let at = list.iter().position(|other| other == entry).expect("it was entered");
+    list.swap_remove(at);
+}
+
+impl Book {
+    fn enter(&self, entry: Entry) {
+        let mut holds = locked(&self.holds);
+        if let Some(other) = holds.iter().find(|other| other.meets(&entry)) {
+            panic!("{entry:?} was granted beside {other:?}");
+        }
+        holds.push(entry);
+    }
+
+    fn leave(&self, entry: &Entry) {
+        strike(&self.holds, entry);
+    }
+
+    fn rewrite(&self, held: &mut Entry, new: Entry) {
+        self.leave(held);
+        self.enter(new.clone());
+        *held = new;
+    }
+
+    /// A moment inside, in which others may come.
+    fn stay(&self) {
+        self.steps.load(SeqCst);
+    }
+
+    fn picture(&self) -> Picture {
+        Picture { holds: locked(&self.holds).clone(), waits: locked(&self.waits).clone() }
+    }
+
+    /// Whether `entry`, which is refused, is in a cycle. All others in it are asleep, so that what they wait for and hold is written down; unless one
+    /// of them was in a second cycle, and has been refused in the meantime. Then all was still there when that was written down, after the first `since`.
+    fn is_in_cycle(&self, entry: &Entry, since: usize) -> bool {
+        let then = &locked(&self.refusals)[since..];
+        self.picture().has_cycle(entry) || then.iter().any(|picture| picture.has_cycle(entry))
+    }
+
+    /// Strikes out a wait that has been refused.
+    fn refuse(&self, wait: &Entry) {
+        locked(&self.refusals).push(self.picture());
+        strike(&self.waits, wait);
+    }
+}
+
+/// What a scene plays with: locks, and the book that is kept of them.
+#[derive(Debug, Default)]
+struct Stage {
+    locks: [RangeLock; 2],
+    book: Book,
+}
+
+/// Whether a request was granted, and the guard was let go again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Granted,
+    GaveUp,
+    /// And so many had been refused when it asked.
+    Refused {
+        since: usize,
+    },
+}
+
+/// How a request is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Wait,
+    Try,
+    Deadline,
+}
+
+impl Stage {
+    /// Asks for `entry`, and if it is granted does `inside` what is to be done before it is let go. `token` is who asks, if it is not the thread.
+    fn take(&self, entry: &Entry, how: How, token: Option<&Owner>, inside: impl FnOnce()) -> Answer {
+        let request = self.locks[entry.lock].request(bytes(&entry.span), entry.mode);
+        locked(&self.book.waits).push(entry.clone());
+        let since = locked(&self.book.refusals).len();
+        let answer = match (token, how) {
+            (None, How::Wait) => request.wait().map(|guard| self.hold(guard, entry, inside)),
+            (None, How::Deadline) => request.deadline(soon()).wait().map(|guard| self.hold(guard, entry, inside)),
+            (None, How::Try) => {
+                request.try_now().map(|guard| self.hold(guard, entry, inside)).ok_or(AcquireError::TimedOut)
+            }
+            (Some(token), How::Wait) => request.owner(token).wait().map(|guard| self.hold(guard, entry, inside)),
+            (Some(token), How::Deadline) => {
+                request.owner(token).deadline(soon()).wait().map(|guard| self.hold(guard, entry, inside))
+            }
+            (Some(token), How::Try) => {
+                let guard = request.owner(token).try_now().ok_or(AcquireError::TimedOut);
+                guard.map(|guard| self.hold(guard, entry, inside))
+            }
+        };
+        match answer {
+            Ok(()) => Answer::Granted,
+            Err(AcquireError::TimedOut) => {
+                assert_ne!(how, How::Wait, "it has no deadline");
+                strike(&self.book.waits, entry);
+                Answer::GaveUp
+            }
+            Err(AcquireError::Deadlock(_)) => Answer::Refused { since },
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    /// The granted part of `take`.
+    fn hold<G>(&self, guard: G, entry: &Entry, inside: impl FnOnce()) {
+        strike(&self.book.waits, entry);
+        self.book.enter(entry.clone());
+        self.book.stay();
+        inside();
+        self.book.leave(entry);
+        drop(guard);
+    }
+
+    /// For one that waits, and holds nothing else.
+    fn visit(&self, entry: &Entry) {
+        assert_eq!(self.take(entry, How::Wait, None, || ()), Answer::Granted, "{entry:?} waits for nobody who waits");
+    }
+
+    /// If it was refused, that must have been with reason. (Until now it was in the list of waits, for others to be judged by.) Whether it was.
+    fn judge(&self, answer: Answer, entry: &Entry) -> bool {
+        let Answer::Refused { since } = answer else { return false };
+        let book = &self.book;
+        assert!(book.is_in_cycle(entry, since), "{entry:?} was refused, and is in no cycle of {book:#?}");
+        book.refuse(entry);
+        true
+    }
+
+    /// Everyone has ended: nothing may be left behind.
+    fn assert_idle(&self) {
+        for lock in &self.locks {
+            assert_eq!(lock.snapshot().requests().len(), 0, "a request was left behind");
+            lock.trim();
+            assert_eq!(lock.heap_nodes(), 0, "a node was left behind");
+        }
+    }
+}
+
+/// Has so many threads play at once, each of which gets its number, and looks at what they leave.
+fn play(threads: usize, part: impl Fn(&Stage, usize) + Sync) {
+    let stage = Stage::default();
+    let (stage, part) = (&stage, &part);
+    thread::scope(|scope| {
+        for who in 0..threads {
+            scope.spawn(move || part(stage, who));
+        }
+    });
+    stage.assert_idle();
+}
+
+fn entry(who: usize, span: Span, mode: Mode) -> Entry {
+    Entry { who, lock: 0, span, mode }
+}
+
+fn any_entry(who: usize) -> Entry {
+    entry(who, any_span(), any_mode())
+}
+
+/// Five at one byte, twice each: registrations, releases and grants at one slot's words.
+#[test]
+fn a_crowd_at_one_byte() {
+    check(|| {
+        play(5, |stage, who| {
+            for _ in 0..2 {
+                stage.visit(&entry(who, 0..=0, any_mode()));
+            }
+        });
+    });
+}
+
+/// Ranges of all sizes: growth, splices, chains, and the pruning that comes with growth.
+#[test]
+fn ranges_of_all_sizes() {
+    check(|| {
+        play(4, |stage, who| {
+            for _ in 0..3 {
+                stage.visit(&any_entry(who));
+            }
+        });
+    });
+}
+
+/// The same, while one thread gives nodes back all the time.
+#[test]
+fn trims_beside_growth() {
+    check(|| {
+        play(5, |stage, who| {
+            for _ in 0..3 {
+                match who {
+                    0 => stage.locks[0].trim(),
+                    _ => stage.visit(&any_entry(who)),
+                }
+            }
+        });
+    });
+}
+
+/// Points close together, so that leaves are made and removed where somebody arrives: who claims in a frozen node withdraws.
+#[test]
+fn trims_below_waiters() {
+    check(|| {
+        play(5, |stage, who| {
+            for _ in 0..3 {
+                let first = draw(3);
+                match who {
+                    0 => stage.locks[0].trim(),
+                    1 => stage.visit(&entry(who, 0..=4, any_mode())),
+                    _ => stage.visit(&entry(who, first..=first + draw(3 - first), any_mode())),
+                }
+            }
+        });
+    });
+}
+
+/// Some give up: tries that withdraw, and deadlines that pass while somebody stands behind.
+#[test]
+fn some_give_up() {
+    check(|| {
+        play(5, |stage, who| {
+            for _ in 0..3 {
+                let how = [How::Wait, How::Try, How::Deadline][draw(3)];
+                let asked = any_entry(who);
+                let answer = stage.take(&asked, how, None, || ());
+                assert!(!stage.judge(answer, &asked), "it holds nothing else");
+            }
+        });
+    });
+}
+
+/// The same at one byte, with a holder that stays until all the others have been granted: a wake-up that comes only with its release is too late.
+/// Adders are among them, who go with it.
+#[test]
+fn who_gives_up_wakes_who_may_go_on() {
+    check(|| {
+        let (adders, done) = (3, Barrier::new(4));
+        play(5, |stage, who| match who {
+            0 => {
+                stage.take(&entry(who, 0..=0, Add), How::Wait, None, || {
+                    done.wait();
+                });
+            }
+            _ if who <= adders => {
+                stage.visit(&entry(who, 0..=draw(2), Add));
+                done.wait();
+            }
+            _ => {
+                for _ in 0..2 {
+                    let how = [How::Try, How::Deadline][draw(2)];
+                    stage.take(&entry(who, 0..=draw(2), Exclusive), how, None, || ());
+                }
+            }
+        });
+    });
+}
+
+/// Holds that change while others wait for them.
+#[test]
+fn holds_that_change() {
+    check(|| {
+        play(4, |stage, who| {
+            for _ in 0..2 {
+                change(stage, any_entry(who));
+            }
+        });
+    });
+}
+
+/// Takes `held`, changes it once or twice, and lets it go.
+fn change(stage: &Stage, mut held: Entry) {
+    let mut guard = stage.locks[0].request(bytes(&held.span), held.mode).wait().expect("it holds nothing else");
+    stage.book.enter(held.clone());
+    for _ in 0..=draw(2) {
+        guard = match draw(5) {
+            0 if held.mode == Exclusive => downgraded(&stage.book, guard, &mut held),
+            1 => shrunk(&stage.book, guard, &mut held),
+            2 => split(&stage.book, guard, &mut held),
+            3 => converted(&stage.book, guard, &mut held),
+            _ => extended(&stage.book, guard, &mut held),
+        };
+        stage.book.stay();
+    }
+    stage.book.leave(&held);
+    drop(guard);
+}
+
+// In all of them: what is held less is struck out before, what is held more is entered behind.
+
+fn downgraded<'l>(book: &Book, mut guard: RangeGuard<'l>, held: &mut Entry) -> RangeGuard<'l> {
+    let mode = [Add, Block][draw(2)];
+    book.rewrite(held, Entry { mode, ..held.clone() });
+    guard.downgrade(mode);
+    guard
+}
+
+fn shrunk<'l>(book: &Book, mut guard: RangeGuard<'l>, held: &mut Entry) -> RangeGuard<'l> {
+    let (first, last) = (*held.span.start(), *held.span.end());
+    let from = first + draw(last - first + 1);
+    book.rewrite(held, Entry { span: from..=from + draw(last - from + 1), ..held.clone() });
+    guard.shrink(bytes(&held.span));
+    guard
+}
+
+/// Splits it, and lets one of the two go.
+fn split<'l>(book: &Book, guard: RangeGuard<'l>, held: &mut Entry) -> RangeGuard<'l> {
+    let (first, last) = (*held.span.start(), *held.span.end());
+    if first == last {
+        return guard;
+    }
+    let at = first + 1 + draw(last - first);
+    let (head, tail) = guard.split(POINTS[at]);
+    book.stay();
+    let (span, mut kept, gone) = if draw(2) == 0 { (first..=at - 1, head, tail) } else { (at..=last, tail, head) };
+    book.rewrite(held, Entry { span, ..held.clone() });
+    drop(gone);
+    // The first part ends before the next point, not at its last one.
+    kept.shrink(bytes(&held.span));
+    kept
+}
+
+fn converted<'l>(book: &Book, mut guard: RangeGuard<'l>, held: &mut Entry) -> RangeGuard<'l> {
+    let mode = any_mode();
+    if mode == held.mode {
+        assert!(guard.try_convert(mode), "nothing changes");
+    } else if mode == Exclusive {
+        if guard.try_convert(mode) {
+            book.rewrite(held, Entry { mode, ..held.clone() });
+        }
+    } else {
+        // It becomes weaker at some moment of the call.
+        book.leave(held);
+        if guard.try_convert(mode) {
+            held.mode = mode;
+        }
+        book.enter(held.clone());
+    }
+    guard
+}
+
+fn extended<'l>(book: &Book, mut guard: RangeGuard<'l>, held: &mut Entry) -> RangeGuard<'l> {
+    let (first, last) = (*held.span.start(), *held.span.end());
+    let span = draw(first + 1)..=last + draw(POINTS.len() - last);
+    if guard.try_extend(bytes(&span)) {
+        book.rewrite(held, Entry { span, ..held.clone() });
+    }
+    guard
+}
+
+/// Nested requests that all threads make in one order of the points: nobody waits in a circle, so nobody is refused; but without passes some would hang,
+/// because who comes later and is nested may have to be let past.
+#[test]
+fn nested_in_one_order() {
+    check(|| {
+        play(4, |stage, who| {
+            let first = draw(3);
+            let (outer, inner) =
+                (entry(who, first..=first, any_mode()), entry(who, first + 1..=3 + draw(2), any_mode()));
+            stage.take(&outer, How::Wait, None, || stage.visit(&inner));
+        });
+    });
+}
+
+/// Nested requests in any order, of threads and of tokens: some are refused, and each of them is in a cycle.
+#[test]
+fn nested_in_any_order() {
+    check(|| {
+        play(4, |stage, who| {
+            let token = (draw(2) == 0).then(Owner::new);
+            nest(stage, who, token.as_ref(), 2);
+        });
+    });
+}
+
+/// A request, and `depth` more inside of it.
+fn nest(stage: &Stage, who: usize, token: Option<&Owner>, depth: usize) {
+    let asked = Entry { lock: draw(2), ..entry(who, any_span(), any_mode()) };
+    let answer = stage.take(&asked, How::Wait, token, || {
+        if depth > 0 {
+            nest(stage, who, token, depth - 1);
+        }
+    });
+    stage.judge(answer, &asked);
+}
+
+/// Three in a ring, each of which holds a point and asks for the next one's, and two who come in between: one of the three is refused, and one only.
+#[test]
+fn rings_of_three() {
+    check(|| {
+        let (all_hold, refusals) = (Barrier::new(5), AtomicU64::new(0));
+        play(5, |stage, who| {
+            if who >= 3 {
+                // Not before: in the queue he would keep the others from holding, and they this one from having them wait.
+                all_hold.wait();
+                return stage.visit(&entry(who, any_span(), any_mode()));
+            }
+            let token = (draw(2) == 0).then(Owner::new);
+            stage.take(&entry(who, who..=who, Exclusive), How::Wait, token.as_ref(), || {
+                all_hold.wait();
+                let next = (who + 1) % 3;
+                let asked = entry(who, next..=next, any_mode());
+                if stage.judge(stage.take(&asked, How::Wait, token.as_ref(), || ()), &asked) {
+                    refusals.fetch_add(1, SeqCst);
+                }
+            });
+        });
+        assert_eq!(refusals.into_inner(), 1, "one of the ring is refused");
+    });
+}
+
+/// Batches whose parts cross in two locks, beside single requests: all or nothing, and nobody is refused.
+#[test]
+fn batches_that_cross() {
+    check(|| {
+        play(4, |stage, who| {
+            for _ in 0..2 {
+                let parts: Vec<Entry> =
+                    (0..=draw(3)).map(|_| Entry { lock: draw(2), ..entry(who, any_span(), any_mode()) }).collect();
+                let batch = parts.iter().fold(Batch::new(), |batch, part| {
+                    batch.request(&stage.locks[part.lock], bytes(&part.span), part.mode)
+                });
+                let granted = match draw(4) {
+                    0 => batch.try_now(),
+                    1 => batch.deadline(soon()).wait().ok(),
+                    _ => Some(batch.wait().expect("it holds nothing else")),
+                };
+                if let Some(guard) = granted {
+                    parts.iter().for_each(|part| stage.book.enter(part.clone()));
+                    stage.book.stay();
+                    parts.iter().for_each(|part| stage.book.leave(part));
+                    drop(guard);
+                }
+            }
+        });
+    });
+}
+
+/// Two tokens, each of which asks on two threads at the same time, one request nested in the other or beside it; and a thread. Which of a token's
+/// requests is refused depends on what the other does meanwhile, so it is not judged here.
+#[test]
+fn tokens_on_two_threads() {
+    check(|| {
+        let tokens = [Owner::new(), Owner::new()];
+        play(5, |stage, who| {
+            let token = tokens.get(who / 2);
+            // One owner, one name: what a token holds on one thread does not conflict with what it holds on the other.
+            let (who, how) = (who / 2, [How::Wait, How::Wait, How::Try, How::Deadline][draw(4)]);
+            let (outer, inner) = (entry(who, any_span(), any_mode()), entry(who, any_span(), any_mode()));
+            let settle = |answer: Answer, asked: &Entry| {
+                if let Answer::Refused { .. } = answer {
+                    stage.book.refuse(asked);
+                }
+            };
+            let answer = stage.take(&outer, How::Wait, token, || {
+                settle(stage.take(&inner, how, token, || ()), &inner);
+            });
+            settle(answer, &outer);
+        });
+    });
+}
