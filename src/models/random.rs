@@ -534,6 +534,49 @@ fn extended<'l>(book: &Book, mut guard: RangeGuard<'l>, held: &mut Entry) -> Ran
     guard
 }
 
+/// A split, both parts of which stay for a while, beside those who wait for the whole or arrive: whoever is looking meanwhile may miss the second part, which
+/// was not there yet, and the first, which has shrunk.
+#[test]
+fn a_split_beside_waiters() {
+    check(|| {
+        play(4, |stage, who| {
+            if who > 0 {
+                return stage.visit(&entry(who, draw(2)..=2 + draw(2), any_mode()));
+            }
+            let whole = entry(who, 0..=3, any_mode());
+            let guard = stage.locks[0].request(bytes(&whole.span), whole.mode).wait().expect("it holds nothing else");
+            stage.book.enter(whole.clone());
+            let at = 1 + draw(3);
+            let (head, tail) = guard.split(POINTS[at]);
+            stage.book.stay();
+            stage.book.leave(&whole);
+            // One goes first, the other stays.
+            let (rest, kept, gone) = if draw(2) == 0 { (0..=at - 1, head, tail) } else { (at..=3, tail, head) };
+            let rest = entry(who, rest, whole.mode);
+            stage.book.enter(rest.clone());
+            drop(gone);
+            stage.book.stay();
+            stage.book.leave(&rest);
+            drop(kept);
+        });
+    });
+}
+
+/// One who holds asks for more, where somebody else holds, and behind one who waits for both: that one is passed, and must mind it when he is granted.
+#[test]
+fn one_who_is_passed() {
+    check(|| {
+        play(4, |stage, who| match who {
+            0 | 1 => {
+                let outer = entry(who, who..=who, any_mode());
+                stage.take(&outer, How::Wait, None, || stage.visit(&entry(who, 2..=2, any_mode())));
+            }
+            2 => stage.visit(&entry(who, draw(2)..=2, any_mode())),
+            _ => stage.visit(&entry(who, 2..=2, any_mode())),
+        });
+    });
+}
+
 /// Nested requests that all threads make in one order of the points: nobody waits in a circle, so nobody is refused; but without passes some would hang,
 /// because who comes later and is nested may have to be let past.
 #[test]
