@@ -260,7 +260,7 @@ impl Slot<'_> {
     }
 
     /// The bit of its mode at this moment, if it is live. A hint as well.
-    #[cfg(all(any(test, fuzzing), not(loom)))]
+    #[cfg(all(any(test, fuzzing), not(any(loom, spanlock_shuttle))))]
     pub(super) fn mode_now(self) -> u64 {
         Word(self.state.load(Ordering::Relaxed)).mode()
     }
