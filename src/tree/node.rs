@@ -493,7 +493,12 @@ impl<R: Room> Node<R> {
 
 impl<R> Drop for Node<R> {
     fn drop(&mut self) {
+        #[cfg(not(spanlock_shuttle))]
         let room = self.header.room.load(Ordering::Relaxed);
+        // The epoch may drop it in another schedule than its own, or in none: there must be no step of shuttle's in here.
+        #[cfg(spanlock_shuttle)]
+        // SAFETY: nobody else uses a node that is being dropped.
+        let room = unsafe { self.header.room.raw_load() };
         if !room.is_null() {
             // SAFETY: made by `Box::into_raw` in `room`, which stores it once; the node is being dropped, so nobody uses it.
             drop(unsafe { Box::from_raw(room) });
