@@ -155,7 +155,8 @@ fn query(Ask { start, last, owner, .. }: Ask, against: u64) -> Query {
     Query { start, last, against, owner, whose: Whose::Others }
 }
 
-/// Requests lie within their node's span, the links that lead to them carry their modes (`carried`: those to this node), chains have the span of what they hang on, children lie within their cells.
+/// Requests lie within their node's span, and the links that lead to them carry their modes (`carried`: those to this node); chains have the span of what
+/// they hang on, and children lie within their cells.
 fn check_below(node: &Node<()>, carried: u64, pin: &Pin) -> Result<usize, String> {
     let (mut live, mut announced) = (0, carried);
     for one in std::iter::once(node).chain(node.chain(pin)) {
