@@ -28,7 +28,7 @@ use crate::mode::Mode;
 use crate::owner::{self, OwnerId};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
-use crate::space::{Ask, Seen, Space, what};
+use crate::space::{Ask, Own, Seen, Space, what};
 use crate::sync::yield_now;
 use crate::wait;
 use std::ops::ControlFlow::{Break, Continue};
@@ -96,17 +96,18 @@ enum Way {
 /// As for [`split_off`].
 unsafe fn succeed(space: &Space, old: &Ask, new: &Ask) -> Option<Held> {
     // A look first: who converts in a loop shall not make others wait.
-    if let Way::Barred = survey(space, old, new, |_| ()) {
+    if let Way::Barred = survey(space, old, new, None, |_| ()) {
         return None;
     }
     let pin = LazyPin::new();
     // SAFETY: the caller's promise.
     let live = unsafe { Live::publish(&space.tree, new, owner::visit(), &pin) };
+    let own = live.0.own(new.entry.mode);
     let owes = pin.owes_wakes();
     drop(pin);
     let successor = loop {
         // Nobody who conflicts with what is held is granted meanwhile.
-        match survey(space, old, new, |seen| _ = cycle::ask_to_rescan(seen)) {
+        match survey(space, old, new, Some(own), |seen| _ = cycle::ask_to_rescan(seen)) {
             // Only now does a token say aloud that it holds this: a search for deadlocks must not take a mere attempt for a hold.
             Way::Clear => break Some(Held::decided(live, new)),
             // It leaves before wakers are called: they must not meet it undecided.
@@ -127,9 +128,9 @@ unsafe fn succeed(space: &Space, old: &Ask, new: &Ask) -> Option<Held> {
 }
 
 /// Looks at all that conflict with `new`; shows `visit` those of them who are queued behind `old`.
-fn survey(space: &Space, old: &Ask, new: &Ask, mut visit: impl FnMut(&Seen<'_>)) -> Way {
+fn survey(space: &Space, old: &Ask, new: &Ask, own: Option<Own>, mut visit: impl FnMut(&Seen<'_>)) -> Way {
     let mut way = Way::Clear;
-    let _ = space.tree.scan(&new.query(), None, &LazyPin::new(), |seen| {
+    let _ = space.tree.scan(&new.query(), own, &LazyPin::new(), |seen| {
         let (range, mode) = what(&seen);
         let waits_for_old = !mode.goes_with(old.mode()) && range.overlaps(old.range());
         if !waits_for_old {

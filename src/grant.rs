@@ -271,26 +271,57 @@ unsafe fn publish_and_look_around(
 ) -> Result<Held, Live> {
     let ask = Ask::at(range, mode, owner.get(), order);
     let pin = LazyPin::new();
-    let (live, glance) = match published {
-        Some(live) => (live, Glance::Unsure),
+    let published = match published {
+        Some(live) => Some((live, Glance::Unsure)),
         None => {
             // SAFETY: the caller's promise, word by word.
-            let (placed, glance) = unsafe { space.tree.place_along(&ask.entry, &ask.query(), visitor, &pin) };
-            (Live(placed), glance)
+            match unsafe { space.tree.place_by_shortcut(&ask.entry, &ask.query(), visitor, &pin) } {
+                Some((placed, Glance::Clear)) => return Ok(granted(Live(placed), &ask, pin)),
+                other => other.map(|(placed, glance)| (Live(placed), glance)),
+            }
         }
     };
+    // SAFETY: as above.
+    unsafe { publish_and_look_from_root(space, range, mode, owner, order, visitor, published, pin) }
+}
+
+/// The same without a shortcut, or for who has met somebody there.
+///
+/// # Safety
+/// As for [`acquire`].
+#[inline(never)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn publish_and_look_from_root(
+    space: &Space,
+    range: ByteRange,
+    mode: Mode,
+    owner: OwnerId,
+    order: u64,
+    visitor: Visitor,
+    published: Option<(Live, Glance)>,
+    pin: LazyPin,
+) -> Result<Held, Live> {
+    let ask = Ask::at(range, mode, owner.get(), order);
+    let (live, glance) = published.unwrap_or_else(|| {
+        // SAFETY: the caller's promise, word by word.
+        let (placed, glance) = unsafe { space.tree.place_along(&ask.entry, &ask.query(), visitor, &pin) };
+        (Live(placed), glance)
+    });
     let clear = match glance {
         Glance::Clear => true,
         Glance::Met => false,
         Glance::Unsure => ask.is_clear(&space.tree, Some(live.0.own(ask.entry.mode)), &pin),
     };
-    if !clear {
-        return Err(live);
-    }
-    let held = Held::decided(live, &ask);
+    if clear { Ok(granted(live, &ask, pin)) } else { Err(live) }
+}
+
+/// Nobody is in the way of `live`.
+#[inline(always)]
+fn granted(live: Live, ask: &Ask, pin: LazyPin) -> Held {
+    let held = Held::decided(live, ask);
     unpin(pin);
-    count_grants(1, &ask);
-    Ok(held)
+    count_grants(1, ask);
+    held
 }
 
 /// What has found somebody in its way, and is not going to wait, leaves: with all its parts before the first waker is called. A waker that

@@ -258,11 +258,11 @@ impl Visitor {
         (self.0.0 / BLOCK) as usize
     }
 
-    /// The thread's mark in the nodes that it uses: 31 bits, never zero.
+    /// The thread's mark in the nodes that it uses: 15 bits, never zero.
     #[inline]
-    pub(crate) fn mark(self) -> u32 {
+    pub(crate) fn mark(self) -> u16 {
         // Two threads may share one by chance: then they look like one to the tree's growth, no more.
-        (self.0.0 / BLOCK) as u32 % (u32::MAX >> 1) + 1
+        (self.0.0 / BLOCK % u64::from(u16::MAX >> 1)) as u16 + 1
     }
 }
 

@@ -45,6 +45,22 @@ impl LazyPin {
     }
 }
 
+/// Frees `object`.
+///
+/// # Safety
+/// It came from `Box::into_raw`, nobody else can reach it, and this is done once.
+pub(crate) unsafe fn free<T>(object: *mut T) {
+    // In a model the memory itself stays, for loom to judge who still reads it.
+    #[cfg(all(loom, spanlock_epoch))]
+    // SAFETY: from `Box::into_raw`, and this is its only release, by this function's own contract.
+    unsafe {
+        object.drop_in_place();
+    }
+    #[cfg(not(all(loom, spanlock_epoch)))]
+    // SAFETY: as above.
+    drop(unsafe { Box::from_raw(object) });
+}
+
 /// Part of a node on the real epoch in a model: read by whoever uses the node, written when it is freed.
 #[cfg(all(loom, spanlock_epoch))]
 #[derive(Debug)]
@@ -111,24 +127,15 @@ mod imp {
             Pin(pin())
         }
 
-        /// Frees `object` once nobody can still be reading it.
+        /// Lets go of `object`, by `let_go`, once nobody can still be reading it who has not said that he keeps it.
         ///
         /// # Safety
-        /// `object` came from `Box::into_raw`, is retired once, and nobody who pins from now on can reach it.
-        pub(crate) unsafe fn retire<T: 'static>(&self, object: *mut T) {
-            let free = move || {
-                // In a model the memory itself stays, for loom to judge who still reads it.
-                #[cfg(loom)]
-                // SAFETY: from `Box::into_raw`, and this is its only release, by this function's own contract.
-                unsafe {
-                    object.drop_in_place();
-                }
-                #[cfg(not(loom))]
-                // SAFETY: from `Box::into_raw`, and this is its only release, by this function's own contract.
-                drop(unsafe { Box::from_raw(object) });
-            };
+        /// `let_go` may be called with `object`, on any thread; the object is retired once, and nobody who pins from now on can reach it.
+        pub(crate) unsafe fn retire<T: 'static>(&self, object: *mut T, let_go: unsafe fn(*mut T)) {
+            // SAFETY: this function's own contract.
+            let free = move || unsafe { let_go(object) };
             // SAFETY: the closure may run on another thread at a later time: it captures a raw pointer to a `'static`
-            // type and nothing else, and by this function's contract nobody reaches the object then. The nodes that are
+            // type, a function and nothing else, and by this function's contract that may be called then. The nodes that are
             // retired consist of atomics, integers and wait lists, all of them Send.
             unsafe { self.0.defer_unchecked(free) };
         }
@@ -155,7 +162,7 @@ mod imp {
         ///
         /// # Safety
         /// As for the real one.
-        pub(crate) unsafe fn retire<T: 'static>(&self, _object: *mut T) {}
+        pub(crate) unsafe fn retire<T: 'static>(&self, _object: *mut T, _let_go: unsafe fn(*mut T)) {}
 
         pub(crate) fn flush(&self) {}
     }

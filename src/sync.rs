@@ -55,9 +55,15 @@ pub(crate) use shuttle::{
     thread_local,
 };
 
+/// For a count of who keeps an object. Not shuttle's: the epoch may let go of one in no schedule at all.
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::AtomicU16;
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic::AtomicU16;
+
 /// Atomics that only advise: see the header.
 pub(crate) mod hint {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64};
 }
 
 /// Stores `value` and puts a full fence behind it: whoever publishes this way and then looks, sees every such publication

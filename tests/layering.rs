@@ -59,6 +59,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("tree/scan.rs", &["reclaim", "sync"], &["smallvec"]),
     ("tree/prune.rs", &["observe", "reclaim", "sync"], &["smallvec"]),
     ("tree/quick.rs", &["owner", "reclaim", "sync"], &["smallvec"]),
+    ("tree/shortcut.rs", &["owner", "reclaim", "sync"], &[]),
     // The parking itself is `std`'s, or a model's.
     ("wait.rs", &["sync"], &["event_listener", "std::sync", "std::thread"]),
     ("wait/relay.rs", &["sync"], &["std::sync"]),

@@ -42,6 +42,7 @@ mod place;
 mod prune;
 mod quick;
 mod scan;
+mod shortcut;
 mod slot;
 #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
 mod tests;
@@ -54,6 +55,8 @@ pub(crate) use slot::{Entry, Grant, Own, Placed, Rescan, Word};
 use crate::reclaim::{LazyPin, Pin};
 use crate::sync::{Ordering, const_fn, hint};
 use node::{Node, Target};
+use shortcut::Era;
+use std::ptr;
 
 /// What the waiting side keeps for one node: made when somebody waits there for the first time, dropped with the node.
 pub(crate) trait Room: Default + Send + Sync + 'static {
@@ -64,6 +67,8 @@ pub(crate) trait Room: Default + Send + Sync + 'static {
 /// `T` is what the layers above keep beside it. It is in here because there it costs nothing: a tree is aligned like a node, and has room to spare.
 pub(crate) struct Tree<R, T = ()> {
     root: Node<R>,
+    /// Whether shortcuts are good.
+    era: Era,
     /// The byte that the pruner's hand has reached.
     hand: hint::AtomicU64,
     /// Whether somebody is moving it.
@@ -80,8 +85,18 @@ unsafe impl<R: Send + Sync, T: Sync> Sync for Tree<R, T> {}
 impl<R: Room, T> Tree<R, T> {
     const_fn! {
         pub(crate) const fn new(beside: T) -> Tree<R, T> {
-            Tree { root: Node::root(), hand: hint::AtomicU64::new(0), is_sweeping: hint::AtomicBool::new(false), beside }
+            Tree {
+                root: Node::root(),
+                era: Era::new(),
+                hand: hint::AtomicU64::new(0),
+                is_sweeping: hint::AtomicBool::new(false),
+                beside,
+            }
         }
+    }
+
+    fn is_root(&self, node: &Node<R>) -> bool {
+        ptr::eq(node, &raw const self.root)
     }
 
     /// Nodes on the heap: all but the root.
@@ -114,11 +129,13 @@ impl<R, T> Drop for Tree<R, T> {
             }
         }
         fn free<R>(mut target: Target<R>) {
-            while target.leads_somewhere() {
-                // SAFETY: the tree is being dropped: nobody else reaches its nodes, and each is linked in one place.
-                let node = unsafe { target.into_box() };
-                free_below(&node);
-                target = node.overflow().load();
+            // SAFETY: the tree is being dropped: nobody else follows its links, and each node is linked in one place.
+            while let Some(node) = unsafe { target.node_at_last() } {
+                free_below(node);
+                let next = node.overflow().load();
+                // SAFETY: as above; the node was made by `Target::make`, and is not used any more.
+                unsafe { target.let_go() };
+                target = next;
             }
         }
         free_below(&self.root);

@@ -23,7 +23,7 @@
 use super::Room;
 use super::slot::{Entry, Parts, Record, Slot, Sum, Word};
 use crate::reclaim::Pin;
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU64, Ordering, atomics, const_fn, hint};
+use crate::sync::{AtomicBool, AtomicPtr, AtomicU16, AtomicU64, Ordering, atomics, const_fn, hint};
 use std::ptr::{self, NonNull};
 
 /// Slots of a node. Small in a model, so that growth and overflow are reached.
@@ -67,7 +67,9 @@ struct Header<R> {
     /// How often the pruner's hand will still spare it: [`CHANCES`] after each use.
     chances: hint::AtomicU8,
     /// Whose sampled acquire ended here last: see [`Mark`].
-    mark: hint::AtomicU32,
+    mark: hint::AtomicU16,
+    /// Who keeps it: the tree, and each thread that has a shortcut to it. The last one frees it.
+    keepers: AtomicU16,
     children: [Link<R>; CELLS],
     /// More nodes of the same span, for ranges that cannot go down.
     overflow: Link<R>,
@@ -86,17 +88,17 @@ const _: () = {
 
 /// The trace of a sampled acquire: a thread, and whether it had found another thread's mark.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Mark(u32);
+struct Mark(u16);
 
 impl Mark {
     const NONE: Mark = Mark(0);
-    const TURN: u32 = 1 << 31;
+    const TURN: u16 = 1 << 15;
 
-    fn of(thread: u32, turn: bool) -> Mark {
+    fn of(thread: u16, turn: bool) -> Mark {
         Mark(thread | if turn { Mark::TURN } else { 0 })
     }
 
-    fn thread(self) -> u32 {
+    fn thread(self) -> u16 {
         self.0 & !Mark::TURN
     }
 
@@ -132,7 +134,8 @@ impl<R> Node<R> {
                     frozen: AtomicBool::new(false),
                     told: hint::AtomicBool::new(false),
                     chances: hint::AtomicU8::new(CHANCES),
-                    mark: hint::AtomicU32::new(0),
+                    mark: hint::AtomicU16::new(0),
+                    keepers: AtomicU16::new(1),
                     children: atomics!(Link::null(); CELLS),
                     overflow: Link::null(),
                     room: AtomicPtr::new(ptr::null_mut()),
@@ -265,10 +268,11 @@ impl<R> Node<R> {
     }
 
     /// Whether a request in one of the modes `against` may be found beyond its slots.
-    #[inline]
+    #[inline(always)]
     pub(super) fn leads_on(&self, against: u64) -> bool {
-        let any = self.links().fold(Target::NONE, |any: Target<R>, link| any.with_modes(link.load().modes()));
-        any.may_hold(against)
+        // Without a branch for each: this is on every path below the root.
+        let modes = |link: &Link<R>| link.load().modes();
+        self.children().iter().fold(modes(self.overflow()), |any, link| any | modes(link)) & against != 0
     }
 
     /// The nodes chained to this one.
@@ -377,6 +381,28 @@ impl<R> Node<R> {
         (is_a_leaf_here && slot.occupy(found, entry, parts)).then_some(index)
     }
 
+    /// The same for a node of any span, if the request cannot go further down; and the word of the claim. For who comes by a shortcut.
+    #[inline(always)]
+    pub(super) fn occupy_leaf(&self, entry: &Entry, home: usize) -> Option<(usize, Word)> {
+        let child = self.cell_around(entry.start, entry.last).map(|cell| self.child(cell));
+        if !self.overflow().is_null() || child.is_some_and(|child| !child.is_null()) {
+            return None;
+        }
+        let parts = self.parts_within(entry.start, entry.last);
+        let home = APART[home % SLOTS];
+        match self.occupy_at(home, entry, parts) {
+            None => self.occupy_at((home + 1) % SLOTS, entry, parts),
+            done => done,
+        }
+    }
+
+    #[inline(always)]
+    fn occupy_at(&self, index: usize, entry: &Entry, parts: Parts) -> Option<(usize, Word)> {
+        let slot = self.slot(index);
+        let found = slot.found_free()?;
+        slot.occupy(found, entry, parts).then_some((index, found.next_claim()))
+    }
+
     /// Sets `frozen`; `false` if somebody else has.
     pub(super) fn freeze(&self) -> bool {
         // ORDERING: AcqRel against the thaw of another pruner; T2 is about the fence that the caller puts behind this.
@@ -385,6 +411,20 @@ impl<R> Node<R> {
 
     pub(super) fn thaw(&self) {
         self.header.frozen.store(false, Ordering::Release);
+    }
+
+    /// Whether it is being removed, or has been (T2).
+    #[inline]
+    pub(super) fn is_frozen(&self) -> bool {
+        self.header.frozen.load(Ordering::Acquire)
+    }
+
+    /// It is being used: the pruner's hand is to spare it.
+    #[inline]
+    pub(super) fn renew_chances(&self) {
+        if self.header.chances.load(Ordering::Relaxed) != CHANCES {
+            self.header.chances.store(CHANCES, Ordering::Relaxed);
+        }
     }
 
     /// Uses up a chance; whether there was one left.
@@ -397,18 +437,18 @@ impl<R> Node<R> {
     }
 
     /// A node that one thread made for itself, in a chain.
-    pub(super) fn reserve_for(&self, thread: u32) {
+    pub(super) fn reserve_for(&self, thread: u16) {
         self.header.mark.store(Mark::of(thread, false).0, Ordering::Relaxed);
     }
 
     /// Whether it is: see [`Node::reserve_for`]. A hint, as threads may share a number.
-    pub(super) fn is_reserved_for(&self, thread: u32) -> bool {
+    pub(super) fn is_reserved_for(&self, thread: u16) -> bool {
         Mark(self.header.mark.load(Ordering::Relaxed)).thread() == thread
     }
 
     /// Leaves the mark of a thread whose sampled acquire ended here. Whether threads take turns here: `thread` came between two
     /// visits of others, or others between two of its own. (Once is not enough: a lock that passes from one thread to the next is not contended.)
-    pub(super) fn leave_mark(&self, thread: u32) -> bool {
+    pub(super) fn leave_mark(&self, thread: u16) -> bool {
         let found = Mark(self.header.mark.load(Ordering::Relaxed));
         let foreign = found != Mark::NONE && found.thread() != thread;
         let left = Mark::of(thread, foreign);
@@ -419,7 +459,7 @@ impl<R> Node<R> {
     }
 
     /// Passes through on the way down: takes the thread's own mark away, and tells a foreign occupant to go down too.
-    pub(super) fn pass(&self, thread: u32) {
+    pub(super) fn pass(&self, thread: u16) {
         let found = Mark(self.header.mark.load(Ordering::Relaxed));
         if found == Mark::NONE {
             return;
@@ -445,16 +485,20 @@ impl<R: Room> Node<R> {
     #[inline]
     pub(super) fn occupy_unless_frozen(&self, entry: &Entry, home: usize, _pin: &Pin) -> Occupied {
         let Some(index) = self.occupy(entry, home) else { return Occupied::Full };
-        if self.header.frozen.load(Ordering::Acquire) {
-            if self.slot(index).free() {
-                self.tell_room(index);
-            }
+        if self.is_frozen() {
+            self.withdraw(index);
             return Occupied::Frozen;
         }
-        if self.header.chances.load(Ordering::Relaxed) != CHANCES {
-            self.header.chances.store(CHANCES, Ordering::Relaxed);
-        }
+        self.renew_chances();
         Occupied::Slot(index)
+    }
+
+    /// Frees a slot that was taken in a node that is being removed.
+    #[cold]
+    pub(super) fn withdraw(&self, index: usize) {
+        if self.slot(index).free() {
+            self.tell_room(index);
+        }
     }
 
     /// The waiting side's part of this node, made now if this is the first time.
@@ -487,6 +531,35 @@ impl<R: Room> Node<R> {
         // SAFETY: as in `room`.
         if let Some(room) = unsafe { room.as_ref() } {
             room.slot_changed(index);
+        }
+    }
+}
+
+impl<R> Node<R> {
+    /// As many threads as can have a shortcut to one node: those who come later go without.
+    const MOST_KEEPERS: u16 = u16::MAX / 2;
+
+    /// One keeper more, at the word of somebody who knows of another that stays one meanwhile. `false` if there are too many.
+    pub(super) fn keep(&self) -> bool {
+        // Relaxed: nothing is handed on by it. (As in `Arc::clone`, and so is the limit, which many at once can pass by a little.)
+        if self.header.keepers.load(Ordering::Relaxed) >= Self::MOST_KEEPERS {
+            return false;
+        }
+        self.header.keepers.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    /// One keeper less. The last one frees the node.
+    ///
+    /// # Safety
+    /// It is from [`Target::make`], and the caller is one of its keepers, and is so no more.
+    pub(super) unsafe fn let_go(node: *mut Node<R>) {
+        // SAFETY: the caller is a keeper.
+        let keepers = unsafe { &(*node).header.keepers };
+        // ORDERING: Release for what this keeper did to the node, Acquire for what the others did. As in `Arc::drop`.
+        if keepers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // SAFETY: from `Box::into_raw`, and nobody else can reach it.
+            unsafe { crate::reclaim::free(node) };
         }
     }
 }
@@ -585,17 +658,26 @@ impl<R> Target<R> {
     where
         R: 'static,
     {
-        // SAFETY: by the caller's word it is from `Box::into_raw`, cannot be reached any more, and is retired once.
-        unsafe { pin.retire(self.pointer()) };
+        // SAFETY: by the caller's word it is from `Box::into_raw`, cannot be reached any more but by those of its other keepers, and is retired once.
+        unsafe { pin.retire(self.pointer(), |node| Node::let_go(node)) };
     }
 
-    /// Takes back a node that was never linked, or whose tree is being dropped.
+    /// Lets go of a node that was never linked, or whose tree is being dropped.
     ///
     /// # Safety
-    /// The target is a node from [`Target::make`] that nobody else can reach.
-    pub(super) unsafe fn into_box(self) -> Box<Node<R>> {
-        // SAFETY: by the caller's word it came from `make` and is owned here.
-        unsafe { Box::from_raw(self.pointer()) }
+    /// The target is a node from [`Target::make`] that nobody can reach, but for those of its keepers that are threads; and this is done once.
+    pub(super) unsafe fn let_go(self) {
+        // SAFETY: by the caller's word it came from `make`, and the tree's part in keeping it ends here.
+        unsafe { Node::let_go(self.pointer()) };
+    }
+
+    /// The node, if there is one, of a tree that is being dropped.
+    ///
+    /// # Safety
+    /// It has not been let go of, and is not while it is borrowed.
+    pub(super) unsafe fn node_at_last<'t>(self) -> Option<&'t Node<R>> {
+        // SAFETY: it came from `make`, and by the caller's word it is still there. A node is never borrowed mutably while it is shared.
+        unsafe { self.pointer().as_ref() }
     }
 }
 

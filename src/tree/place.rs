@@ -157,7 +157,7 @@ impl<R: Room, T> Tree<R, T> {
     }
 
     /// Puts a node in front of the chain of `node` for requests of `mode`, reserved for `thread` if that is not 0, unless somebody else changes the chain first.
-    fn lengthen_chain(&self, node: &Node<R>, mode: u64, thread: u32, pin: &Pin) {
+    fn lengthen_chain(&self, node: &Node<R>, mode: u64, thread: u16, pin: &Pin) {
         let front = node.overflow().load();
         if front.is_frozen() {
             return;
@@ -175,7 +175,7 @@ impl<R: Room, T> Tree<R, T> {
         &self,
         node: &'t Node<R>,
         mode: u64,
-        thread: u32,
+        thread: u16,
         pin: &'t Pin,
     ) -> Option<&'t Node<R>> {
         let mut before = node;
@@ -251,7 +251,7 @@ impl<R: Room, T> Tree<R, T> {
             observe::node_grown();
         } else {
             // SAFETY: made above, and the failed CAS showed it to nobody.
-            drop(unsafe { new.into_box() });
+            unsafe { new.let_go() };
         }
         linked
     }
@@ -269,15 +269,19 @@ impl<R: Room, T> Tree<R, T> {
             let spot = self.descend(entry, usize::MAX, pin.get(), |passed| passed.pass(mine));
             (spot.node, spot.cell)
         };
-        let Some(cell) = cell else { return self.part(node, entry, mine, pin) };
-        if is_contended(node, mine) {
-            self.grow(node, cell, entry, Why::Contended, pin.get());
+        match cell {
+            Some(cell) if is_contended(node, mine) => return self.grow(node, cell, entry, Why::Contended, pin.get()),
+            Some(_) => {}
+            None => self.part(node, entry, mine, pin),
+        }
+        if !self.is_root(node) {
+            self.remember(entry, pin.get());
         }
     }
 
     /// Gives the thread a node of its own in the chain of `node`, if others take turns with it there, and its requests go with their like but cannot go
     /// down. As long as the chain is of one such mode, those who ask for it need not even look at one another's nodes.
-    fn part(&self, node: &Node<R>, entry: &Entry, mine: u32, pin: &LazyPin) {
+    fn part(&self, node: &Node<R>, entry: &Entry, mine: u16, pin: &LazyPin) {
         let is_shared = Mode::from_bit(entry.mode).against() & entry.mode == 0;
         let front = node.overflow().load();
         if !is_shared || front.modes() & !entry.mode != 0 {
@@ -293,7 +297,7 @@ impl<R: Room, T> Tree<R, T> {
 }
 
 /// Whether a thread whose sampled acquire ended in `node` had better have another: see the header.
-fn is_contended<R>(node: &Node<R>, thread: u32) -> bool {
+fn is_contended<R>(node: &Node<R>, thread: u16) -> bool {
     node.leave_mark(thread) | node.take_told()
 }
 

@@ -13,7 +13,7 @@ use super::scan::{self, Query};
 use super::slot::{Entry, Own, Placed};
 use super::{Room, Tree};
 use crate::owner::Visitor;
-use crate::reclaim::LazyPin;
+use crate::reclaim::{LazyPin, Pin};
 use smallvec::SmallVec;
 use std::ops::ControlFlow::{self, Break, Continue};
 
@@ -32,10 +32,45 @@ pub(crate) enum Glance {
 }
 
 /// A node on the way to a deeper one, and the link that led on.
-struct Step<'t, R> {
-    node: &'t Node<R>,
-    link: &'t Link<R>,
-    target: Target<R>,
+pub(super) struct Step<'t, R> {
+    pub(super) node: &'t Node<R>,
+    pub(super) link: &'t Link<R>,
+    pub(super) target: Target<R>,
+}
+
+impl<R> Step<'_, R> {
+    /// Whether the link leads where it led, and no request is in the node's chain: else there is another way down than before.
+    #[inline(always)]
+    pub(super) fn is_as_before(&self) -> bool {
+        self.link.load() == self.target && self.node.overflow().is_null()
+    }
+}
+
+/// The way from the root to the deepest node that covers a range.
+pub(super) struct Path<'t, R> {
+    pub(super) steps: SmallVec<[Step<'t, R>; LONGEST]>,
+    pub(super) end: &'t Node<R>,
+}
+
+impl<'t, R: Room> Path<'t, R> {
+    #[inline(always)]
+    pub(super) fn from(root: &'t Node<R>) -> Path<'t, R> {
+        Path { steps: SmallVec::new(), end: root }
+    }
+
+    /// Goes on to the deepest node that covers the range of `entry`; each link of the way says from now on that such a request may be behind it. `false`: it is
+    /// longer than is remembered.
+    #[inline(always)]
+    pub(super) fn lead_to(&mut self, entry: &Entry, pin: &'t Pin) -> bool {
+        while let Some((link, target, child)) = self.end.way_down(entry, pin) {
+            if self.steps.len() == LONGEST {
+                return false;
+            }
+            self.steps.push(Step { node: self.end, link, target });
+            self.end = child;
+        }
+        true
+    }
 }
 
 impl<R: Room, T> Tree<R, T> {
@@ -74,18 +109,14 @@ impl<R: Room, T> Tree<R, T> {
             return (unsafe { self.place(entry, visitor, lazy) }, Glance::Unsure);
         }
         let pin = lazy.get();
-        let mut path: SmallVec<[Step<'_, R>; LONGEST]> = SmallVec::new();
-        let mut node = &self.root;
-        while let Some((link, target, child)) = node.way_down(entry, pin) {
-            if path.len() == LONGEST {
-                // SAFETY: the caller's promise.
-                return (unsafe { self.place(entry, visitor, lazy) }, Glance::Unsure);
-            }
-            path.push(Step { node, link, target });
-            node = child;
+        let mut path = Path::from(&self.root);
+        if !path.lead_to(entry, pin) {
+            // SAFETY: the caller's promise.
+            return (unsafe { self.place(entry, visitor, lazy) }, Glance::Unsure);
         }
+        let node = path.end;
         if !node.overflow().is_null() {
-            if let Some(done) = self.place_apart(&path, node, entry, query, visitor, lazy) {
+            if let Some(done) = self.place_apart(&path, entry, query, visitor, lazy) {
                 return done;
             }
         }
@@ -96,25 +127,25 @@ impl<R: Room, T> Tree<R, T> {
             return (unsafe { self.place(entry, visitor, lazy) }, Glance::Unsure);
         };
         let placed = Placed::new(node, index);
-        let glance = self.look_along(&path, node, query, Some(placed.own(entry.mode)), lazy);
+        let own = placed.own(entry.mode);
+        let glance = self.look_along(&path, query, Some(own), own, lazy);
         if placed.is_due() {
             self.sample(entry, visitor, lazy);
         }
         (placed, glance)
     }
 
-    /// The same for a request that ends its way down at `node`, and goes to the thread's own node in the chain there, if it has one.
+    /// The same for a request that goes to the thread's own node in the chain at the end of its way down, if it has one.
     #[inline(never)]
     fn place_apart(
         &self,
-        path: &[Step<'_, R>],
-        node: &Node<R>,
+        path: &Path<'_, R>,
         entry: &Entry,
         query: &Query,
         visitor: Visitor,
         lazy: &LazyPin,
     ) -> Option<(Placed<R>, Glance)> {
-        let pin = lazy.get();
+        let (pin, node) = (lazy.get(), path.end);
         if query.against & entry.mode != 0 || node.sends_down(entry.start, entry.last) {
             return None;
         }
@@ -125,24 +156,24 @@ impl<R: Room, T> Tree<R, T> {
         };
         let placed = Placed::new(own, index);
         // It is in nobody's way there, itself included.
-        let glance = self.look_along(path, node, query, None, lazy);
+        let glance = self.look_along(path, query, None, placed.own(entry.mode), lazy);
         if placed.is_due() {
             self.sample(entry, visitor, lazy);
         }
         Some((placed, glance))
     }
 
-    /// Looks for who is in the way: at the nodes of a path, at `end`, to which it leads, with the request `own` in it, and at what lies beyond.
+    /// Looks for who is in the way of `own`: at the nodes of a path, at its end, where `at_end` is its own slot if it is there, and at what lies beyond.
     #[inline(always)]
     fn look_along(
         &self,
-        path: &[Step<'_, R>],
-        end: &Node<R>,
+        path: &Path<'_, R>,
         query: &Query,
-        own: Option<Own<R>>,
+        at_end: Option<Own<R>>,
+        own: Own<R>,
         lazy: &LazyPin,
     ) -> Glance {
-        match self.meets_along(path, end, query, own, lazy) {
+        match self.meets_along(path, query, at_end, own, lazy) {
             Continue(()) => Glance::Clear,
             Break(()) => Glance::Met,
         }
@@ -151,34 +182,32 @@ impl<R: Room, T> Tree<R, T> {
     #[inline(always)]
     fn meets_along(
         &self,
-        path: &[Step<'_, R>],
-        end: &Node<R>,
+        path: &Path<'_, R>,
         query: &Query,
-        own: Option<Own<R>>,
+        at_end: Option<Own<R>>,
+        own: Own<R>,
         lazy: &LazyPin,
     ) -> ControlFlow<()> {
-        for step in path {
+        for step in &path.steps {
             look(step.node, query, None)?;
-            let target = step.link.load();
-            if target != step.target || !step.node.overflow().is_null() {
-                // Another way down than before.
-                return self.scan_from(step.node, query, own, lazy, &mut |_| Break(()));
+            if !step.is_as_before() {
+                return self.scan_from(step.node, query, Some(own), lazy, &mut |_| Break(()));
             }
-            if !target.may_hold(query.against) {
+            if !step.target.may_hold(query.against) {
                 return Continue(());
             }
         }
-        look(end, query, own)?;
-        if !end.leads_on(query.against) {
+        look(path.end, query, at_end)?;
+        if !path.end.leads_on(query.against) {
             return Continue(());
         }
-        self.scan_from(end, query, own, lazy, &mut |_| Break(()))
+        self.scan_from(path.end, query, Some(own), lazy, &mut |_| Break(()))
     }
 }
 
 /// Breaks off if somebody is in the way in a slot of `node`, which covers the range.
 #[inline(always)]
-fn look<R: Room>(node: &Node<R>, query: &Query, own: Option<Own<R>>) -> ControlFlow<()> {
+pub(super) fn look<R: Room>(node: &Node<R>, query: &Query, own: Option<Own<R>>) -> ControlFlow<()> {
     if node.is_clear_within(query.start, query.last, query.against, own.map(|own| own.mode())) {
         return Continue(());
     }

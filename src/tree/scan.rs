@@ -122,50 +122,54 @@ impl<R: Room, T> Tree<R, T> {
         visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let pin = pin.get();
+        let mut above = own;
         while let Some(cell) = node.cell_around(query.start, query.last) {
             look_along_chain(node, query, own, pin, visit)?;
             let Some(child) = node.child(cell).load_if(query.against).node(pin) else {
                 return ControlFlow::Continue(());
             };
-            if !child.covers(query.start, query.last) {
-                if child.meets(query.start, query.last) {
-                    look(child, query, own, visit)?;
-                    look_below(child, query, own, pin, visit)?;
-                }
+            if !child.meets(query.start, query.last) {
                 return ControlFlow::Continue(());
             }
+            self.going_down_to(child, &mut above);
             look(child, query, own, visit)?;
             node = child;
-        }
-        look_below(node, query, own, pin, visit)
-    }
-}
-
-/// Visits what there is beyond the slots of `node`: its chain, and all subtrees that meet the range.
-fn look_below<'t, R: Room>(
-    node: &'t Node<R>,
-    query: &Query,
-    own: Option<Own<R>>,
-    pin: &'t Pin,
-    visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
-) -> ControlFlow<()> {
-    let mut rest: SmallVec<[&Node<R>; 16]> = SmallVec::new();
-    let mut next = Some(node);
-    while let Some(node) = next {
-        look_along_chain(node, query, own, pin, visit)?;
-        let first = node.cell_of(query.start.max(node.base()));
-        let last = node.cell_of(query.last.min(node.last()));
-        for link in &node.children()[first..=last] {
-            if let Some(child) = link.load_if(query.against).node(pin) {
-                if child.meets(query.start, query.last) {
-                    look(child, query, own, visit)?;
-                    rest.push(child);
-                }
+            if !child.covers(query.start, query.last) {
+                break;
             }
         }
-        next = rest.pop();
+        self.look_below(node, query, own, above, pin, visit)
     }
-    ControlFlow::Continue(())
+
+    /// Visits what there is beyond the slots of `node`: its chain, and all subtrees that meet the range.
+    fn look_below<'t>(
+        &'t self,
+        node: &'t Node<R>,
+        query: &Query,
+        own: Option<Own<R>>,
+        mut above: Option<Own<R>>,
+        pin: &'t Pin,
+        visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let mut rest: SmallVec<[&Node<R>; 16]> = SmallVec::new();
+        let mut next = Some(node);
+        while let Some(node) = next {
+            look_along_chain(node, query, own, pin, visit)?;
+            let first = node.cell_of(query.start.max(node.base()));
+            let last = node.cell_of(query.last.min(node.last()));
+            for link in &node.children()[first..=last] {
+                let Some(child) = link.load_if(query.against).node(pin) else { continue };
+                if !child.meets(query.start, query.last) {
+                    continue;
+                }
+                self.going_down_to(child, &mut above);
+                look(child, query, own, visit)?;
+                rest.push(child);
+            }
+            next = rest.pop();
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 #[inline]

@@ -398,6 +398,8 @@ pub(crate) struct Own<R> {
     node: *const Node<R>,
     index: usize,
     mode: u64,
+    /// log2 of the bytes in the node's cells.
+    cell_shift: u32,
 }
 
 impl<R> Clone for Own<R> {
@@ -411,6 +413,12 @@ impl<R> Own<R> {
     #[inline]
     pub(super) fn is_in(self, node: &Node<R>) -> bool {
         ptr::eq(self.node, node)
+    }
+
+    /// Whether `node` spans less than the one that it is in.
+    #[inline]
+    pub(super) fn is_above(self, node: &Node<R>) -> bool {
+        node.cell_shift() < self.cell_shift
     }
 
     pub(super) fn index(self) -> usize {
@@ -535,7 +543,7 @@ impl<R: Room> Placed<R> {
     /// Where this request, of the mode with this bit, is: for its own scans to pass over.
     #[inline]
     pub(crate) fn own(&self, mode: u64) -> Own<R> {
-        Own { node: self.node_ptr(), index: self.index(), mode }
+        Own { node: self.node_ptr(), index: self.index(), mode, cell_shift: self.node().cell_shift() }
     }
 
     /// The range, inclusive; `None` if it is empty.

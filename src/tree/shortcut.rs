@@ -1,0 +1,260 @@
+//! A thread's shortcut: straight to the node below the root where it was found at home, past the nodes above, and without a pin.
+//!
+//! Whoever places a request in a node must look at all nodes above, and so pays for each level of its way. But threads that work apart leave the
+//! nodes above vacant for good. So a thread now and then (`sample`) looks at the whole of the node's span from the root down; if nobody is
+//! above it, the thread remembers the node, and that the tree is in this *era*. An era ends when somebody's scan goes down past its own
+//! node: that is, before he can be granted something above nodes that others have shortcuts to. As long as the era is the same, a request that is
+//! placed by a shortcut needs to look at its node, and at nothing else.
+//!
+//! # Why nobody is missed
+//! Let R have a shortcut to node C, and X be in conflict with a request that R places there. X is in C or below, and R looks there as any scan does.
+//! Or X is above C, or in the chain of such a node. X announces, publishes, has its full fence, and scans; R had a fence between the era's
+//! beginning (or its own look at it) and the look at the nodes above C.
+//!
+//! - X's fence came before that one: then R saw X, and has no shortcut unless X was gone. (If it was gone, R has seen that, and knows what it did.)
+//! - R's fence came before X's. Then X, on its way down from its own node, finds that era or a later one, ends it, and has another fence before it looks at the
+//!   nodes below (T4). R publishes, has its fence, and looks at the era. Either X sees R's request or R sees the end of the era, and then scans.
+//! - X does not go down there, because the link carries nothing that is in its way (INV-N5). But each mode that R uses the shortcut for was on each link of the way
+//!   before R's fence, and stays there as long as the way leads to C: so X, whose fence came later, finds it.
+//! - C was removed. Then it is frozen for good, and R withdraws (T2).
+//!
+//! A hold that moves to another slot without a scan of its own does scan, for those who queue and who arrive (`convert`), and that scan ends the era too.
+//!
+//! # Memory
+//! The thread that has a shortcut to a node is one of its *keepers*, as the tree is: the last of them frees it. So a thread keeps one node at most
+//! that is not in a tree any more, until it has another shortcut, or ends. No two eras of any two trees are alike, so that a shortcut
+//! into one tree is never taken for one into another, wherever either is moved.
+
+use super::node::Node;
+use super::quick::{self, Glance, Path};
+use super::scan::Query;
+use super::slot::{Entry, Own, Placed};
+use super::{Room, Tree};
+use crate::owner::{self, Visitor};
+use crate::reclaim::{LazyPin, Pin};
+use crate::sync::{AtomicU64, Ordering, const_fn, fence, thread_local};
+use std::cell::Cell;
+use std::ptr;
+
+/// All modes' bits: whoever is above is in the way of a shortcut.
+const ANY_MODE: u64 = 0b111;
+
+/// Which era the tree is in. On a line of its own: whoever takes a shortcut reads it.
+#[repr(align(64))]
+pub(super) struct Era(AtomicU64);
+
+/// No era has begun yet.
+const BEFORE: u64 = 0;
+/// The last one has ended.
+const OVER: u64 = 1;
+
+impl Era {
+    const_fn! {
+        pub(super) const fn new() -> Era {
+            Era(AtomicU64::new(BEFORE))
+        }
+    }
+
+    /// The era's number, if there is one.
+    ///
+    /// ORDERING: the fences of T4 order all accesses here. (Release and Acquire cost nothing, and loom tries more orders of them.)
+    #[inline(always)]
+    fn now(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Acquire)).filter(|&era| era > OVER)
+    }
+
+    /// The same, after beginning one if there is none. `None`: somebody else is about it.
+    fn now_or_new(&self) -> Option<u64> {
+        let found = self.0.load(Ordering::Acquire);
+        if found > OVER {
+            return Some(found);
+        }
+        let new = owner::fresh().get();
+        self.0.compare_exchange(found, new, Ordering::AcqRel, Ordering::Relaxed).is_ok().then_some(new)
+    }
+
+    /// Ends it, for a scan that is about to look below its own node.
+    ///
+    /// ORDERING (T4): pairs with the fence of a publication that is followed by a look at the era. Also where it had ended already: only who sees that
+    /// *and then* has a fence is seen by whoever does not see it. Not so if there was none: then the caller's publication, which is behind it, is
+    /// seen by whoever begins one.
+    #[cold]
+    fn end(&self) {
+        let found = self.0.load(Ordering::Acquire);
+        if found == BEFORE {
+            return;
+        }
+        if found != OVER {
+            self.0.store(OVER, Ordering::Release);
+        }
+        fence(Ordering::SeqCst);
+    }
+}
+
+/// What a thread remembers.
+struct Shortcut {
+    era: Cell<u64>,
+    /// The modes, as their bits, that the links of the way carry.
+    modes: Cell<u64>,
+    /// A node of the tree that this era is of, which the thread is a keeper of; or null.
+    node: Cell<*mut ()>,
+    /// How to let it go.
+    let_go: Cell<unsafe fn(*mut ())>,
+}
+
+/// There is nothing to let go of.
+fn nothing(_: *mut ()) {}
+
+impl Shortcut {
+    const fn none() -> Shortcut {
+        Shortcut {
+            era: Cell::new(BEFORE),
+            modes: Cell::new(0),
+            node: Cell::new(ptr::null_mut()),
+            let_go: Cell::new(nothing),
+        }
+    }
+
+    /// The node for a request of `mode` in this era.
+    #[inline]
+    fn node_for(&self, era: u64, mode: u64) -> Option<*mut ()> {
+        (self.era.get() == era && self.modes.get() & mode != 0).then(|| self.node.get())
+    }
+
+    fn forget(&self) {
+        self.era.set(BEFORE);
+        let node = self.node.replace(ptr::null_mut());
+        let let_go = self.let_go.replace(nothing);
+        // SAFETY: `lead_to` put the two there together, for a node that the thread became a keeper of; by this it is so no more.
+        unsafe { let_go(node) };
+    }
+
+    /// # Safety
+    /// The caller is a keeper of the node, which is one of the tree that this era is of, and hands that on.
+    unsafe fn lead_to<R>(&self, node: *mut Node<R>, era: u64, modes: u64) {
+        unsafe fn let_go<R>(node: *mut ()) {
+            // SAFETY: the caller's promise: it is a node of this type, and the caller is a keeper.
+            unsafe { Node::let_go(node.cast::<Node<R>>()) };
+        }
+        self.forget();
+        self.era.set(era);
+        self.modes.set(modes);
+        self.node.set(node.cast());
+        self.let_go.set(let_go::<R>);
+    }
+}
+
+/// When the thread ends.
+impl Drop for Shortcut {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+#[cfg(not(any(loom, spanlock_shuttle)))]
+thread_local! {
+    static SHORTCUT: Shortcut = const { Shortcut::none() };
+}
+#[cfg(any(loom, spanlock_shuttle))]
+thread_local! {
+    static SHORTCUT: Shortcut = Shortcut::none();
+}
+
+impl<R: Room, T> Tree<R, T> {
+    /// Publishes a request in the node that the thread has a shortcut to, and looks there, if there is such a node and it is the place. `None` if not.
+    ///
+    /// # Safety
+    /// As for [`Tree::place`].
+    #[inline(always)]
+    pub(crate) unsafe fn place_by_shortcut(
+        &self,
+        entry: &Entry,
+        query: &Query,
+        visitor: Visitor,
+        lazy: &LazyPin,
+    ) -> Option<(Placed<R>, Glance)> {
+        let era = self.era.now()?;
+        let node = SHORTCUT.try_with(|shortcut| shortcut.node_for(era, entry.mode)).ok()??;
+        // SAFETY: the era is the tree's, so it is a node of this tree, of the same type; the thread is one of its keepers until it remembers another, which it
+        // does in `remember` only, or forgets this one, below.
+        let node = unsafe { &*node.cast::<Node<R>>() };
+        if !node.covers(entry.start, entry.last) {
+            return None;
+        }
+        let (index, claim) = node.occupy_leaf(entry, visitor.home())?;
+        if node.is_frozen() {
+            self.turn_back(node, index, lazy);
+            return None;
+        }
+        node.renew_chances();
+        let placed = Placed::new(node, index);
+        if claim.is_due() {
+            self.sample(entry, visitor, lazy);
+        }
+        // Behind the fence of the publication (T4).
+        let glance = if self.era.now() != Some(era) {
+            Glance::Unsure
+        } else if quick::look(node, query, Some(placed.own(entry.mode))).is_break() {
+            Glance::Met
+        } else if node.leads_on(query.against) {
+            Glance::Unsure
+        } else {
+            Glance::Clear
+        };
+        Some((placed, glance))
+    }
+
+    /// For the scan of a request that is about to look at `child`. `own` is where the request is, until it has ended the era: once is enough, as whoever has a
+    /// shortcut in a later one has seen the request.
+    #[inline]
+    pub(super) fn going_down_to(&self, child: &Node<R>, own: &mut Option<Own<R>>) {
+        if own.is_some_and(|own| own.is_above(child)) {
+            *own = None;
+            self.era.end();
+        }
+    }
+
+    /// Withdraws from a node that is being removed.
+    #[cold]
+    fn turn_back(&self, node: &Node<R>, index: usize, lazy: &LazyPin) {
+        lazy.owe_wakes();
+        node.withdraw(index);
+        let _ = SHORTCUT.try_with(Shortcut::forget);
+    }
+
+    /// Makes the node that a request of `entry` ends its way at the thread's shortcut, if nobody is above it.
+    #[cold]
+    pub(super) fn remember(&self, entry: &Entry, pin: &Pin) {
+        let Some(era) = self.era.now_or_new() else { return };
+        let mut path = Path::from(&self.root);
+        if !path.lead_to(entry, pin) {
+            return;
+        }
+        let Path { steps, end: node } = path;
+        let modes = steps.iter().fold(ANY_MODE, |modes, step| modes & step.target.modes());
+        let address = ptr::from_ref(node).cast_mut();
+        let is_known = |shortcut: &Shortcut| {
+            ptr::eq(shortcut.node.get(), address.cast()) && (shortcut.era.get(), shortcut.modes.get()) == (era, modes)
+        };
+        // A thread that ends has none any more.
+        if steps.is_empty() || SHORTCUT.try_with(is_known).unwrap_or(true) {
+            return;
+        }
+        // ORDERING (T4): the era, and the links with their modes, were there before; who is above, is looked for behind it.
+        fence(Ordering::SeqCst);
+        let is_clear = steps
+            .iter()
+            .all(|step| step.node.is_clear(node.base(), node.last(), ANY_MODE, None) && step.is_as_before());
+        // Not frozen: the tree is its keeper for as long as the pin lasts.
+        if is_clear && !node.is_frozen() && node.keep() {
+            // SAFETY: by `keep`; the node is of this tree, as it was reached from its root.
+            let _ = SHORTCUT.try_with(|shortcut| unsafe { shortcut.lead_to(address, era, modes) });
+        }
+    }
+
+    /// The same at a model's word.
+    #[cfg(all(test, loom))]
+    pub(crate) fn remember_for(&self, entry: &Entry, pin: &LazyPin) {
+        self.remember(entry, pin.get());
+    }
+}
