@@ -3,6 +3,7 @@
 //! | file | models |
 //! |---|---|
 //! | `tree` | publish and scan, in every shape that a tree can take or change into; removal; torn slots |
+//! | `shortcut` | the same for who comes by a shortcut, and looks at one node only |
 //! | `grant` | the queue: no grant to two, no lost wake-up, first come first served, cancel |
 //! | `convert` | a hold becomes another: what is kept is never let go of, what is given up wakes |
 //! | `batch` | several requests under one ticket: all or nothing |
@@ -35,6 +36,8 @@ mod cycle;
 mod epoch;
 #[cfg(not(spanlock_epoch))]
 mod grant;
+#[cfg(not(spanlock_epoch))]
+mod shortcut;
 #[cfg(not(spanlock_epoch))]
 mod stage;
 #[cfg(not(spanlock_epoch))]

@@ -13,11 +13,11 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::sync::Arc;
 
 /// The first byte of the root's second cell: a range around it cannot go down.
-const MIDDLE: u64 = 1 << 63;
+pub(super) const MIDDLE: u64 = 1 << 63;
 
 /// Nobody waits in these models.
 #[derive(Default)]
-struct Nobody;
+pub(super) struct Nobody;
 
 impl Room for Nobody {
     fn slot_changed(&self, _: usize) {}
@@ -25,56 +25,56 @@ impl Room for Nobody {
 
 /// A request: bytes `start..=last`. `who` is its owner, and where it looks for a slot first: an even one at slot 0, an odd one at slot 1.
 #[derive(Clone, Copy)]
-struct Ask {
+pub(super) struct Ask {
     start: u64,
     last: u64,
     mode: Mode,
     who: u64,
 }
 
-fn add(start: u64, last: u64, who: u64) -> Ask {
+pub(super) fn add(start: u64, last: u64, who: u64) -> Ask {
     Ask { start, last, mode: Add, who }
 }
 
-fn blocking(start: u64, last: u64, who: u64) -> Ask {
+pub(super) fn blocking(start: u64, last: u64, who: u64) -> Ask {
     Ask { start, last, mode: Block, who }
 }
 
-fn exclusive(start: u64, last: u64, who: u64) -> Ask {
+pub(super) fn exclusive(start: u64, last: u64, who: u64) -> Ask {
     Ask { start, last, mode: Exclusive, who }
 }
 
 impl Ask {
-    fn entry(self) -> Entry {
+    pub(super) fn entry(self) -> Entry {
         Entry { start: self.start, last: self.last, mode: self.mode.bit(), owner: self.who, order: 0 }
     }
 
-    fn query(self) -> Query {
+    pub(super) fn query(self) -> Query {
         let Ask { start, last, mode, who } = self;
         Query { start, last, against: mode.against(), owner: who, whose: Whose::Others }
     }
 }
 
 /// A tree, and a byte for those to meet at whose ranges do.
-struct Stage {
-    tree: Tree<Nobody>,
+pub(super) struct Stage {
+    pub(super) tree: Tree<Nobody>,
     byte: Byte,
 }
 
 impl Stage {
-    fn new() -> Arc<Stage> {
+    pub(super) fn new() -> Arc<Stage> {
         Arc::new(Stage { tree: Tree::new(()), byte: Byte::new() })
     }
 
     /// One in which the root has a child, for its first cell.
-    fn with_child() -> Arc<Stage> {
+    pub(super) fn with_child() -> Arc<Stage> {
         let stage = Stage::new();
         stage.grow(exclusive(0, 0, 1));
         stage
     }
 
     /// One in which that child spans bytes 0 and 1, no more.
-    fn with_small_child() -> Arc<Stage> {
+    pub(super) fn with_small_child() -> Arc<Stage> {
         let stage = Stage::new();
         // A record of somebody else in the cell, for the child to cover as well.
         let neighbour = stage.place(exclusive(0, 0, 2));
@@ -119,15 +119,15 @@ impl Stage {
         self.tree.part_for(&add(0, MIDDLE, who).entry(), Visitor::numbered(who), &LazyPin::new());
     }
 
-    fn grow(&self, ask: Ask) {
+    pub(super) fn grow(&self, ask: Ask) {
         self.tree.grow_for(&ask.entry(), &LazyPin::new());
     }
 
-    fn trim(&self) {
+    pub(super) fn trim(&self) {
         self.tree.trim(&LazyPin::new());
     }
 
-    fn place(&self, ask: Ask) -> Placed<Nobody> {
+    pub(super) fn place(&self, ask: Ask) -> Placed<Nobody> {
         // SAFETY: each model keeps its stage until all its threads have ended.
         unsafe { self.tree.place(&ask.entry(), Visitor::numbered(ask.who), &LazyPin::new()) }
     }
@@ -138,13 +138,13 @@ impl Stage {
     }
 
     /// Places a request and looks, as `grant` does; and whether nobody is in the way.
-    fn enter(&self, ask: Ask) -> (Placed<Nobody>, bool) {
-        let (entry, visitor, pin) = (ask.entry(), Visitor::numbered(ask.who), LazyPin::new());
-        // SAFETY: as in `place`.
-        let quick = unsafe { self.tree.place_in_root(&entry, ask.mode.against(), visitor) };
-        // SAFETY: as in `place`.
-        let (placed, glance) =
-            quick.unwrap_or_else(|| unsafe { self.tree.place_along(&entry, &ask.query(), visitor, &pin) });
+    pub(super) fn enter(&self, ask: Ask) -> (Placed<Nobody>, bool) {
+        let (entry, query, visitor) = (ask.entry(), ask.query(), Visitor::numbered(ask.who));
+        let (tree, pin) = (&self.tree, LazyPin::new());
+        // SAFETY, here and below: as in `place`.
+        let (placed, glance) = unsafe { tree.place_in_root(&entry, query.against, visitor) }
+            .or_else(|| unsafe { tree.place_by_shortcut(&entry, &query, visitor, &pin) })
+            .unwrap_or_else(|| unsafe { tree.place_along(&entry, &query, visitor, &pin) });
         let clear = match glance {
             Glance::Clear => true,
             Glance::Met => false,
@@ -154,11 +154,11 @@ impl Stage {
     }
 
     /// The same; whether it saw somebody. The request stays.
-    fn place_and_look(&self, ask: Ask) -> bool {
+    pub(super) fn place_and_look(&self, ask: Ask) -> bool {
         !self.enter(ask).1
     }
 
-    fn attempt(&self, ask: Ask) {
+    pub(super) fn attempt(&self, ask: Ask) {
         let (placed, clear) = self.enter(ask);
         if clear {
             self.byte.touch(ask.mode);
@@ -167,13 +167,13 @@ impl Stage {
     }
 
     /// No pruner has left a node half removed.
-    fn assert_can_be_emptied(&self) {
+    pub(super) fn assert_can_be_emptied(&self) {
         self.trim();
         assert_eq!(self.tree.heap_nodes(LazyPin::new().get()), 0, "nodes that nobody can remove");
     }
 
     /// Whether a scan from the root finds the request of `who`, for whatever mode it is that conflicts with its own.
-    fn finds(&self, who: u64) -> bool {
+    pub(super) fn finds(&self, who: u64) -> bool {
         let found = |scanner: Mode| {
             let mut found = None;
             let _ = self.tree.scan(
@@ -198,19 +198,19 @@ impl Stage {
 }
 
 /// As a release does it.
-fn free(placed: Placed<Nobody>) {
+pub(super) fn free(placed: Placed<Nobody>) {
     if !placed.free_unwatched() {
         placed.free(LazyPin::new().get());
     }
 }
 
-fn spawn<T: 'static>(stage: &Arc<Stage>, run: impl FnOnce(&Stage) -> T + 'static) -> JoinHandle<T> {
+pub(super) fn spawn<T: 'static>(stage: &Arc<Stage>, run: impl FnOnce(&Stage) -> T + 'static) -> JoinHandle<T> {
     let stage = Arc::clone(stage);
     thread::spawn(move || run(&stage))
 }
 
 /// Two place themselves and look; `others` do what they do to the tree meanwhile.
-fn one_sees_the_other(stage: &Arc<Stage>, one: Ask, other: Ask, meanwhile: Option<fn(&Stage)>) {
+pub(super) fn one_sees_the_other(stage: &Arc<Stage>, one: Ask, other: Ask, meanwhile: Option<fn(&Stage)>) {
     let meanwhile = meanwhile.map(|meanwhile| spawn(stage, meanwhile));
     let it = spawn(stage, move |stage| stage.place_and_look(other));
     let one_saw = stage.place_and_look(one);
