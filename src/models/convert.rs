@@ -5,10 +5,11 @@
 use super::check;
 use super::stage::{Ask, MIDDLE, Stage, add, block, exclusive, spawn};
 use crate::convert::{convert, downgrade, shrink, split_off};
-use crate::grant::Held;
+use crate::grant::{Doorway, Held};
 use crate::mode::Mode::{self, Add, Block, Exclusive};
 use crate::owner;
 use crate::range::ByteRange;
+use crate::reclaim::LazyPin;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -445,6 +446,30 @@ fn two_that_extend_do_not_both_succeed() {
         }
         drop(one);
         it.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
+/// Property: whoever has a shortcut to a node is not let past a hold that moves from one slot above it to another. Shape: the shortcut is looked for during a
+/// split; the hold is in the slot that is looked at last, its second half goes to the first one. Bound 3.
+#[test]
+fn a_split_is_not_missed_by_a_new_shortcut() {
+    check(3, || {
+        let stage = Stage::with_child();
+        let mut held = stage.hold(exclusive(0..=MIDDLE + 1, 5));
+        let it = spawn(&stage, |stage| {
+            let ask = exclusive(0..=0, 2);
+            stage.space.tree.remember_for(&ask.ask().entry, &LazyPin::new());
+            match stage.enter(&ask) {
+                Doorway::Granted(held) => stage.release(held, Exclusive),
+                Doorway::Queued(waiter) => drop(waiter),
+            }
+        });
+        let off = split(&stage, &mut held, MIDDLE + 1..=MIDDLE + 1, 0..=MIDDLE);
+        stage.byte.touch(Exclusive);
+        drop(off);
+        it.join().unwrap();
+        drop(held);
         stage.assert_idle();
     });
 }

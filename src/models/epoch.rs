@@ -145,3 +145,22 @@ fn a_waiter_outlives_the_node_that_it_waits_for() {
         reclaim();
     });
 }
+
+/// Property: who comes by a shortcut, unpinned, uses no node that was freed. Shape: the node is pruned meanwhile, and let go of by the tree. Two threads, bound 3.
+#[test]
+fn a_shortcut_keeps_its_node() {
+    check(3, || {
+        let stage = Stage::with_child();
+        let entry = Entry { start: 0, last: 0, mode: Exclusive.bit(), owner: 2, order: 0 };
+        stage.space.tree.remember_for(&entry, &LazyPin::new());
+        let pruner = spawn(&stage, |stage| {
+            stage.trim();
+            reclaim();
+        });
+        drop(stage.hold(0..=0, 2));
+        pruner.join().unwrap();
+        stage.trim();
+        reclaim();
+        assert_eq!(grant::heap_nodes(&stage.space.tree), 0);
+    });
+}

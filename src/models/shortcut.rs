@@ -58,28 +58,27 @@ fn one_of_two_sees_the_other_by_a_new_shortcut() {
     });
 }
 
-/// The same; shape: the era in which the shortcut was good is ended by a third, who is in nobody's way but the first one's. Three threads, bound 2.
+/// The same; shape: a third one, who is in nobody's way, ends the era. Three threads, bound 3.
 #[test]
 fn one_of_two_sees_the_other_by_a_shortcut_while_a_third_ends_the_era() {
-    check(2, || {
+    check(3, || {
         let stage = Stage::with_shortcut(Stage::with_child(), exclusive(0, 0, 3));
-        // The child's span is more than byte 0: the third goes down to it, and is not in the way.
-        let third = spawn(&stage, |stage| _ = stage.place_and_look(add(1, MIDDLE, 5)));
-        one_sees_the_other(&stage, exclusive(0, 0, 3), add(0, MIDDLE, 2));
+        let third = spawn(&stage, |stage| stage.tree.end_era());
+        one_sees_the_other(&stage, exclusive(0, 0, 3), exclusive(0, MIDDLE, 2));
         third.join().unwrap();
     });
 }
 
-/// The same; shape: and there is a new one, for another thread. Three threads, bound 2.
+/// The same; shape: and begins another. Three threads, bound 2.
 #[test]
 fn one_of_two_sees_the_other_by_a_shortcut_of_an_era_that_is_over() {
     check(2, || {
         let stage = Stage::with_shortcut(Stage::with_child(), exclusive(0, 0, 3));
         let third = spawn(&stage, |stage| {
-            free(stage.enter(add(1, MIDDLE, 5)).0);
+            stage.tree.end_era();
             stage.remember(exclusive(0, 0, 5));
         });
-        one_sees_the_other(&stage, exclusive(0, 0, 3), add(0, MIDDLE, 2));
+        one_sees_the_other(&stage, exclusive(0, 0, 3), exclusive(0, MIDDLE, 2));
         third.join().unwrap();
     });
 }
@@ -101,7 +100,7 @@ fn one_of_two_sees_the_other_of_a_mode_that_is_announced_meanwhile() {
     check(2, || {
         let stage = Stage::new();
         stage.grow(add(0, 0, 1));
-        let announcer = spawn(&stage, |stage| free(stage.place(blocking(1, 1, 4))));
+        let announcer = spawn(&stage, |stage| stage.tree.announce_for(&blocking(1, 1, 4).entry(), &LazyPin::new()));
         let it = spawn(&stage, |stage| stage.place_and_look(add(0, MIDDLE, 2)));
         stage.remember(add(0, 0, 3));
         let i_saw = stage.place_and_look(blocking(0, 0, 3));

@@ -257,4 +257,16 @@ impl<R: Room, T> Tree<R, T> {
     pub(crate) fn remember_for(&self, entry: &Entry, pin: &LazyPin) {
         self.remember(entry, pin.get());
     }
+
+    /// What a request of `entry` says on its way, without the request.
+    #[cfg(all(test, loom))]
+    pub(crate) fn announce_for(&self, entry: &Entry, pin: &LazyPin) {
+        assert!(Path::from(&self.root).lead_to(entry, pin.get()));
+    }
+
+    /// What a scan does that goes down past its own node, without the scan.
+    #[cfg(all(test, loom))]
+    pub(crate) fn end_era(&self) {
+        self.era.end();
+    }
 }
