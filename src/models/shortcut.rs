@@ -224,9 +224,10 @@ fn attempts_by_a_new_shortcut_exclude_one_another() {
 fn a_shortcut_is_not_past_who_has_other_bytes_of_the_node() {
     check(2, || {
         let stage = Stage::with_child();
-        let it = spawn(&stage, |stage| stage.place_and_look(exclusive(1, MIDDLE, 2)));
+        let half = MIDDLE / 2;
+        let it = spawn(&stage, move |stage| stage.place_and_look(exclusive(half, MIDDLE, 2)));
         stage.remember(exclusive(0, 0, 3));
-        let i_saw = stage.place_and_look(exclusive(1, 1, 3));
+        let i_saw = stage.place_and_look(exclusive(half, half, 3));
         assert!(it.join().unwrap() | i_saw, "neither saw the other");
     });
 }
