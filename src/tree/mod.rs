@@ -50,6 +50,8 @@ mod tests;
 pub(crate) use node::SLOTS;
 pub(crate) use quick::Glance;
 pub(crate) use scan::{Query, Seen, Whose};
+#[cfg(all(test, loom, spanlock_epoch))]
+pub(crate) use shortcut::forget;
 pub(crate) use slot::{Entry, Grant, Own, Placed, Rescan, Word};
 
 use crate::reclaim::{LazyPin, Pin};

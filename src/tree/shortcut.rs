@@ -270,3 +270,9 @@ impl<R: Room, T> Tree<R, T> {
         self.era.end();
     }
 }
+
+/// As at a thread's end, at a model's word: loom ends a thread's own objects in an order that differs from one execution to the next.
+#[cfg(all(test, loom, spanlock_epoch))]
+pub(crate) fn forget() {
+    SHORTCUT.with(Shortcut::forget);
+}
