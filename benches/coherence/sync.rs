@@ -64,7 +64,17 @@ macro_rules! traced {
     )* };
 }
 
-traced!(AtomicBool: bool, AtomicU8: u8, AtomicU32: u32, AtomicU64: u64);
+traced!(AtomicBool: bool, AtomicU8: u8, AtomicU16: u16, AtomicU64: u64);
+
+impl AtomicU16 {
+    pub(crate) fn fetch_add(&self, more: u16, order: Ordering) -> u16 {
+        self.trace(Access::Write).fetch_add(more, order)
+    }
+
+    pub(crate) fn fetch_sub(&self, less: u16, order: Ordering) -> u16 {
+        self.trace(Access::Write).fetch_sub(less, order)
+    }
+}
 
 impl AtomicU64 {
     pub(crate) fn fetch_add(&self, more: u64, order: Ordering) -> u64 {
@@ -94,8 +104,8 @@ impl<T> AtomicPtr<T> {
 
     pub(crate) fn load(&self, order: Ordering) -> *mut T {
         let value = self.trace(Access::Read).load(order);
-        // The low bit of a link is no part of the address.
-        let to = value.addr() & !1;
+        // The low bits of a link are no part of the address.
+        let to = value.addr() & !0b1111;
         if size_of::<T>() == crate::sites::NODE && to != 0 {
             cpus::chart(|atlas| atlas.link(ptr::from_ref(self).addr(), to));
         }
@@ -119,7 +129,7 @@ impl<T> AtomicPtr<T> {
 
 /// Traced like the others: advice is shared as well.
 pub(crate) mod hint {
-    pub(crate) use super::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+    pub(crate) use super::{AtomicBool, AtomicU8, AtomicU16, AtomicU64};
 }
 
 pub(crate) fn publish(word: &AtomicU64, value: u64) {
@@ -159,6 +169,11 @@ impl<T> PerCpu<T> {
             all[index].clone()
         });
         f(&mine)
+    }
+
+    /// A CPU never ends.
+    pub(crate) fn try_with<R>(&self, f: impl FnOnce(&T) -> R) -> Result<R, std::convert::Infallible> {
+        Ok(self.with(f))
     }
 }
 

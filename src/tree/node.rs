@@ -659,7 +659,7 @@ impl<R> Target<R> {
         R: 'static,
     {
         // SAFETY: by the caller's word it is from `Box::into_raw`, cannot be reached any more but by those of its other keepers, and is retired once.
-        unsafe { pin.retire(self.pointer(), |node| Node::let_go(node)) };
+        unsafe { pin.retire(self.pointer(), Node::let_go) };
     }
 
     /// Lets go of a node that was never linked, or whose tree is being dropped.
