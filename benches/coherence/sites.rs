@@ -28,6 +28,8 @@ pub(crate) enum Part {
 pub(crate) enum Site {
     /// A node of the tree, so many links below the root.
     Node(u8, Part),
+    /// The era of the tree, which tells whether shortcuts are good.
+    Era,
     /// The pruner's hand.
     Hand,
     /// The epoch of all CPUs, and the list of those who take part in it.
@@ -59,6 +61,7 @@ impl fmt::Display for Site {
                     depth => write!(f, "depth {depth} {part}"),
                 }
             }
+            Site::Era => f.write_str("era"),
             Site::Hand => f.write_str("pruner's hand"),
             Site::GlobalEpoch => f.write_str("global epoch"),
             Site::LocalEpoch => f.write_str("a CPU's epoch"),
@@ -77,10 +80,11 @@ pub(crate) struct Atlas {
 }
 
 impl Atlas {
-    /// A range lock, whose root lies at `address`; the hand lies behind the root.
+    /// A range lock, whose root lies at `address`; the era lies behind the root, and the hand behind that.
     pub(crate) fn lock(&mut self, address: usize) {
         self.node(address, 0);
-        self.others.insert((address + NODE) / LINE, Site::Hand);
+        self.name(address + NODE, Site::Era);
+        self.name(address + NODE + LINE, Site::Hand);
     }
 
     /// `site` is the line at `address`.
