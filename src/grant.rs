@@ -37,7 +37,7 @@ use crate::owner::{self, Owner, OwnerId, Visitor};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Bells, Own, Seen, Space, Tree, what};
-use crate::tree::{Glance, Grant, Placed, Query, Whose, Word};
+use crate::tree::{ByShortcut, Glance, Grant, Placed, Query, Whose, Word};
 use crate::wait::{self, Listener, Woken};
 use smallvec::SmallVec;
 use std::fmt;
@@ -269,20 +269,25 @@ unsafe fn publish_and_look_around(
     visitor: Visitor,
     published: Option<Live>,
 ) -> Result<Held, Live> {
-    let ask = Ask::at(range, mode, owner.get(), order);
-    let pin = LazyPin::new();
-    let published = match published {
-        Some(live) => Some((live, Glance::Unsure)),
+    let (published, turned_back) = match published {
+        Some(live) => (Some(live), false),
         None => {
+            let ask = Ask::at(range, mode, owner.get(), order);
             // SAFETY: the caller's promise, word by word.
-            match unsafe { space.tree.place_by_shortcut(&ask.entry, &ask.query(), visitor, &pin) } {
-                Some((placed, Glance::Clear)) => return Ok(granted(Live(placed), &ask, pin)),
-                other => other.map(|(placed, glance)| (Live(placed), glance)),
+            match unsafe { space.tree.place_by_shortcut(ask.entry, mode.against(), visitor) } {
+                ByShortcut::Placed(placed, Glance::Clear) => {
+                    let held = Held::decided(Live(placed), &ask);
+                    count_grants(1, &ask);
+                    return Ok(held);
+                }
+                ByShortcut::Placed(placed, _) => (Some(Live(placed)), false),
+                ByShortcut::TurnedBack => (None, true),
+                ByShortcut::None => (None, false),
             }
         }
     };
     // SAFETY: as above.
-    unsafe { publish_and_look_from_root(space, range, mode, owner, order, visitor, published, pin) }
+    unsafe { publish_and_look_from_root(space, range, mode, owner, order, visitor, published, turned_back) }
 }
 
 /// The same without a shortcut, or for who has met somebody there.
@@ -298,30 +303,34 @@ unsafe fn publish_and_look_from_root(
     owner: OwnerId,
     order: u64,
     visitor: Visitor,
-    published: Option<(Live, Glance)>,
-    pin: LazyPin,
+    published: Option<Live>,
+    owes_wakes: bool,
 ) -> Result<Held, Live> {
     let ask = Ask::at(range, mode, owner.get(), order);
-    let (live, glance) = published.unwrap_or_else(|| {
-        // SAFETY: the caller's promise, word by word.
-        let (placed, glance) = unsafe { space.tree.place_along(&ask.entry, &ask.query(), visitor, &pin) };
-        (Live(placed), glance)
-    });
+    let pin = LazyPin::new();
+    if owes_wakes {
+        pin.owe_wakes();
+    }
+    let (live, glance) = match published {
+        Some(live) => (live, Glance::Unsure),
+        None => {
+            // SAFETY: the caller's promise, word by word.
+            let (placed, glance) = unsafe { space.tree.place_along(&ask.entry, &ask.query(), visitor, &pin) };
+            (Live(placed), glance)
+        }
+    };
     let clear = match glance {
         Glance::Clear => true,
         Glance::Met => false,
         Glance::Unsure => ask.is_clear(&space.tree, Some(live.0.own(ask.entry.mode)), &pin),
     };
-    if clear { Ok(granted(live, &ask, pin)) } else { Err(live) }
-}
-
-/// Nobody is in the way of `live`.
-#[inline(always)]
-fn granted(live: Live, ask: &Ask, pin: LazyPin) -> Held {
-    let held = Held::decided(live, ask);
+    if !clear {
+        return Err(live);
+    }
+    let held = Held::decided(live, &ask);
     unpin(pin);
-    count_grants(1, ask);
-    held
+    count_grants(1, &ask);
+    Ok(held)
 }
 
 /// What has found somebody in its way, and is not going to wait, leaves: with all its parts before the first waker is called. A waker that

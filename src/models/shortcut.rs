@@ -6,6 +6,7 @@ use super::check;
 use super::tree::{Ask, MIDDLE, Stage, add, blocking, exclusive, free, spawn};
 use crate::owner::Visitor;
 use crate::reclaim::LazyPin;
+use crate::tree::ByShortcut;
 use std::sync::Arc;
 
 impl Stage {
@@ -17,9 +18,13 @@ impl Stage {
     /// Whether a request could be placed by one now.
     fn has_shortcut(&self, ask: Ask) -> bool {
         // SAFETY: each model keeps its stage until all its threads have ended.
-        let placed =
-            unsafe { self.tree.place_by_shortcut(&ask.entry(), &ask.query(), Visitor::numbered(3), &LazyPin::new()) };
-        placed.map(|(placed, _)| free(placed)).is_some()
+        match unsafe { self.tree.place_by_shortcut(ask.entry(), ask.query().against, Visitor::numbered(3)) } {
+            ByShortcut::Placed(placed, _) => {
+                free(placed);
+                true
+            }
+            ByShortcut::TurnedBack | ByShortcut::None => false,
+        }
     }
 
     /// One whose main thread has a shortcut to the root's child for requests like `ask`.

@@ -7,7 +7,7 @@ use super::{Byte, check};
 use crate::mode::Mode::{self, Add, Block, Exclusive};
 use crate::owner::Visitor;
 use crate::reclaim::LazyPin;
-use crate::tree::{Entry, Glance, Placed, Query, Room, Tree, Whose};
+use crate::tree::{ByShortcut, Entry, Glance, Placed, Query, Room, Tree, Whose};
 use loom::thread::{self, JoinHandle};
 use std::ops::ControlFlow::{Break, Continue};
 use std::sync::Arc;
@@ -142,9 +142,12 @@ impl Stage {
         let (entry, query, visitor) = (ask.entry(), ask.query(), Visitor::numbered(ask.who));
         let (tree, pin) = (&self.tree, LazyPin::new());
         // SAFETY, here and below: as in `place`.
-        let (placed, glance) = unsafe { tree.place_in_root(&entry, query.against, visitor) }
-            .or_else(|| unsafe { tree.place_by_shortcut(&entry, &query, visitor, &pin) })
-            .unwrap_or_else(|| unsafe { tree.place_along(&entry, &query, visitor, &pin) });
+        let placed = unsafe { tree.place_in_root(&entry, query.against, visitor) };
+        let placed = placed.or_else(|| match unsafe { tree.place_by_shortcut(entry, query.against, visitor) } {
+            ByShortcut::Placed(placed, glance) => Some((placed, glance)),
+            ByShortcut::TurnedBack | ByShortcut::None => None,
+        });
+        let (placed, glance) = placed.unwrap_or_else(|| unsafe { tree.place_along(&entry, &query, visitor, &pin) });
         let clear = match glance {
             Glance::Clear => true,
             Glance::Met => false,

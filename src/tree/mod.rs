@@ -50,6 +50,7 @@ mod tests;
 pub(crate) use node::SLOTS;
 pub(crate) use quick::Glance;
 pub(crate) use scan::{Query, Seen, Whose};
+pub(crate) use shortcut::ByShortcut;
 #[cfg(all(test, loom, spanlock_epoch))]
 pub(crate) use shortcut::forget;
 pub(crate) use slot::{Entry, Grant, Own, Placed, Rescan, Word};

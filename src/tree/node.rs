@@ -381,17 +381,13 @@ impl<R> Node<R> {
         (is_a_leaf_here && slot.occupy(found, entry, parts)).then_some(index)
     }
 
-    /// The same for a node of any span, if the request cannot go further down; and the word of the claim. For who comes by a shortcut.
+    /// The same for a node of any span; and the word of the claim. For who comes by a shortcut.
     #[inline(always)]
-    pub(super) fn occupy_leaf(&self, entry: &Entry, home: usize) -> Option<(usize, Word)> {
-        let child = self.cell_around(entry.start, entry.last).map(|cell| self.child(cell));
-        if !self.overflow().is_null() || child.is_some_and(|child| !child.is_null()) {
-            return None;
-        }
+    pub(super) fn occupy_near(&self, entry: Entry, home: usize) -> Option<(usize, Word)> {
         let parts = self.parts_within(entry.start, entry.last);
         let home = APART[home % SLOTS];
-        match self.occupy_at(home, entry, parts) {
-            None => self.occupy_at((home + 1) % SLOTS, entry, parts),
+        match self.occupy_at(home, &entry, parts) {
+            None => self.occupy_at((home + 1) % SLOTS, &entry, parts),
             done => done,
         }
     }

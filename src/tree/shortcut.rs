@@ -26,8 +26,7 @@
 //! into one tree is never taken for one into another, wherever either is moved.
 
 use super::node::Node;
-use super::quick::{self, Glance, Path};
-use super::scan::Query;
+use super::quick::{Glance, Path};
 use super::slot::{Entry, Own, Placed};
 use super::{Room, Tree};
 use crate::owner::{self, Visitor};
@@ -160,48 +159,62 @@ thread_local! {
     static SHORTCUT: Shortcut = Shortcut::none();
 }
 
+/// What has come of a shortcut.
+pub(crate) enum ByShortcut<R> {
+    /// There is none that is good for this request.
+    None,
+    /// The node is being removed. Whoever took the withdrawn request for one in the way has been notified, and must be woken.
+    TurnedBack,
+    /// The request is placed.
+    Placed(Placed<R>, Glance),
+}
+
+/// Withdraws from a node that is being removed.
+#[cold]
+fn turn_back<R: Room>(node: &Node<R>, index: usize) {
+    node.withdraw(index);
+    let _ = SHORTCUT.try_with(Shortcut::forget);
+}
+
 impl<R: Room, T> Tree<R, T> {
-    /// Publishes a request in the node that the thread has a shortcut to, and looks there, if there is such a node and it is the place. `None` if not.
+    /// Publishes a request in the node that the thread has a shortcut to, and looks whether another in one of the modes `against` could be in its way there,
+    /// if there is such a node and it is the place. All in registers: what has an address is in memory before the claim, and delays it.
     ///
     /// # Safety
     /// As for [`Tree::place`].
     #[inline(always)]
-    pub(crate) unsafe fn place_by_shortcut(
-        &self,
-        entry: &Entry,
-        query: &Query,
-        visitor: Visitor,
-        lazy: &LazyPin,
-    ) -> Option<(Placed<R>, Glance)> {
-        let era = self.era.now()?;
-        let node = SHORTCUT.try_with(|shortcut| shortcut.node_for(era, entry.mode)).ok()??;
+    pub(crate) unsafe fn place_by_shortcut(&self, entry: Entry, against: u64, visitor: Visitor) -> ByShortcut<R> {
+        let Some(era) = self.era.now() else { return ByShortcut::None };
+        let Ok(Some(node)) = SHORTCUT.try_with(|shortcut| shortcut.node_for(era, entry.mode)) else {
+            return ByShortcut::None;
+        };
         // SAFETY: the era is the tree's, so it is a node of this tree, of the same type; the thread is one of its keepers until it remembers another, which it
         // does in `remember` only, or forgets this one, below.
         let node = unsafe { &*node.cast::<Node<R>>() };
-        if !node.covers(entry.start, entry.last) {
-            return None;
+        // Others who share its chain have nodes of their own there.
+        if !node.covers(entry.start, entry.last) || !node.overflow().is_null() {
+            return ByShortcut::None;
         }
-        let (index, claim) = node.occupy_leaf(entry, visitor.home())?;
+        let Some((index, claim)) = node.occupy_near(entry, visitor.home()) else { return ByShortcut::None };
         if node.is_frozen() {
-            self.turn_back(node, index, lazy);
-            return None;
+            turn_back(node, index);
+            return ByShortcut::TurnedBack;
         }
         node.renew_chances();
         let placed = Placed::new(node, index);
         if claim.is_due() {
-            self.sample(entry, visitor, lazy);
+            self.sample_here(entry, visitor);
         }
-        // Behind the fence of the publication (T4).
-        let glance = if self.era.now() != Some(era) {
-            Glance::Unsure
-        } else if quick::look(node, query, Some(placed.own(entry.mode))).is_break() {
-            Glance::Met
-        } else if node.leads_on(query.against) {
-            Glance::Unsure
-        } else {
-            Glance::Clear
-        };
-        Some((placed, glance))
+        // Behind the fence of the publication (T4). It may also be that the node has a child now, which would be the place: that matters for whoever looks, not here.
+        let clear = self.era.now() == Some(era)
+            && node.is_clear_within(entry.start, entry.last, against, Some(entry.mode))
+            && !node.leads_on(against);
+        ByShortcut::Placed(placed, if clear { Glance::Clear } else { Glance::Unsure })
+    }
+
+    #[cold]
+    fn sample_here(&self, entry: Entry, visitor: Visitor) {
+        self.sample(&entry, visitor, &LazyPin::new());
     }
 
     /// For the scan of a request that is about to look at `child`. `own` is where the request is, until it has ended the era: once is enough, as whoever has a
@@ -212,14 +225,6 @@ impl<R: Room, T> Tree<R, T> {
             *own = None;
             self.era.end();
         }
-    }
-
-    /// Withdraws from a node that is being removed.
-    #[cold]
-    fn turn_back(&self, node: &Node<R>, index: usize, lazy: &LazyPin) {
-        lazy.owe_wakes();
-        node.withdraw(index);
-        let _ = SHORTCUT.try_with(Shortcut::forget);
     }
 
     /// Makes the node that a request of `entry` ends its way at the thread's shortcut, if nobody is above it.
