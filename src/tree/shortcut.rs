@@ -26,13 +26,15 @@
 //! into one tree is never taken for one into another, wherever either is moved.
 
 use super::node::Node;
-use super::quick::{Glance, Path};
+use super::quick::{self, Glance, Path};
+use super::scan::{self, Query, Whose};
 use super::slot::{Entry, Own, Placed};
 use super::{Room, Tree};
 use crate::owner::{self, Visitor};
 use crate::reclaim::{LazyPin, Pin};
 use crate::sync::{AtomicU64, Ordering, const_fn, fence, thread_local};
 use std::cell::Cell;
+use std::ops::ControlFlow::{Break, Continue};
 use std::ptr;
 
 /// All modes' bits: whoever is above is in the way of a shortcut.
@@ -176,6 +178,16 @@ fn turn_back<R: Room>(node: &Node<R>, index: usize) {
     let _ = SHORTCUT.try_with(Shortcut::forget);
 }
 
+/// What the records in `node` say, where the words were not enough.
+#[cold]
+fn look_closer<R: Room>(node: &Node<R>, start: u64, last: u64, against: u64, owner: u64, own: usize) -> Glance {
+    let query = Query { start, last, against, owner, whose: Whose::Others };
+    match scan::look_closer(node, &query, Some(own), &mut |_| Break(())) {
+        Continue(()) => Glance::Clear,
+        Break(()) => Glance::Met,
+    }
+}
+
 impl<R: Room, T> Tree<R, T> {
     /// Publishes a request in the node that the thread has a shortcut to, and looks whether another in one of the modes `against` could be in its way there,
     /// if there is such a node and it is the place. All in registers: what has an address is in memory before the claim, and delays it.
@@ -205,11 +217,15 @@ impl<R: Room, T> Tree<R, T> {
         if claim.is_due() {
             self.sample_here(entry, visitor);
         }
-        // Behind the fence of the publication (T4). It may also be that the node has a child now, which would be the place: that matters for whoever looks, not here.
-        let clear = self.era.now() == Some(era)
-            && node.is_clear_within(entry.start, entry.last, against, Some(entry.mode))
-            && !node.leads_on(against);
-        ByShortcut::Placed(placed, if clear { Glance::Clear } else { Glance::Unsure })
+        // Behind the fence of the publication (T4). (If the node has a child for the range by now, who comes next goes there, or does not.)
+        let glance = if self.era.now() != Some(era) || node.leads_on(against) {
+            Glance::Unsure
+        } else if node.is_clear_within(entry.start, entry.last, against, Some(entry.mode)) {
+            Glance::Clear
+        } else {
+            look_closer(node, entry.start, entry.last, against, entry.owner, index)
+        };
+        ByShortcut::Placed(placed, glance)
     }
 
     #[cold]
@@ -247,10 +263,11 @@ impl<R: Room, T> Tree<R, T> {
         }
         // ORDERING (T4): the era, and the links with their modes, were there before; who is above, is looked for behind it.
         fence(Ordering::SeqCst);
-        let is_clear = steps
-            .iter()
-            .all(|step| step.node.is_clear(node.base(), node.last(), ANY_MODE, None) && step.is_as_before());
-        // Not frozen: the tree is its keeper for as long as the pin lasts.
+        // No owner has the id 0: all are others.
+        let (start, last) = (node.base(), node.last());
+        let anybody = Query { start, last, against: ANY_MODE, owner: 0, whose: Whose::Others };
+        let is_clear =
+            steps.iter().all(|step| quick::look(step.node, &anybody, None).is_continue() && step.is_as_before());
         if is_clear && !node.is_frozen() && node.keep() {
             // SAFETY: by `keep`; the node is of this tree, as it was reached from its root.
             let _ = SHORTCUT.try_with(|shortcut| unsafe { shortcut.lead_to(address, era, modes) });
