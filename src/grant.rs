@@ -504,9 +504,13 @@ impl Waiter {
     #[cold]
     fn queue(parts: Parts, token: Option<&Owner>) -> Waiter {
         let first = parts[0].ask;
+        let pin = LazyPin::new();
         for part in &parts {
             part.live.0.start_queuing();
+            // Who comes when it is QUEUED shall not get past it.
+            part.space().tree.bar_shortcuts(&part.ask.query(), part.own(), &pin);
         }
+        drop(pin);
         // One ticket for all parts, drawn when all of them are published (rule 2).
         let ticket = owner::ticket_for(first.is_nested());
         // Whoever finds the ticket in a slot must find the batch behind it, so it is enlisted before the words say QUEUED.

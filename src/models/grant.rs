@@ -408,3 +408,23 @@ fn a_rescan_is_not_lost() {
         stage.assert_idle();
     });
 }
+
+/// Property: first come, first served, for who comes by a shortcut too. Shape: the other queues behind a holder in the root, whom it finds before it has looked
+/// below. Bound 2.
+#[test]
+fn nobody_overtakes_by_a_shortcut() {
+    check(2, || {
+        let stage = Stage::with_child();
+        let newcomer = exclusive(0..=0, 2);
+        stage.space.tree.remember_for(&newcomer.ask().entry, &LazyPin::new());
+        let holder = stage.hold(exclusive(MIDDLE..=MIDDLE, 4));
+        let waiter = stage.queue(exclusive(0..=MIDDLE, 3));
+        let it = spawn(&stage, move |stage| stage.finish(waiter, Exclusive));
+        // It would have to be granted to the other one first, and that cannot be yet.
+        let behind = stage.queue(newcomer);
+        drop(holder);
+        it.join().unwrap();
+        stage.finish(behind, Exclusive);
+        stage.assert_idle();
+    });
+}

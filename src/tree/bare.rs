@@ -4,11 +4,14 @@
 #![cfg_attr(not(fuzzing), allow(unreachable_pub))]
 
 use super::node::Node;
-use super::{Entry, Glance, Placed, Query, Room, Tree, Whose};
+use super::{ByShortcut, Entry, Glance, Placed, Query, Room, Tree, Whose};
 use crate::owner::Visitor;
 use crate::reclaim::{LazyPin, Pin};
 use std::fmt;
 use std::ops::ControlFlow::{Break, Continue};
+
+/// All modes' bits.
+const ANY_MODE: u64 = 0b111;
 
 impl Room for () {
     fn slot_changed(&self, _: usize) {}
@@ -80,7 +83,10 @@ impl Bare {
             self.0.sample(&entry, thread.visitor(), &pin);
         }
         // SAFETY: the tree is in its box until it is dropped, and whoever has a `Put` frees it before.
-        Put(unsafe { self.0.place(&entry, thread.visitor(), &pin) })
+        let placed = unsafe { self.0.place(&entry, thread.visitor(), &pin) };
+        // Every request looks, and what it looks at counts for who comes by a shortcut later.
+        let _ = self.0.scan(&query(ask, ANY_MODE), Some(placed.own(ask.mode)), &pin, |_| Continue(()));
+        Put(placed)
     }
 
     /// Looks at the shape for what is about to be put there.
@@ -94,17 +100,37 @@ impl Bare {
         let (entry, query, pin) = (entry(ask), query(ask, against), LazyPin::new());
         // SAFETY: as in `put`.
         let in_root = unsafe { self.0.place_in_root(&entry, against, thread.visitor()) };
-        let (placed, glance) = match in_root {
-            Some(placed) => placed,
-            // SAFETY: as in `put`.
-            None => unsafe { self.0.place_along(&entry, &query, thread.visitor(), &pin) },
-        };
+        // SAFETY: as in `put`.
+        let quickly = in_root.or_else(|| match unsafe { self.0.place_by_shortcut(entry, against, thread.visitor()) } {
+            ByShortcut::Placed(placed, glance) => Some((placed, glance)),
+            ByShortcut::TurnedBack | ByShortcut::None => None,
+        });
+        // SAFETY: as in `put`.
+        let along = || unsafe { self.0.place_along(&entry, &query, thread.visitor(), &pin) };
+        let (placed, glance) = quickly.unwrap_or_else(along);
         let met = match glance {
             Glance::Clear => false,
             Glance::Met => true,
             Glance::Unsure => self.0.scan(&query, Some(placed.own(ask.mode)), &pin, |_| Break(())).is_break(),
         };
+        if met {
+            // It stays, as one who waits does.
+            self.0.bar_shortcuts(&query, placed.own(ask.mode), &pin);
+        }
         (Put(placed), met)
+    }
+
+    /// Whether the calling thread, whatever it plays, has a shortcut to where this would be put.
+    #[cfg(test)]
+    pub(super) fn has_shortcut(&self, ask: Ask) -> bool {
+        // SAFETY: as in `put`; it is freed at once.
+        match unsafe { self.0.place_by_shortcut(entry(ask), 0, Visitor::numbered(1)) } {
+            ByShortcut::Placed(placed, _) => {
+                self.free(&Put(placed));
+                true
+            }
+            ByShortcut::TurnedBack | ByShortcut::None => false,
+        }
     }
 
     /// Takes it away again.

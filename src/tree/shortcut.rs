@@ -228,6 +228,13 @@ impl<R: Room, T> Tree<R, T> {
         ByShortcut::Placed(placed, glance)
     }
 
+    /// For who is going to wait, and may have broken his scan off: looks to the end, if there are shortcuts, so that none leads past him any more.
+    pub(crate) fn bar_shortcuts(&self, query: &Query, own: Own<R>, pin: &LazyPin) {
+        if self.era.now().is_some() {
+            let _ = self.scan(query, Some(own), pin, |_| Continue(()));
+        }
+    }
+
     #[cold]
     fn sample_here(&self, entry: Entry, visitor: Visitor) {
         self.sample(&entry, visitor, &LazyPin::new());

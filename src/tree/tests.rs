@@ -141,6 +141,51 @@ fn who_stays_above_is_told_to_go_down() {
 /// Requests that go with their like and cannot go down: each of the threads that take turns gets a node of its own, whoever conflicts finds them there, and
 /// in the end all is given back.
 #[test]
+fn a_thread_has_a_shortcut_past_vacant_nodes() {
+    let page = |n: u64| Ask { start: n << 20, last: (n << 20) + 4095, mode: MODE, owner: n };
+    let parted = || {
+        let tree = Bare::new();
+        for n in (1..=2).cycle().take(100) {
+            tree.free(&tree.put(page(n), Looking(n)));
+        }
+        tree.free(&tree.put(page(1), Looking(1)));
+        tree
+    };
+    let tree = parted();
+    assert!(tree.has_shortcut(page(1)), "nobody is above");
+    assert!(!tree.has_shortcut(page(2)), "another node");
+    assert!(!tree.has_shortcut(Ask { mode: MODE << 1, ..page(1) }), "the links of the way do not carry this mode");
+    assert!(!parted().has_shortcut(page(2)), "it is of this tree");
+    assert!(!tree.has_shortcut(page(1)), "there is one at a time");
+
+    let tree = parted();
+    let around = tree.put(Ask { start: 0, last: u64::MAX, mode: MODE, owner: 3 }, Passing(3));
+    assert!(!tree.has_shortcut(page(1)), "somebody has looked below");
+    tree.free(&tree.put(page(1), Looking(1)));
+    assert!(!tree.has_shortcut(page(1)), "somebody is above");
+    tree.free(&around);
+    tree.free(&tree.put(page(1), Looking(1)));
+    assert!(tree.has_shortcut(page(1)), "nobody is above any more");
+    tree.trim();
+    assert!(!tree.has_shortcut(page(1)), "its node is gone");
+}
+
+#[test]
+fn somebody_above_who_has_other_bytes_bars_no_shortcut() {
+    let tree = Bare::new();
+    let page = |n: u64| Ask { start: n << 20, last: (n << 20) + 4095, mode: MODE, owner: n };
+    for n in (1..=2).cycle().take(100) {
+        tree.free(&tree.put(page(n), Looking(n)));
+    }
+    // Across a border of the root's cells: it stays there.
+    let elsewhere = tree.put(Ask { start: (1 << 62) - 1, last: 1 << 62, mode: MODE, owner: 3 }, Passing(3));
+    tree.free(&tree.put(page(1), Looking(1)));
+    assert!(tree.has_shortcut(page(1)));
+    assert!(!tree.put_and_look(page(1), MODE, Passing(1)).1, "nobody is in the way");
+    tree.free(&elsewhere);
+}
+
+#[test]
 fn threads_that_share_a_range_part_in_the_chain() {
     // Each mode against the other: one that goes with its like.
     const OTHER: u64 = 2;
