@@ -27,7 +27,7 @@
 
 use super::node::Node;
 use super::quick::{self, Glance, Path};
-use super::scan::{self, Query, Whose};
+use super::scan::{self, Query, Seen, Whose};
 use super::slot::{Entry, Own, Placed};
 use super::{Room, Tree};
 use crate::owner::{self, Visitor};
@@ -101,6 +101,8 @@ struct Shortcut {
     node: Cell<*mut ()>,
     /// How to let it go.
     let_go: Cell<unsafe fn(*mut ())>,
+    /// Where the thread was found last. Nobody follows this one: there may be another node by now.
+    home: Cell<*mut ()>,
 }
 
 /// There is nothing to let go of.
@@ -113,6 +115,7 @@ impl Shortcut {
             modes: Cell::new(0),
             node: Cell::new(ptr::null_mut()),
             let_go: Cell::new(nothing),
+            home: Cell::new(ptr::null_mut()),
         }
     }
 
@@ -120,6 +123,13 @@ impl Shortcut {
     #[inline]
     fn node_for(&self, era: u64, mode: u64) -> Option<*mut ()> {
         (self.era.get() == era && self.modes.get() & mode != 0).then(|| self.node.get())
+    }
+
+    /// The thread is found in `node`, to which links lead that carry `modes`. Whether that shall be its shortcut, and is not yet.
+    fn is_due(&self, node: *mut (), era: Option<u64>, modes: u64) -> bool {
+        let was_here = ptr::eq(self.home.replace(node), node);
+        let is_known = ptr::eq(self.node.get(), node) && (Some(self.era.get()), self.modes.get()) == (era, modes);
+        was_here && !is_known
     }
 
     fn forget(&self) {
@@ -178,16 +188,6 @@ fn turn_back<R: Room>(node: &Node<R>, index: usize) {
     let _ = SHORTCUT.try_with(Shortcut::forget);
 }
 
-/// What the records in `node` say, where the words were not enough.
-#[cold]
-fn look_closer<R: Room>(node: &Node<R>, start: u64, last: u64, against: u64, owner: u64, own: usize) -> Glance {
-    let query = Query { start, last, against, owner, whose: Whose::Others };
-    match scan::look_closer(node, &query, Some(own), &mut |_| Break(())) {
-        Continue(()) => Glance::Clear,
-        Break(()) => Glance::Met,
-    }
-}
-
 impl<R: Room, T> Tree<R, T> {
     /// Publishes a request in the node that the thread has a shortcut to, and looks whether another in one of the modes `against` could be in its way there,
     /// if there is such a node and it is the place. All in registers: what has an address is in memory before the claim, and delays it.
@@ -217,15 +217,26 @@ impl<R: Room, T> Tree<R, T> {
         if claim.is_due() {
             self.sample_here(entry, visitor);
         }
-        // Behind the fence of the publication (T4). (If the node has a child for the range by now, who comes next goes there, or does not.)
-        let glance = if self.era.now() != Some(era) || node.leads_on(against) {
+        // Behind the fence of the publication (T4). If the node has a child for the range by now: who comes next goes there, or does not.
+        let glance = if self.era.now() != Some(era) {
             Glance::Unsure
-        } else if node.is_clear_within(entry.start, entry.last, against, Some(entry.mode)) {
+        } else if !node.leads_on(against) && node.is_clear_within(entry.start, entry.last, against, Some(entry.mode)) {
             Glance::Clear
         } else {
-            look_closer(node, entry.start, entry.last, against, entry.owner, index)
+            self.look_from(node, index, entry.start, entry.last, against, entry.owner)
         };
         ByShortcut::Placed(placed, glance)
+    }
+
+    /// Looks at the records in `node`, where the request is in slot `index`, and below.
+    #[cold]
+    fn look_from(&self, node: &Node<R>, index: usize, start: u64, last: u64, against: u64, owner: u64) -> Glance {
+        let query = Query { start, last, against, owner, whose: Whose::Others };
+        let own = Placed::new(node, index).own(0);
+        let mut meet = |_: Seen<'_, R>| Break(());
+        let met = scan::look_closer(node, &query, Some(index), &mut meet).is_break()
+            || self.scan_from(node, &query, Some(own), &LazyPin::new(), &mut meet).is_break();
+        if met { Glance::Met } else { Glance::Clear }
     }
 
     /// For who is going to wait, and may have broken his scan off: looks to the end, if there are shortcuts, so that none leads past him any more.
@@ -250,10 +261,10 @@ impl<R: Room, T> Tree<R, T> {
         }
     }
 
-    /// Makes the node that a request of `entry` ends its way at the thread's shortcut, if nobody is above it.
+    /// Makes the node that a request of `entry` ends its way at the thread's shortcut, if nobody is above it, and it is the second time that the thread is
+    /// found there: who is at home nowhere would only write to nodes that others read.
     #[cold]
     pub(super) fn remember(&self, entry: &Entry, pin: &Pin) {
-        let Some(era) = self.era.now_or_new() else { return };
         let mut path = Path::from(&self.root);
         if !path.lead_to(entry, pin) {
             return;
@@ -261,13 +272,12 @@ impl<R: Room, T> Tree<R, T> {
         let Path { steps, end: node } = path;
         let modes = steps.iter().fold(ANY_MODE, |modes, step| modes & step.target.modes());
         let address = ptr::from_ref(node).cast_mut();
-        let is_known = |shortcut: &Shortcut| {
-            ptr::eq(shortcut.node.get(), address.cast()) && (shortcut.era.get(), shortcut.modes.get()) == (era, modes)
-        };
+        let is_due = |shortcut: &Shortcut| shortcut.is_due(address.cast(), self.era.now(), modes);
         // A thread that ends has none any more.
-        if steps.is_empty() || SHORTCUT.try_with(is_known).unwrap_or(true) {
+        if steps.is_empty() || !SHORTCUT.try_with(is_due).unwrap_or(false) {
             return;
         }
+        let Some(era) = self.era.now_or_new() else { return };
         // ORDERING (T4): the era, and the links with their modes, were there before; who is above, is looked for behind it.
         fence(Ordering::SeqCst);
         // No owner has the id 0: all are others.
@@ -284,7 +294,15 @@ impl<R: Room, T> Tree<R, T> {
     /// The same at a model's word.
     #[cfg(all(test, loom))]
     pub(crate) fn remember_for(&self, entry: &Entry, pin: &LazyPin) {
+        let _ = SHORTCUT.try_with(|shortcut| shortcut.home.set(self.end_of_way(entry, pin)));
         self.remember(entry, pin.get());
+    }
+
+    #[cfg(all(test, loom))]
+    fn end_of_way(&self, entry: &Entry, pin: &LazyPin) -> *mut () {
+        let mut path = Path::from(&self.root);
+        assert!(path.lead_to(entry, pin.get()));
+        ptr::from_ref(path.end).cast_mut().cast()
     }
 
     /// What a request of `entry` says on its way, without the request.

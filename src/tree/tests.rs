@@ -140,6 +140,13 @@ fn who_stays_above_is_told_to_go_down() {
 
 /// Requests that go with their like and cannot go down: each of the threads that take turns gets a node of its own, whoever conflicts finds them there, and
 /// in the end all is given back.
+/// Found there twice, a thread is at home there.
+fn come_home(tree: &Bare, ask: Ask) {
+    for _ in 0..2 {
+        tree.free(&tree.put(ask, Looking(ask.owner)));
+    }
+}
+
 #[test]
 fn a_thread_has_a_shortcut_past_vacant_nodes() {
     let page = |n: u64| Ask { start: n << 20, last: (n << 20) + 4095, mode: MODE, owner: n };
@@ -148,7 +155,7 @@ fn a_thread_has_a_shortcut_past_vacant_nodes() {
         for n in (1..=2).cycle().take(100) {
             tree.free(&tree.put(page(n), Looking(n)));
         }
-        tree.free(&tree.put(page(1), Looking(1)));
+        come_home(&tree, page(1));
         tree
     };
     let tree = parted();
@@ -161,13 +168,19 @@ fn a_thread_has_a_shortcut_past_vacant_nodes() {
     let tree = parted();
     let around = tree.put(Ask { start: 0, last: u64::MAX, mode: MODE, owner: 3 }, Passing(3));
     assert!(!tree.has_shortcut(page(1)), "somebody has looked below");
-    tree.free(&tree.put(page(1), Looking(1)));
+    come_home(&tree, page(1));
     assert!(!tree.has_shortcut(page(1)), "somebody is above");
     tree.free(&around);
-    tree.free(&tree.put(page(1), Looking(1)));
+    come_home(&tree, page(1));
     assert!(tree.has_shortcut(page(1)), "nobody is above any more");
     tree.trim();
     assert!(!tree.has_shortcut(page(1)), "its node is gone");
+
+    let tree = parted();
+    for n in (1..=2).cycle().take(100) {
+        tree.free(&tree.put(page(n), Looking(n)));
+    }
+    assert!(tree.has_shortcut(page(1)) && !tree.has_shortcut(page(2)), "who is at home nowhere keeps what there was");
 }
 
 #[test]
@@ -179,7 +192,7 @@ fn somebody_above_who_has_other_bytes_bars_no_shortcut() {
     }
     // Across a border of the root's cells: it stays there.
     let elsewhere = tree.put(Ask { start: (1 << 62) - 1, last: 1 << 62, mode: MODE, owner: 3 }, Passing(3));
-    tree.free(&tree.put(page(1), Looking(1)));
+    come_home(&tree, page(1));
     assert!(tree.has_shortcut(page(1)));
     assert!(!tree.put_and_look(page(1), MODE, Passing(1)).1, "nobody is in the way");
     tree.free(&elsewhere);
