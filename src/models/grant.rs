@@ -409,6 +409,22 @@ fn a_rescan_is_not_lost() {
     });
 }
 
+/// Property: whoever took a request for one in the way is woken when it withdraws from a node that is being removed. Shape: the node is frozen from the
+/// beginning. Bound 3.
+#[test]
+fn a_claim_in_a_frozen_node_wakes_who_registered() {
+    check(3, || {
+        let stage = Stage::with_child();
+        let ask = exclusive(0..=0, 2);
+        stage.space.tree.freeze_for(&ask.ask().entry, &LazyPin::new());
+        let it = spawn(&stage, |stage| stage.cycle(exclusive(0..=MIDDLE, 3)));
+        // Granted or queued: it gives up.
+        drop(stage.enter(&ask));
+        it.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
 /// Property: first come, first served, for who comes by a shortcut too. Shape: the other queues behind a holder in the root, whom it finds before it has looked
 /// below. Bound 2.
 #[test]

@@ -646,6 +646,22 @@ fn writes_are_known_through_a_pruned_node() {
     });
 }
 
+/// The same; shape: the node was vacant when the pruner looked first, and is again when it looks behind its fence. Three threads, bound 2.
+#[test]
+fn writes_are_known_through_a_node_that_was_used_while_it_was_pruned() {
+    check(2, || {
+        let stage = Stage::with_child();
+        let ask = exclusive(0, 0, 2);
+        let writer = stage.place(ask);
+        let pruner = spawn(&stage, move |stage| stage.tree.remove_for(&ask.entry(), &LazyPin::new()));
+        let reader = spawn(&stage, |stage| stage.attempt(exclusive(0, MIDDLE, 3)));
+        stage.byte.touch(Exclusive);
+        free(writer);
+        pruner.join().unwrap();
+        reader.join().unwrap();
+    });
+}
+
 /// The same; shape: the slot was claimed by somebody else, whom the reader does not conflict with. Three threads, bound 2.
 #[test]
 fn writes_are_known_through_a_slot_used_again() {

@@ -21,6 +21,7 @@
 //! | T1 | link, splice, unlink: CAS of a link, Release | place, scan, prune: load, Acquire | the node; or all that was done in the removed one |
 //! | T2 | freeze: `frozen`, `fence(SeqCst)`, then look at the slots | claim: publish, `fence(SeqCst)`, then look at `frozen` | one of them backs off |
 //! | T3 | announce: a mode on each link of the way, then publish, `fence(SeqCst)` | scan: `fence(SeqCst)`, then load the link | what is behind a link is passed over only by who came first |
+//! | T4 | scan: end the era, `fence(SeqCst)`, then look below its own node | shortcut: publish, `fence(SeqCst)`, then look at the era | one of them sees the other (`shortcut`) |
 //!
 //! **Why a scan misses nobody.** X and Y both publish, fence, then scan. Say Y's scan does not see X's slot. If Y reached X's node, it
 //! read the state before X's publication, so Y's fence came before X's (S6), and X's scan sees Y. If Y did not reach it, Y read some
@@ -29,7 +30,7 @@
 //! stays there as long as X (INV-N5). A node is unlinked only when it is frozen and vacant, and X, in a frozen node, withdraws (T2).
 //!
 //! # Cost
-//! A quiet acquire and release in the root: three atomic read-modify-writes. Otherwise one node per level on the path, and
+//! A quiet acquire and release in the root, or by a shortcut: three atomic read-modify-writes. Otherwise one node per level on the path, and
 //! the subtrees inside the range. A tree has at most 32 levels.
 //!
 //! # Source

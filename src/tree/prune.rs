@@ -20,8 +20,12 @@
 //! along its frozen links.
 
 use super::node::{Link, Node, Target};
+#[cfg(all(test, loom))]
+use super::slot::Entry;
 use super::{Room, Tree};
 use crate::observe;
+#[cfg(all(test, loom))]
+use crate::reclaim::LazyPin;
 use crate::reclaim::Pin;
 use crate::sync::{Ordering, fence};
 use smallvec::SmallVec;
@@ -100,7 +104,7 @@ impl<R: Room, T> Tree<R, T> {
         }
     }
 
-    /// Removes the node that `link`, a link of `before`, leads to, if it is not needed: the four steps of the header.
+    /// Removes the node that `link`, a link of `before`, leads to, if it is not needed.
     fn prune(&self, before: &Node<R>, link: &Link<R>, useful: Useful, pin: &Pin) -> bool {
         let target = link.load();
         let Some(node) = target.node(pin) else { return false };
@@ -111,6 +115,11 @@ impl<R: Room, T> Tree<R, T> {
         if useful == Useful::Spared && (node.take_chance() || before.is_full()) {
             return false;
         }
+        self.remove(link, target, node, pin)
+    }
+
+    /// The four steps of the header, for a node that was vacant, and that `link` led to as `target`.
+    fn remove(&self, link: &Link<R>, target: Target<R>, node: &Node<R>, pin: &Pin) -> bool {
         if !node.freeze() {
             return false;
         }
@@ -130,6 +139,21 @@ impl<R: Room, T> Tree<R, T> {
         frozen.undo();
         node.thaw();
         false
+    }
+
+    /// The same at a model's word, for the root's child that a request of `entry` goes to, which may have been vacant a moment ago.
+    #[cfg(all(test, loom))]
+    pub(crate) fn remove_for(&self, entry: &Entry, pin: &LazyPin) {
+        if let Some((link, target, node)) = self.root.way_down(entry, pin.get()) {
+            self.remove(link, target, node, pin.get());
+        }
+    }
+
+    /// As a pruner leaves that node who is taken off its processor.
+    #[cfg(all(test, loom))]
+    pub(crate) fn freeze_for(&self, entry: &Entry, pin: &LazyPin) {
+        let (_, _, node) = self.root.way_down(entry, pin.get()).expect("there is a child");
+        assert!(node.freeze());
     }
 }
 

@@ -19,6 +19,8 @@
 //! - C was removed. Then it is frozen for good, and R withdraws (T2).
 //!
 //! A hold that moves to another slot without a scan of its own does scan, for those who queue and who arrive (`convert`), and that scan ends the era too.
+//! Whoever queues has been above all that it conflicts with since before it was QUEUED, but may have broken its scan off at the first conflict: it looks to the end
+//! before it queues ([`Tree::bar_shortcuts`]), or others would come past it.
 //!
 //! # Memory
 //! The thread that has a shortcut to a node is one of its *keepers*, as the tree is: the last of them frees it. So a thread keeps one node at most
