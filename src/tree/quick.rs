@@ -207,7 +207,7 @@ impl<R: Room, T> Tree<R, T> {
 
 /// Breaks off if somebody is in the way in a slot of `node`, which covers the range.
 #[inline(always)]
-pub(super) fn look<R: Room>(node: &Node<R>, query: &Query, own: Option<Own<R>>) -> ControlFlow<()> {
+fn look<R: Room>(node: &Node<R>, query: &Query, own: Option<Own<R>>) -> ControlFlow<()> {
     if node.is_clear_within(query.start, query.last, query.against, own.map(|own| own.mode())) {
         return Continue(());
     }

@@ -1,17 +1,18 @@
 //! A thread's shortcut: straight to the node below the root where it was found at home, past the nodes above, and without a pin.
 //!
 //! Whoever places a request in a node must look at all nodes above, and so pays for each level of its way. But threads that work apart leave the
-//! nodes above vacant for good. So a thread now and then (`sample`) looks at the whole of the node's span from the root down; if nobody is
-//! above it, the thread remembers the node, and that the tree is in this *era*. An era ends when somebody's scan goes down past its own
+//! nodes above to others for good. So a thread now and then (`sample`) looks at the whole of its node's span from the root down; if nobody above the node
+//! is in its way, the thread remembers the node, the bytes around its own that nobody above has any of, and that the tree is in this *era*. An era ends when somebody's scan goes down past its own
 //! node: that is, before he can be granted something above nodes that others have shortcuts to. As long as the era is the same, a request that is
 //! placed by a shortcut needs to look at its node, and at nothing else.
 //!
 //! # Why nobody is missed
-//! Let R have a shortcut to node C, and X be in conflict with a request that R places there. X is in C or below, and R looks there as any scan does.
+//! Let R have a shortcut to node C, and X be in conflict with a request that R places there, within those bytes. X is in C or below, and R looks there as any scan does.
 //! Or X is above C, or in the chain of such a node. X announces, publishes, has its full fence, and scans; R had a fence between the era's
 //! beginning (or its own look at it) and the look at the nodes above C.
 //!
-//! - X's fence came before that one: then R saw X, and has no shortcut unless X was gone. (If it was gone, R has seen that, and knows what it did.)
+//! - X's fence came before that one: then R saw X, and has no shortcut for its bytes unless X was gone. (If it was gone, R has seen that, and knows what it did. A range
+//!   never grows in its slot.)
 //! - R's fence came before X's. Then X, on its way down from its own node, finds that era or a later one, ends it, and has another fence before it looks at the
 //!   nodes below (T4). R publishes, has its fence, and looks at the era. Either X sees R's request or R sees the end of the era, and then scans.
 //! - X does not go down there, because the link carries nothing that is in its way (INV-N5). But each mode that R uses the shortcut for was on each link of the way
@@ -28,7 +29,7 @@
 //! into one tree is never taken for one into another, wherever either is moved.
 
 use super::node::Node;
-use super::quick::{self, Glance, Path};
+use super::quick::{Glance, Path};
 use super::scan::{self, Query, Seen, Whose};
 use super::slot::{Entry, Own, Placed};
 use super::{Room, Tree};
@@ -99,6 +100,9 @@ struct Shortcut {
     era: Cell<u64>,
     /// The modes, as their bits, that the links of the way carry.
     modes: Cell<u64>,
+    /// The first and the last byte that nobody above the node had any of, in the node's span.
+    start: Cell<u64>,
+    last: Cell<u64>,
     /// A node of the tree that this era is of, which the thread is a keeper of; or null.
     node: Cell<*mut ()>,
     /// How to let it go.
@@ -115,22 +119,28 @@ impl Shortcut {
         Shortcut {
             era: Cell::new(BEFORE),
             modes: Cell::new(0),
+            start: Cell::new(0),
+            last: Cell::new(0),
             node: Cell::new(ptr::null_mut()),
             let_go: Cell::new(nothing),
             home: Cell::new(ptr::null_mut()),
         }
     }
 
-    /// The node for a request of `mode` in this era.
+    /// The node for such a request in this era.
     #[inline]
-    fn node_for(&self, era: u64, mode: u64) -> Option<*mut ()> {
-        (self.era.get() == era && self.modes.get() & mode != 0).then(|| self.node.get())
+    fn node_for(&self, era: u64, entry: Entry) -> Option<*mut ()> {
+        let is_good = self.era.get() == era
+            && self.modes.get() & entry.mode != 0
+            && self.start.get() <= entry.start
+            && entry.last <= self.last.get();
+        is_good.then(|| self.node.get())
     }
 
-    /// The thread is found in `node`, to which links lead that carry `modes`. Whether that shall be its shortcut, and is not yet.
-    fn is_due(&self, node: *mut (), era: Option<u64>, modes: u64) -> bool {
+    /// The thread is found in `node` with a request of `entry`. Whether that shall be its shortcut, and is not yet.
+    fn is_due(&self, node: *mut (), era: Option<u64>, entry: Entry) -> bool {
         let was_here = ptr::eq(self.home.replace(node), node);
-        let is_known = ptr::eq(self.node.get(), node) && (Some(self.era.get()), self.modes.get()) == (era, modes);
+        let is_known = era.is_some_and(|era| self.node_for(era, entry).is_some_and(|known| ptr::eq(known, node)));
         was_here && !is_known
     }
 
@@ -144,7 +154,7 @@ impl Shortcut {
 
     /// # Safety
     /// The caller is a keeper of the node, which is one of the tree that this era is of, and hands that on.
-    unsafe fn lead_to<R>(&self, node: *mut Node<R>, era: u64, modes: u64) {
+    unsafe fn lead_to<R>(&self, node: *mut Node<R>, era: u64, modes: u64, (start, last): (u64, u64)) {
         unsafe fn let_go<R>(node: *mut ()) {
             // SAFETY: the caller's promise: it is a node of this type, and the caller is a keeper.
             unsafe { Node::let_go(node.cast::<Node<R>>()) };
@@ -152,6 +162,8 @@ impl Shortcut {
         self.forget();
         self.era.set(era);
         self.modes.set(modes);
+        self.start.set(start);
+        self.last.set(last);
         self.node.set(node.cast());
         self.let_go.set(let_go::<R>);
     }
@@ -199,14 +211,14 @@ impl<R: Room, T> Tree<R, T> {
     #[inline(always)]
     pub(crate) unsafe fn place_by_shortcut(&self, entry: Entry, against: u64, visitor: Visitor) -> ByShortcut<R> {
         let Some(era) = self.era.now() else { return ByShortcut::None };
-        let Ok(Some(node)) = SHORTCUT.try_with(|shortcut| shortcut.node_for(era, entry.mode)) else {
+        let Ok(Some(node)) = SHORTCUT.try_with(|shortcut| shortcut.node_for(era, entry)) else {
             return ByShortcut::None;
         };
         // SAFETY: the era is the tree's, so it is a node of this tree, of the same type; the thread is one of its keepers until it remembers another, which it
         // does in `remember` only, or forgets this one, below.
         let node = unsafe { &*node.cast::<Node<R>>() };
         // Others who share its chain have nodes of their own there.
-        if !node.covers(entry.start, entry.last) || !node.overflow().is_null() {
+        if !node.overflow().is_null() {
             return ByShortcut::None;
         }
         let Some((index, claim)) = node.occupy_near(entry, visitor.home()) else { return ByShortcut::None };
@@ -274,7 +286,7 @@ impl<R: Room, T> Tree<R, T> {
         let Path { steps, end: node } = path;
         let modes = steps.iter().fold(ANY_MODE, |modes, step| modes & step.target.modes());
         let address = ptr::from_ref(node).cast_mut();
-        let is_due = |shortcut: &Shortcut| shortcut.is_due(address.cast(), self.era.now(), modes);
+        let is_due = |shortcut: &Shortcut| shortcut.is_due(address.cast(), self.era.now(), *entry);
         // A thread that ends has none any more.
         if steps.is_empty() || !SHORTCUT.try_with(is_due).unwrap_or(false) {
             return;
@@ -283,13 +295,25 @@ impl<R: Room, T> Tree<R, T> {
         // ORDERING (T4): the era, and the links with their modes, were there before; who is above, is looked for behind it.
         fence(Ordering::SeqCst);
         // No owner has the id 0: all are others.
-        let (start, last) = (node.base(), node.last());
+        let (mut start, mut last) = (node.base(), node.last());
         let anybody = Query { start, last, against: ANY_MODE, owner: 0, whose: Whose::Others };
-        let is_clear =
-            steps.iter().all(|step| quick::look(step.node, &anybody, None).is_continue() && step.is_as_before());
+        let mut keep_away = |seen: Seen<'_, R>| {
+            let (its_start, its_last) = seen.range();
+            if its_last < entry.start {
+                start = start.max(its_last + 1);
+            } else if entry.last < its_start {
+                last = last.min(its_start - 1);
+            } else {
+                return Break(());
+            }
+            Continue(())
+        };
+        let is_clear = steps.iter().all(|step| {
+            scan::look_closer(step.node, &anybody, None, &mut keep_away).is_continue() && step.is_as_before()
+        });
         if is_clear && !node.is_frozen() && node.keep() {
             // SAFETY: by `keep`; the node is of this tree, as it was reached from its root.
-            let _ = SHORTCUT.try_with(|shortcut| unsafe { shortcut.lead_to(address, era, modes) });
+            let _ = SHORTCUT.try_with(|shortcut| unsafe { shortcut.lead_to(address, era, modes, (start, last)) });
         }
     }
 
