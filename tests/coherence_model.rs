@@ -159,7 +159,8 @@ fn nodes_are_found_by_the_links_that_lead_to_them() {
     atlas.link(child + 48, chained);
     assert_eq!(atlas.site(root + 63), Site::Node(0, Part::Header));
     assert_eq!(atlas.site(root + 64), Site::Node(0, Part::States));
-    assert_eq!(atlas.site(root + NODE), Site::Hand);
+    assert_eq!(atlas.site(root + NODE), Site::Era);
+    assert_eq!(atlas.site(root + NODE + 64), Site::Hand);
     assert_eq!(atlas.site(child + 128), Site::Node(1, Part::Records));
     assert_eq!(atlas.site(chained), Site::Node(1, Part::Header), "a chained node is as deep as the one before");
     assert_eq!(atlas.site(0x9000), Site::Elsewhere);

@@ -992,6 +992,24 @@ fn recursion_is_refused_if_asked_to() {
     all_free([&lock, &other]);
 }
 
+/// A token's future that is dropped while it waits is no request of the token's any more, one by one or as a batch.
+#[test]
+fn a_queued_future_that_is_dropped_counts_no_more() {
+    let lock = RangeLock::new();
+    let owner = Owner::new();
+    let held = lock.request(0..8, Exclusive).owner(&Owner::new()).wait().expect("free");
+    let live = |owner: &Owner| format!("{owner:?}").split("live: ").nth(1).map(str::to_owned);
+    {
+        let mut one = Hand::new(lasting(&lock).request(0..1, Add).owner(&owner));
+        let mut batch = Hand::new(Batch::new().add(lasting(&lock), 2..3).add(lasting(&lock), 4..5).owner(&owner));
+        assert!(one.poll().is_pending() && batch.poll().is_pending());
+        assert_eq!(live(&owner).as_deref(), Some("2 }"), "two requests wait");
+    }
+    assert_eq!(live(&owner).as_deref(), Some("0 }"), "what was given up still counts");
+    drop(held);
+    all_free([&lock]);
+}
+
 /// What a request was told to do it does, whether it was told before or after it was given its owner.
 #[test]
 fn a_request_that_refuses_recursion_keeps_to_it() {
