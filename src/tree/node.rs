@@ -628,7 +628,7 @@ impl<R> Target<R> {
     }
 
     #[inline]
-    fn pointer(self) -> *mut Node<R> {
+    pub(super) fn pointer(self) -> *mut Node<R> {
         self.0.map_addr(|addr| addr & !(FROZEN | MODES))
     }
 

@@ -185,6 +185,12 @@ thread_local! {
     static SHORTCUT: Shortcut = Shortcut::none();
 }
 
+/// Lets go of what the thread remembers. (At a model's word, too: loom ends a thread's own objects in an order that differs from one execution to the next.)
+#[cold]
+pub(crate) fn forget() {
+    let _ = SHORTCUT.try_with(Shortcut::forget);
+}
+
 /// What has come of a shortcut.
 pub(crate) enum ByShortcut<R> {
     /// There is none that is good for this request.
@@ -193,13 +199,6 @@ pub(crate) enum ByShortcut<R> {
     TurnedBack,
     /// The request is placed.
     Placed(Placed<R>, Glance),
-}
-
-/// Withdraws from a node that is being removed.
-#[cold]
-fn turn_back<R: Room>(node: &Node<R>, index: usize) {
-    node.withdraw(index);
-    let _ = SHORTCUT.try_with(Shortcut::forget);
 }
 
 impl<R: Room, T> Tree<R, T> {
@@ -223,7 +222,9 @@ impl<R: Room, T> Tree<R, T> {
         }
         let Some((index, claim)) = node.occupy_near(entry, visitor.home()) else { return ByShortcut::None };
         if node.is_frozen() {
-            turn_back(node, index);
+            node.withdraw(index);
+            // The last keeper frees it: nobody borrows it any more.
+            forget();
             return ByShortcut::TurnedBack;
         }
         node.renew_chances();
@@ -285,10 +286,12 @@ impl<R: Room, T> Tree<R, T> {
         }
         let Path { steps, end: node } = path;
         let modes = steps.iter().fold(ANY_MODE, |modes, step| modes & step.target.modes());
-        let address = ptr::from_ref(node).cast_mut();
+        let Some(last_step) = steps.last() else { return };
+        // As it came from `Target::make`: whoever lets go of it last frees it by this.
+        let address = last_step.target.pointer();
         let is_due = |shortcut: &Shortcut| shortcut.is_due(address.cast(), self.era.now(), *entry);
         // A thread that ends has none any more.
-        if steps.is_empty() || !SHORTCUT.try_with(is_due).unwrap_or(false) {
+        if !SHORTCUT.try_with(is_due).unwrap_or(false) {
             return;
         }
         let Some(era) = self.era.now_or_new() else { return };
@@ -342,10 +345,4 @@ impl<R: Room, T> Tree<R, T> {
     pub(crate) fn end_era(&self) {
         self.era.end();
     }
-}
-
-/// As at a thread's end, at a model's word: loom ends a thread's own objects in an order that differs from one execution to the next.
-#[cfg(all(test, loom, spanlock_epoch))]
-pub(crate) fn forget() {
-    SHORTCUT.with(Shortcut::forget);
 }
