@@ -213,8 +213,8 @@ impl<R: Room, T> Tree<R, T> {
         let Ok(Some(node)) = SHORTCUT.try_with(|shortcut| shortcut.node_for(era, entry)) else {
             return ByShortcut::None;
         };
-        // SAFETY: the era is the tree's, so it is a node of this tree, of the same type; the thread is one of its keepers until it remembers another, which it
-        // does in `remember` only, or forgets this one, below.
+        // SAFETY: the era is the tree's, so it is a node of this tree, of the same type. The thread is one of its keepers until it forgets it, below, or remembers
+        // another: it may do so in `sample_here`, and then the live slot keeps the node in the tree, which is a keeper too.
         let node = unsafe { &*node.cast::<Node<R>>() };
         // Others who share its chain have nodes of their own there.
         if !node.overflow().is_null() {
