@@ -224,7 +224,7 @@ fn attempts_by_a_new_shortcut_exclude_one_another() {
     });
 }
 
-/// Property: a shortcut is good for all of its node. Shape: somebody above has other bytes of it than those that it was looked for with. Bound 2.
+/// Property: a shortcut is good for no byte that somebody above has. Shape: he has others of the node than those that it was looked for with. Bound 2.
 #[test]
 fn a_shortcut_is_not_past_who_has_other_bytes_of_the_node() {
     check(2, || {

@@ -4,14 +4,12 @@
 #![cfg_attr(not(fuzzing), allow(unreachable_pub))]
 
 use super::node::Node;
+use super::slot::MODES;
 use super::{ByShortcut, Entry, Glance, Placed, Query, Room, Tree, Whose};
 use crate::owner::Visitor;
 use crate::reclaim::{LazyPin, Pin};
 use std::fmt;
 use std::ops::ControlFlow::{Break, Continue};
-
-/// All modes' bits.
-const ANY_MODE: u64 = 0b111;
 
 impl Room for () {
     fn slot_changed(&self, _: usize) {}
@@ -85,7 +83,7 @@ impl Bare {
         // SAFETY: the tree is in its box until it is dropped, and whoever has a `Put` frees it before.
         let placed = unsafe { self.0.place(&entry, thread.visitor(), &pin) };
         // Every request looks, and what it looks at counts for who comes by a shortcut later.
-        let _ = self.0.scan(&query(ask, ANY_MODE), Some(placed.own(ask.mode)), &pin, |_| Continue(()));
+        let _ = self.0.scan(&query(ask, MODES), Some(placed.own(ask.mode)), &pin, |_| Continue(()));
         Put(placed)
     }
 

@@ -31,7 +31,7 @@
 use super::node::Node;
 use super::quick::{Glance, Path};
 use super::scan::{self, Query, Seen, Whose};
-use super::slot::{Entry, Own, Placed};
+use super::slot::{Entry, MODES, Own, Placed};
 use super::{Room, Tree};
 use crate::owner::{self, Visitor};
 use crate::reclaim::{LazyPin, Pin};
@@ -39,9 +39,6 @@ use crate::sync::{AtomicU64, Ordering, const_fn, fence, thread_local};
 use std::cell::Cell;
 use std::ops::ControlFlow::{Break, Continue};
 use std::ptr;
-
-/// All modes' bits: whoever is above is in the way of a shortcut.
-const ANY_MODE: u64 = 0b111;
 
 /// Which era the tree is in. On a line of its own: whoever takes a shortcut reads it.
 #[repr(align(64))]
@@ -285,7 +282,7 @@ impl<R: Room, T> Tree<R, T> {
             return;
         }
         let Path { steps, end: node } = path;
-        let modes = steps.iter().fold(ANY_MODE, |modes, step| modes & step.target.modes());
+        let modes = steps.iter().fold(MODES, |modes, step| modes & step.target.modes());
         let Some(last_step) = steps.last() else { return };
         // As it came from `Target::make`: whoever lets go of it last frees it by this.
         let address = last_step.target.pointer();
@@ -299,7 +296,7 @@ impl<R: Room, T> Tree<R, T> {
         fence(Ordering::SeqCst);
         // No owner has the id 0: all are others.
         let (mut start, mut last) = (node.base(), node.last());
-        let anybody = Query { start, last, against: ANY_MODE, owner: 0, whose: Whose::Others };
+        let anybody = Query { start, last, against: MODES, owner: 0, whose: Whose::Others };
         let mut keep_away = |seen: Seen<'_, R>| {
             let (its_start, its_last) = seen.range();
             if its_last < entry.start {

@@ -52,7 +52,8 @@ use std::fmt;
 use std::num::NonZero;
 use std::ptr::{self, NonNull};
 
-const MODES: u64 = 0b111;
+/// The bits of all modes.
+pub(super) const MODES: u64 = 0b111;
 /// The bits that a sum of all words' modes can reach.
 const MODES_SUM: u64 = 0b11_1111;
 const CLAIMED: u64 = 1 << 6;

@@ -138,8 +138,6 @@ fn who_stays_above_is_told_to_go_down() {
     tree.free(&root);
 }
 
-/// Requests that go with their like and cannot go down: each of the threads that take turns gets a node of its own, whoever conflicts finds them there, and
-/// in the end all is given back.
 /// Found there twice, a thread is at home there.
 fn come_home(tree: &Bare, ask: Ask) {
     for _ in 0..2 {
@@ -198,6 +196,8 @@ fn somebody_above_who_has_other_bytes_bars_no_shortcut() {
     tree.free(&elsewhere);
 }
 
+/// Requests that go with their like and cannot go down: each of the threads that take turns gets a node of its own, whoever conflicts finds them there, and
+/// in the end all is given back.
 #[test]
 fn threads_that_share_a_range_part_in_the_chain() {
     // Each mode against the other: one that goes with its like.
