@@ -241,57 +241,31 @@ pub(crate) unsafe fn try_acquire(space: &Space, ask: &Ask, visitor: Visitor) -> 
 /// As for [`acquire`].
 #[inline(always)]
 unsafe fn publish_and_look(space: &Space, ask: &Ask, visitor: Visitor) -> Result<Held, Live> {
+    let against = ask.mode().against();
+    let granted = |placed| {
+        let held = Held::decided(Live(placed), ask);
+        count_grants(1, ask);
+        Ok(held)
+    };
     // SAFETY: the caller's promise, word by word.
-    let published = match unsafe { space.tree.place_in_root(&ask.entry, ask.mode().against(), visitor) } {
-        Some((placed, Glance::Clear)) => {
-            let held = Held::decided(Live(placed), ask);
-            count_grants(1, ask);
-            return Ok(held);
-        }
-        Some((placed, _)) => Some(Live(placed)),
-        None => None,
+    let (published, turned_back) = match unsafe { space.tree.place_in_root(&ask.entry, against, visitor) } {
+        Some((placed, Glance::Clear)) => return granted(placed),
+        Some((placed, _)) => (Some(Live(placed)), false),
+        // SAFETY: as above.
+        None => match unsafe { space.tree.place_by_shortcut(ask.entry, against, visitor) } {
+            ByShortcut::Placed(placed, Glance::Clear) => return granted(placed),
+            ByShortcut::Placed(placed, _) => (Some(Live(placed)), false),
+            ByShortcut::TurnedBack => (None, true),
+            ByShortcut::None => (None, false),
+        },
     };
-    // SAFETY: as above.
-    unsafe { publish_and_look_around(space, ask.range(), ask.mode(), ask.owner(), ask.entry.order, visitor, published) }
-}
-
-/// The same where the tree is more than a quiet root, or `published` in it, but not alone there. What an [`Ask`] says comes in
-/// registers: had it an address, the quiet case would have to put it into memory too.
-///
-/// # Safety
-/// As for [`acquire`].
-#[inline(never)]
-unsafe fn publish_and_look_around(
-    space: &Space,
-    range: ByteRange,
-    mode: Mode,
-    owner: OwnerId,
-    order: u64,
-    visitor: Visitor,
-    published: Option<Live>,
-) -> Result<Held, Live> {
-    let (published, turned_back) = match published {
-        Some(live) => (Some(live), false),
-        None => {
-            let ask = Ask::at(range, mode, owner.get(), order);
-            // SAFETY: the caller's promise, word by word.
-            match unsafe { space.tree.place_by_shortcut(ask.entry, mode.against(), visitor) } {
-                ByShortcut::Placed(placed, Glance::Clear) => {
-                    let held = Held::decided(Live(placed), &ask);
-                    count_grants(1, &ask);
-                    return Ok(held);
-                }
-                ByShortcut::Placed(placed, _) => (Some(Live(placed)), false),
-                ByShortcut::TurnedBack => (None, true),
-                ByShortcut::None => (None, false),
-            }
-        }
-    };
+    let (range, mode, owner, order) = (ask.range(), ask.mode(), ask.owner(), ask.entry.order);
     // SAFETY: as above.
     unsafe { publish_and_look_from_root(space, range, mode, owner, order, visitor, published, turned_back) }
 }
 
-/// The same without a shortcut, or for who has met somebody there.
+/// The same from the root down, for who is not alone there and has no shortcut; or for who is `published`, and may have somebody in its way. What an [`Ask`] says
+/// comes in registers: had it an address, the quiet cases would have to put it into memory too.
 ///
 /// # Safety
 /// As for [`acquire`].

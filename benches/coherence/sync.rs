@@ -178,12 +178,12 @@ impl<T> PerCpu<T> {
 }
 
 macro_rules! cpu_local {
-    (static $name:ident: $t:ty = const { $init:expr };) => {
+    ($(static $name:ident: $t:ty = const { $init:expr };)+) => {$(
         static $name: crate::sync::PerCpu<$t> = {
             std::thread_local!(static ALL: std::cell::RefCell<Vec<std::rc::Rc<$t>>> = const { std::cell::RefCell::new(Vec::new()) });
             crate::sync::PerCpu { all: &ALL, make: || $init }
         };
-    };
+    )+};
 }
 
 macro_rules! const_fn {

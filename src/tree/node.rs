@@ -21,7 +21,7 @@
 //!   what the link behind it carries. So a scan passes over what holds nothing in its way, however much it is.
 
 use super::Room;
-use super::slot::{Entry, Parts, Record, Slot, Sum, Word};
+use super::slot::{Entry, Parts, Record, Scale, Slot, Sum, Word};
 use crate::reclaim::Pin;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU16, AtomicU64, Ordering, atomics, const_fn, hint};
 use std::ptr::{self, NonNull};
@@ -208,10 +208,13 @@ impl<R> Node<R> {
     /// The parts that `start..=last`, a part of the span, touches.
     #[inline]
     pub(super) fn parts_within(&self, start: u64, last: u64) -> Parts {
-        // Parts are half cells. Cells of one byte have no halves, and leave the upper parts unused.
-        let shift = self.header.cell_shift.saturating_sub(1);
-        let part_of = |byte: u64| (byte - self.header.base) >> shift;
-        Parts::new(part_of(start), part_of(last))
+        self.scale().parts(start, last)
+    }
+
+    /// Parts are half cells. Cells of one byte have no halves, and leave the upper parts unused.
+    #[inline(always)]
+    fn scale(&self) -> Scale {
+        Scale::new(self.header.base, self.cell_shift().saturating_sub(1))
     }
 
     /// Whether `start..=last`, a part of the span, could be in a child.
@@ -354,11 +357,11 @@ impl<R> Node<R> {
     /// Takes a free slot for `entry` and publishes it there, trying `home` first.
     #[inline]
     pub(super) fn occupy(&self, entry: &Entry, home: usize) -> Option<usize> {
-        let parts = self.parts_within(entry.start, entry.last);
+        let scale = self.scale();
         let home = APART[home % SLOTS];
         (0..SLOTS).map(|step| (home + step) % SLOTS).find(|&index| {
             let slot = self.slot(index);
-            slot.found_free().is_some_and(|found| slot.occupy(found, entry, parts))
+            slot.found_free().is_some_and(|found| slot.occupy(found, entry, scale))
         })
     }
 
@@ -366,6 +369,12 @@ impl<R> Node<R> {
     /// the shape is due.
     #[inline(always)]
     pub(super) fn occupy_root(&self, entry: &Entry, home: usize) -> Option<usize> {
+        const SHIFT: u32 = 64 - CELL_BITS;
+        debug_assert!(self.cell_shift() == SHIFT);
+        let is_a_leaf_here = self.child((entry.start >> SHIFT) as usize).is_null() & self.overflow().is_null();
+        if !is_a_leaf_here {
+            return None;
+        }
         let home = APART[home % SLOTS];
         self.occupy_in_root(entry, home).or_else(|| self.occupy_in_root(entry, (home + 1) % SLOTS))
     }
@@ -373,30 +382,27 @@ impl<R> Node<R> {
     #[inline(always)]
     fn occupy_in_root(&self, entry: &Entry, index: usize) -> Option<usize> {
         const SHIFT: u32 = 64 - CELL_BITS;
-        debug_assert!(self.cell_shift() == SHIFT);
         let slot = self.slot(index);
         let found = slot.found_free().filter(|found| !found.next_claim().is_due())?;
-        let is_a_leaf_here = self.child((entry.start >> SHIFT) as usize).is_null() & self.overflow().is_null();
-        let parts = Parts::new(entry.start >> (SHIFT - 1), entry.last >> (SHIFT - 1));
-        (is_a_leaf_here && slot.occupy(found, entry, parts)).then_some(index)
+        slot.occupy(found, entry, Scale::new(0, SHIFT - 1)).then_some(index)
     }
 
     /// The same for a node of any span; and the word of the claim. For who comes by a shortcut.
     #[inline(always)]
     pub(super) fn occupy_near(&self, entry: Entry, home: usize) -> Option<(usize, Word)> {
-        let parts = self.parts_within(entry.start, entry.last);
         let home = APART[home % SLOTS];
-        match self.occupy_at(home, &entry, parts) {
-            None => self.occupy_at((home + 1) % SLOTS, &entry, parts),
+        let scale = self.scale();
+        match self.occupy_at(home, &entry, scale) {
+            None => self.occupy_at((home + 1) % SLOTS, &entry, scale),
             done => done,
         }
     }
 
     #[inline(always)]
-    fn occupy_at(&self, index: usize, entry: &Entry, parts: Parts) -> Option<(usize, Word)> {
+    fn occupy_at(&self, index: usize, entry: &Entry, scale: Scale) -> Option<(usize, Word)> {
         let slot = self.slot(index);
         let found = slot.found_free()?;
-        slot.occupy(found, entry, parts).then_some((index, found.next_claim()))
+        slot.occupy(found, entry, scale).then_some((index, found.next_claim()))
     }
 
     /// Sets `frozen`; `false` if somebody else has.

@@ -275,7 +275,7 @@ impl<R: Room, T> Tree<R, T> {
             None => self.part(node, entry, mine, pin),
         }
         if !self.is_root(node) {
-            self.remember(entry, pin.get());
+            self.remember(node, entry, pin.get());
         }
     }
 

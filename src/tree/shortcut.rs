@@ -48,6 +48,8 @@ pub(super) struct Era(AtomicU64);
 const BEFORE: u64 = 0;
 /// The last one has ended.
 const OVER: u64 = 1;
+/// No tree is ever in this one: the era of a shortcut that leads nowhere.
+const NEVER: u64 = u64::MAX;
 
 impl Era {
     const_fn! {
@@ -56,17 +58,17 @@ impl Era {
         }
     }
 
-    /// The era's number, if there is one.
+    /// The era's number; not more than `OVER` if there is none.
     ///
     /// ORDERING: the fences of T4 order all accesses here. (Release and Acquire cost nothing, and loom tries more orders of them.)
     #[inline(always)]
-    fn now(&self) -> Option<u64> {
-        Some(self.0.load(Ordering::Acquire)).filter(|&era| era > OVER)
+    fn now(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
     }
 
     /// The same, after beginning one if there is none. `None`: somebody else is about it.
     fn now_or_new(&self) -> Option<u64> {
-        let found = self.0.load(Ordering::Acquire);
+        let found = self.now();
         if found > OVER {
             return Some(found);
         }
@@ -81,7 +83,7 @@ impl Era {
     /// seen by whoever begins one.
     #[cold]
     fn end(&self) {
-        let found = self.0.load(Ordering::Acquire);
+        let found = self.now();
         if found == BEFORE {
             return;
         }
@@ -105,7 +107,7 @@ struct Shortcut {
     /// How to let it go.
     let_go: Cell<unsafe fn(*mut ())>,
     /// Where the thread was found last. Nobody follows this one: there may be another node by now.
-    home: Cell<*mut ()>,
+    home: Cell<*const ()>,
 }
 
 /// There is nothing to let go of.
@@ -114,13 +116,13 @@ fn nothing(_: *mut ()) {}
 impl Shortcut {
     const fn none() -> Shortcut {
         Shortcut {
-            era: Cell::new(BEFORE),
+            era: Cell::new(NEVER),
             modes: Cell::new(0),
             start: Cell::new(0),
             last: Cell::new(0),
             node: Cell::new(ptr::null_mut()),
             let_go: Cell::new(nothing),
-            home: Cell::new(ptr::null_mut()),
+            home: Cell::new(ptr::null()),
         }
     }
 
@@ -135,14 +137,14 @@ impl Shortcut {
     }
 
     /// The thread is found in `node` with a request of `entry`. Whether that shall be its shortcut, and is not yet.
-    fn is_due(&self, node: *mut (), era: Option<u64>, entry: Entry) -> bool {
+    fn is_due(&self, node: *const (), era: u64, entry: Entry) -> bool {
         let was_here = ptr::eq(self.home.replace(node), node);
-        let is_known = era.is_some_and(|era| self.node_for(era, entry).is_some_and(|known| ptr::eq(known, node)));
+        let is_known = self.node_for(era, entry).is_some_and(|known| ptr::eq(known, node));
         was_here && !is_known
     }
 
     fn forget(&self) {
-        self.era.set(BEFORE);
+        self.era.set(NEVER);
         let node = self.node.replace(ptr::null_mut());
         let let_go = self.let_go.replace(nothing);
         // SAFETY: `lead_to` put the two there together, for a node that the thread became a keeper of; by this it is so no more.
@@ -166,20 +168,24 @@ impl Shortcut {
     }
 }
 
-/// When the thread ends.
-impl Drop for Shortcut {
+/// Lets go of the thread's shortcut when the thread ends. Apart from it, so that whoever takes a shortcut need not ask whether the thread has ended.
+struct AtEnd;
+
+impl Drop for AtEnd {
     fn drop(&mut self) {
-        self.forget();
+        forget();
     }
 }
 
 #[cfg(not(any(loom, spanlock_shuttle)))]
 thread_local! {
     static SHORTCUT: Shortcut = const { Shortcut::none() };
+    static AT_END: AtEnd = const { AtEnd };
 }
 #[cfg(any(loom, spanlock_shuttle))]
 thread_local! {
     static SHORTCUT: Shortcut = Shortcut::none();
+    static AT_END: AtEnd = AtEnd;
 }
 
 /// Lets go of what the thread remembers. (At a model's word, too: loom ends a thread's own objects in an order that differs from one execution to the next.)
@@ -206,7 +212,7 @@ impl<R: Room, T> Tree<R, T> {
     /// As for [`Tree::place`].
     #[inline(always)]
     pub(crate) unsafe fn place_by_shortcut(&self, entry: Entry, against: u64, visitor: Visitor) -> ByShortcut<R> {
-        let Some(era) = self.era.now() else { return ByShortcut::None };
+        let era = self.era.now();
         let Ok(Some(node)) = SHORTCUT.try_with(|shortcut| shortcut.node_for(era, entry)) else {
             return ByShortcut::None;
         };
@@ -230,7 +236,7 @@ impl<R: Room, T> Tree<R, T> {
             self.sample_here(entry, visitor);
         }
         // Behind the fence of the publication (T4). If the node has a child for the range by now: who comes next goes there, or does not.
-        let glance = if self.era.now() != Some(era) {
+        let glance = if self.era.now() != era {
             Glance::Unsure
         } else if !node.leads_on(against) && node.is_clear_within(entry.start, entry.last, against, Some(entry.mode)) {
             Glance::Clear
@@ -253,7 +259,7 @@ impl<R: Room, T> Tree<R, T> {
 
     /// For who is going to wait, and may have broken his scan off: looks to the end, if there are shortcuts, so that none leads past him any more.
     pub(crate) fn bar_shortcuts(&self, query: &Query, own: Own<R>, pin: &LazyPin) {
-        if self.era.now().is_some() {
+        if self.era.now() > OVER {
             let _ = self.scan(query, Some(own), pin, |_| Continue(()));
         }
     }
@@ -273,24 +279,24 @@ impl<R: Room, T> Tree<R, T> {
         }
     }
 
-    /// Makes the node that a request of `entry` ends its way at the thread's shortcut, if nobody is above it, and it is the second time that the thread is
+    /// Makes `node`, where a request of `entry` ends its way, the thread's shortcut, if nobody is above it, and it is the second time that the thread is
     /// found there: who is at home nowhere would only write to nodes that others read.
     #[cold]
-    pub(super) fn remember(&self, entry: &Entry, pin: &Pin) {
-        let mut path = Path::from(&self.root);
-        if !path.lead_to(entry, pin) {
-            return;
-        }
-        let Path { steps, end: node } = path;
-        let modes = steps.iter().fold(MODES, |modes, step| modes & step.target.modes());
-        let Some(last_step) = steps.last() else { return };
-        // As it came from `Target::make`: whoever lets go of it last frees it by this.
-        let address = last_step.target.pointer();
-        let is_due = |shortcut: &Shortcut| shortcut.is_due(address.cast(), self.era.now(), *entry);
+    pub(super) fn remember(&self, node: &Node<R>, entry: &Entry, pin: &Pin) {
+        let is_due = |shortcut: &Shortcut| shortcut.is_due(ptr::from_ref(node).cast(), self.era.now(), *entry);
         // A thread that ends has none any more.
         if !SHORTCUT.try_with(is_due).unwrap_or(false) {
             return;
         }
+        let mut path = Path::from(&self.root);
+        if !path.lead_to(entry, pin) || !ptr::eq(path.end, node) {
+            return;
+        }
+        let steps = &path.steps;
+        let modes = steps.iter().fold(MODES, |modes, step| modes & step.target.modes());
+        let Some(last_step) = steps.last() else { return };
+        // As it came from `Target::make`: whoever lets go of it last frees it by this.
+        let address = last_step.target.pointer();
         let Some(era) = self.era.now_or_new() else { return };
         // ORDERING (T4): the era, and the links with their modes, were there before; who is above, is looked for behind it.
         fence(Ordering::SeqCst);
@@ -311,7 +317,9 @@ impl<R: Room, T> Tree<R, T> {
         let is_clear = steps.iter().all(|step| {
             scan::look_closer(step.node, &anybody, None, &mut keep_away).is_continue() && step.is_as_before()
         });
-        if is_clear && !node.is_frozen() && node.keep() {
+        // A thread that ends keeps no more.
+        let is_armed = || AT_END.try_with(|_| ()).is_ok();
+        if is_clear && !node.is_frozen() && is_armed() && node.keep() {
             // SAFETY: by `keep`; the node is of this tree, as it was reached from its root.
             let _ = SHORTCUT.try_with(|shortcut| unsafe { shortcut.lead_to(address, era, modes, (start, last)) });
         }
@@ -320,15 +328,10 @@ impl<R: Room, T> Tree<R, T> {
     /// The same at a model's word.
     #[cfg(all(test, loom))]
     pub(crate) fn remember_for(&self, entry: &Entry, pin: &LazyPin) {
-        let _ = SHORTCUT.try_with(|shortcut| shortcut.home.set(self.end_of_way(entry, pin)));
-        self.remember(entry, pin.get());
-    }
-
-    #[cfg(all(test, loom))]
-    fn end_of_way(&self, entry: &Entry, pin: &LazyPin) -> *mut () {
         let mut path = Path::from(&self.root);
         assert!(path.lead_to(entry, pin.get()));
-        ptr::from_ref(path.end).cast_mut().cast()
+        let _ = SHORTCUT.try_with(|shortcut| shortcut.home.set(ptr::from_ref(path.end).cast()));
+        self.remember(path.end, entry, pin.get());
     }
 
     /// What a request of `entry` says on its way, without the request.

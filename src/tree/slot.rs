@@ -192,8 +192,8 @@ impl fmt::Debug for Word {
 pub(super) struct Parts(u64);
 
 impl Parts {
-    #[inline]
-    pub(super) fn new(first: u64, last: u64) -> Parts {
+    #[inline(always)]
+    fn new(first: u64, last: u64) -> Parts {
         debug_assert!(first <= last && last < u64::from(PARTS));
         // Ones up to `last`, without those below `first`.
         Parts(((2 << last) - (1 << first)) << PARTS_SHIFT)
@@ -203,6 +203,27 @@ impl Parts {
     #[inline]
     pub(super) fn are_in(self, words: u64) -> bool {
         words & self.0 != 0
+    }
+}
+
+/// How a node's span is cut into parts.
+#[derive(Clone, Copy)]
+pub(super) struct Scale {
+    base: u64,
+    /// log2 of the bytes in a part.
+    shift: u32,
+}
+
+impl Scale {
+    #[inline(always)]
+    pub(super) fn new(base: u64, shift: u32) -> Scale {
+        Scale { base, shift }
+    }
+
+    /// The parts that `start..=last`, a part of the span, touches.
+    #[inline(always)]
+    pub(super) fn parts(self, start: u64, last: u64) -> Parts {
+        Parts::new((start - self.base) >> self.shift, (last - self.base) >> self.shift)
     }
 }
 
@@ -279,7 +300,7 @@ impl Slot<'_> {
 
     /// Claims the slot if it is as it was found, writes the record and publishes: PENDING, behind a full fence.
     #[inline(always)]
-    pub(super) fn occupy(self, found: Word, entry: &Entry, parts: Parts) -> bool {
+    pub(super) fn occupy(self, found: Word, entry: &Entry, scale: Scale) -> bool {
         let claim = found.next_claim().0;
         // ORDERING (S2): Acquire, from the release of whoever was here before. It hands on what was done under that range to
         // whoever finds *this* request, and keeps the record's stores behind the claim.
@@ -293,6 +314,8 @@ impl Slot<'_> {
         self.record.last.store(entry.last, Ordering::Relaxed);
         self.record.owner.store(entry.owner, Ordering::Relaxed);
         self.record.order.store(entry.order, Ordering::Relaxed);
+        // Here and not earlier: what the claim had to wait for would delay it.
+        let parts = scale.parts(entry.start, entry.last);
         // ORDERING (S1, S6): no plain store can be lost here: nobody else changes a CLAIMED word (INV-S1).
         publish(self.state, claim | parts.0 | entry.mode);
         true
