@@ -37,7 +37,7 @@ struct Options {
     /// Numbers of threads.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16], value_parser = parse_threads)]
     threads: Vec<usize>,
-    /// Rounds that count, and a tenth as many before them.
+    /// Rounds that count, and a tenth as many before them. (Some contests have fewer.)
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
     /// Milliseconds of a turn. (Some contests stretch it.)
@@ -124,7 +124,7 @@ fn effort(options: &Options, testing: bool, contest: &Contest) -> Effort {
     if testing {
         return Effort { rounds: 1, warm_up: 0, turn: Duration::from_micros(200) };
     }
-    let rounds = options.rounds as usize;
+    let rounds = (options.rounds as usize).div_ceil(contest.fewer);
     Effort { rounds, warm_up: rounds.div_ceil(10), turn: Duration::from_millis(options.turn) * contest.stretch }
 }
 

@@ -460,6 +460,12 @@ impl<R> Node<R> {
         foreign && found.is_turn()
     }
 
+    /// Whether the thread's own mark is the last one that was left here, not in a turn with others, and nobody has told it to go down.
+    pub(super) fn is_left_to(&self, thread: u16) -> bool {
+        let last = Mark(self.header.mark.load(Ordering::Relaxed));
+        last == Mark::of(thread, false) && !self.header.told.load(Ordering::Relaxed)
+    }
+
     /// Passes through on the way down: takes the thread's own mark away, and tells a foreign occupant to go down too.
     pub(super) fn pass(&self, thread: u16) {
         let found = Mark(self.header.mark.load(Ordering::Relaxed));

@@ -263,9 +263,7 @@ impl<R: Room, T> Tree<R, T> {
         let (node, cell) = if self.root.is_alone() {
             (&self.root, self.root.cell_around(entry.start, entry.last))
         } else {
-            if owner::is_turn_to_tidy() {
-                self.sweep(1, pin.get());
-            }
+            self.tidy_now_and_then(pin);
             let spot = self.descend(entry, usize::MAX, pin.get(), |passed| passed.pass(mine));
             (spot.node, spot.cell)
         };
@@ -276,6 +274,13 @@ impl<R: Room, T> Tree<R, T> {
         }
         if !self.is_root(node) {
             self.remember(node, entry, pin.get());
+        }
+    }
+
+    /// For who looks at the shape of the tree: tidies up there too, if it is this thread's turn.
+    pub(super) fn tidy_now_and_then(&self, pin: &LazyPin) {
+        if owner::is_turn_to_tidy() {
+            self.sweep(1, pin.get());
         }
     }
 

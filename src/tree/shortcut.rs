@@ -233,7 +233,7 @@ impl<R: Room, T> Tree<R, T> {
         node.renew_chances();
         let placed = Placed::new(node, index);
         if claim.is_due() {
-            self.sample_here(entry, visitor);
+            self.sample_here(node, entry, visitor);
         }
         // Behind the fence of the publication (T4). If the node has a child for the range by now: who comes next goes there, or does not.
         let glance = if self.era.now() != era {
@@ -264,9 +264,14 @@ impl<R: Room, T> Tree<R, T> {
         }
     }
 
+    /// Looks at the tree's shape. Who is left alone in its node need not walk there from the root: it looks at no node above, so nobody there is in its way.
     #[cold]
-    fn sample_here(&self, entry: Entry, visitor: Visitor) {
-        self.sample(&entry, visitor, &LazyPin::new());
+    fn sample_here(&self, node: &Node<R>, entry: Entry, visitor: Visitor) {
+        if node.is_left_to(visitor.mark()) {
+            self.tidy_now_and_then(&LazyPin::new());
+        } else {
+            self.sample(&entry, visitor, &LazyPin::new());
+        }
     }
 
     /// For the scan of a request that is about to look at `child`. `own` is where the request is, until it has ended the era: once is enough, as whoever has a
