@@ -11,6 +11,7 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 use spanlock::{Mode, RangeGuard, RangeLock, WholeFileLock};
 use std::sync::Arc;
+use std::thread;
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -283,4 +284,26 @@ fn many_locks_leave_nothing_behind() {
     let grown = bytes() - before;
     // One lock is 512 bytes; one in fifty leaked would show.
     assert!(grown < 100_000, "{grown} bytes more after 10,000 locks");
+}
+
+/// A thread that is at home in a node keeps it, also when its lock has gone; and lets go of it when it ends.
+#[test]
+fn threads_that_end_keep_no_nodes() {
+    let _alone = ALONE.lock();
+    let round = || {
+        let lock = Arc::new(RangeLock::new());
+        // The root is full, and has a child for whoever comes next.
+        (0..8).for_each(|i| std::mem::forget(lock.exclusive(1 << 63 | i..=1 << 63 | i)));
+        let at_home = Arc::clone(&lock);
+        let worker = thread::spawn(move || (0..1000).for_each(|_| drop(at_home.exclusive(0..1))));
+        worker.join().expect("a pair does not panic");
+        assert_eq!(lock.heap_nodes(), 1);
+    };
+    grow_and_trim(50);
+    round();
+    let before = bytes();
+    (0..1000).for_each(|_| round());
+    let grown = bytes() - before;
+    // A node is some hundreds of bytes.
+    assert!(grown < 100_000, "{grown} bytes more after 1000 threads");
 }
