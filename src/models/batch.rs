@@ -106,6 +106,21 @@ fn a_batch_wakes_who_waits_for_any_part() {
     });
 }
 
+/// Property: a batch is found by whoever searches from the moment on at which it stands in front. Shape: owner 2 holds what one part waits for, and asks for what
+/// the other part asks for, behind which he would wait for himself. Bound 2.
+#[test]
+fn a_batch_that_queues_is_passed_by_who_holds_a_part() {
+    check(2, || {
+        let stages @ [a, b] = &Stage::two();
+        let held = a.hold(exclusive(0..=0, 2));
+        let it = spawn(b, |stage| stage.cycle(exclusive(0..=0, 2).nested()));
+        let batch = queue_batch(&[(a, exclusive(0..=0, 3)), (b, exclusive(0..=0, 3))]);
+        it.join().unwrap();
+        drop((batch, held));
+        assert_idle(stages);
+    });
+}
+
 /// Property: a cancelled batch wakes who stood behind it in each lock, while the holders in front stay. Three threads, bound 2.
 #[test]
 fn a_cancelled_batch_wakes_both() {

@@ -251,6 +251,27 @@ fn a_newcomer_does_not_miss_a_split() {
     });
 }
 
+/// The same; shape: what the first slot keeps touches no part of the root's span that the newcomer's byte is in, so that one look at the words is enough to miss
+/// both. Bound 2.
+#[test]
+fn a_newcomer_does_not_miss_a_split_into_other_parts() {
+    const LAST: u64 = MIDDLE | MIDDLE >> 1;
+    check(2, || {
+        let stage = Stage::with_child();
+        introduce();
+        let mut held = stage.hold(exclusive(0..=LAST, 3));
+        let it = spawn(&stage, move |stage| {
+            let other = split(stage, &mut held, LAST..=LAST, 0..=LAST - 1);
+            stage.next.touch(Exclusive);
+            drop(other);
+            drop(held);
+        });
+        cycle_next(&stage, &exclusive(1..=1, 2));
+        it.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
 /// The same; shape: the newcomer was queued, and looks again. Bound 4.
 #[test]
 fn who_is_queued_does_not_miss_a_split() {

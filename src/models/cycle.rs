@@ -8,7 +8,7 @@ use super::stage::{MIDDLE, Stage, add, assert_idle, block, exclusive, queue_batc
 use crate::convert::{shrink, split_off};
 use crate::error::AcquireError;
 use crate::grant::{Held, Waiter};
-use crate::mode::Mode::{Add, Exclusive};
+use crate::mode::Mode::{self, Add, Exclusive};
 use crate::owner::{self, Owner};
 use crate::range::ByteRange;
 
@@ -23,8 +23,17 @@ fn is_refused<T>(result: &Result<T, AcquireError>) -> bool {
 
 /// Waits, touches byte 0 of the stage if it was granted, and then lets go of it and of what its owner held before. Whether it was refused.
 fn finish(stage: &Stage, waiter: Waiter, held: Held) -> bool {
+    finish_in(stage, waiter, Exclusive, held)
+}
+
+/// The same of one that adds.
+fn finish_adding(stage: &Stage, waiter: Waiter, held: Held) -> bool {
+    finish_in(stage, waiter, Add, held)
+}
+
+fn finish_in(stage: &Stage, waiter: Waiter, mode: Mode, held: Held) -> bool {
     let result = waiter.wait().map(|holds| {
-        stage.byte.touch(Exclusive);
+        stage.byte.touch(mode);
         drop(holds);
     });
     drop(held);
@@ -276,17 +285,26 @@ fn a_pass_for_another_races_with_the_grant() {
         let stages @ [a, b] = &Stage::two();
         let Needed { w, r, held } = needed(a, b);
         let z = a.queue(add(0..=0, 5).nested());
-        let one = spawn_on([a, b], |a, _| {
-            let result = z.wait().map(|holds| {
-                a.byte.touch(Add);
-                drop(holds);
-            });
-            drop(held);
-            is_refused(&result)
-        });
+        let one = spawn_on([a, b], |a, _| finish_adding(a, z, held));
         let two = spawn_on([a, b], |a, _| a.finish(w, Exclusive));
         let refused = [is_refused(&r.wait()), one.join().unwrap()];
         two.join().unwrap();
+        assert_ne!(refused, [true; 2], "both refused");
+        assert_idle(stages);
+    });
+}
+
+/// The same; shape: the one who is passed looks first, then it is passed, and then the one who passes looks. Three threads, bound 2.
+#[test]
+fn a_pass_for_another_who_looks_races_with_the_grant() {
+    check(2, || {
+        let stages @ [a, b] = &Stage::two();
+        let Needed { w, r, held } = needed(a, b);
+        let z = a.queue(add(0..=0, 5).nested());
+        let search = spawn_on([a, b], |_, _| is_refused(&r.wait()));
+        let it = spawn_on([a, b], |a, _| finish_adding(a, z, held));
+        a.finish(w, Exclusive);
+        let refused = [search.join().unwrap(), it.join().unwrap()];
         assert_ne!(refused, [true; 2], "both refused");
         assert_idle(stages);
     });
@@ -359,6 +377,46 @@ fn two_requests_of_a_token_race_with_a_search() {
     });
 }
 
+/// Property: nobody is refused for a hold that is none. Shape: a token, one request of which waits for owner 2, is just asking for what owner 2 asks for, and
+/// will wait, for a third owner. Bound 2.
+#[test]
+fn a_request_of_a_token_in_its_doorway_is_no_hold() {
+    check(2, || {
+        let stages @ [a, b] = &[Stage::new(), Stage::with_child()];
+        let token = Owner::new();
+        let held = a.hold(exclusive(0..=0, 2));
+        let for_2 = a.queue(exclusive(0..=0, 3).of(&token));
+        let beside = b.hold(exclusive(MIDDLE..=MIDDLE, 4));
+        let it = spawn_on([a, b], move |_, b| b.queue(exclusive(0..=MIDDLE, 5).of(&token)));
+        b.cycle(exclusive(0..=0, 2).nested());
+        drop(it.join().unwrap());
+        drop((for_2, beside, held));
+        assert_idle(stages);
+    });
+}
+
+/// Property: nobody is refused for a cycle that never stood. Shape: three owners; what the first waits for is given back before the last begins to wait.
+/// Bound 2.
+#[test]
+fn a_cycle_that_never_stood_is_none() {
+    check(2, || {
+        let stages @ [a, b, c] = &[Stage::new(), Stage::new(), Stage::new()];
+        let [two, three] = [Owner::new(), Owner::new()];
+        let held = a.hold(exclusive(0..=0, 2));
+        let in_b = b.hold(exclusive(0..=0, 3).of(&two));
+        let in_c = c.hold(exclusive(0..=0, 5).of(&three));
+        let for_c = c.queue(exclusive(0..=0, 2).of(&two));
+        let it = spawn_on([a, b], move |a, _| {
+            drop(in_b);
+            a.queue(exclusive(0..=0, 5).of(&three))
+        });
+        b.cycle(exclusive(0..=0, 2).nested());
+        drop(it.join().unwrap());
+        drop((for_c, in_c, held));
+        assert_idle(stages);
+    });
+}
+
 /// Property: a search does not miss a hold that moves. Shape: a token waits for owner 2, since long; owner 2 is queued for what the token holds,
 /// and another activity of the token splits that, so that a scan can miss both halves (see `convert`). Bound 2.
 #[test]
@@ -383,6 +441,31 @@ fn a_search_does_not_miss_a_split() {
         a.finish(for_2, Exclusive);
         drop(other);
         drop(of_token);
+        assert_idle(stages);
+    });
+}
+
+/// The same; shape: the other activity is the other thread. Bound 1.
+#[test]
+fn a_search_does_not_miss_a_split_by_another_thread() {
+    check(1, || {
+        let stages @ [a, b] = &[Stage::new(), Stage::with_child()];
+        owner::visit();
+        let token = Owner::new();
+        let of_2 = a.hold(exclusive(0..=0, 2));
+        let mut of_token = b.hold(exclusive(0..=MIDDLE, 3).of(&token));
+        let for_2 = a.queue(exclusive(0..=0, 3).of(&token));
+        let waiter = b.queue(exclusive(1..=1, 2).nested());
+        let it = spawn_on([a, b], move |_, b| {
+            // SAFETY: the stages stay until all threads have ended.
+            let other = unsafe { split_off(&b.space, &of_token, ByteRange::new(1..=MIDDLE)) };
+            shrink(&mut of_token, ByteRange::new(0..=0));
+            (of_token, other)
+        });
+        assert!(is_refused(&waiter.wait()), "it closed the cycle");
+        drop(of_2);
+        a.finish(for_2, Exclusive);
+        drop(it.join().unwrap());
         assert_idle(stages);
     });
 }
