@@ -103,3 +103,13 @@ fn the_counters_count() {
     );
     assert!(now.waits.len() >= 3, "{now}");
 }
+
+#[test]
+fn a_lock_has_the_name_that_it_was_given() {
+    let mut lock = RangeLock::new();
+    assert_eq!(lock.name(), None);
+    lock.set_name(format!("inode {}", 7));
+    assert_eq!(lock.name(), Some("inode 7"));
+    static LOG: RangeLock = RangeLock::named("log");
+    assert_eq!(LOG.name(), Some("log"));
+}

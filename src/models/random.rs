@@ -23,10 +23,12 @@
 
 use crate::batch::Batch;
 use crate::error::AcquireError;
+use crate::grant;
 use crate::guard::RangeGuard;
 use crate::lock::RangeLock;
 use crate::mode::Mode::{self, Add, Block, Exclusive};
 use crate::owner::Owner;
+use crate::range::ByteRange;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
 use shuttle::sync::Barrier;
@@ -301,6 +303,23 @@ impl Stage {
         drop(guard);
     }
 
+    /// The tickets of those who are queued, and in conflict with `asked`.
+    fn queue(&self, asked: &Entry) -> Vec<u64> {
+        let range = ByteRange::new(bytes(&asked.span));
+        let rows = grant::rows(&self.locks[asked.lock].space().tree);
+        let in_the_way = rows
+            .iter()
+            .filter(|row| range.overlaps(ByteRange::new(row.start..=row.last)) && !asked.mode.goes_with(row.mode));
+        in_the_way.filter_map(|row| Some(row.place.as_ref()?.ticket)).collect()
+    }
+
+    /// `asked` is granted, before which there was this `queue`: nobody who was in it waits any more.
+    fn assert_in_turn(&self, queue: &[u64]) {
+        let rows = grant::rows(&self.locks[0].space().tree);
+        let waits = |ticket| rows.iter().any(|row| row.place.as_ref().is_some_and(|place| place.ticket == ticket));
+        assert!(!queue.iter().any(|&ticket| waits(ticket)), "who came first waits still");
+    }
+
     /// For one that waits, and holds nothing else.
     fn visit(&self, entry: &Entry) {
         assert_eq!(self.take(entry, How::Wait, None, || ()), Answer::Granted, "{entry:?} waits for nobody who waits");
@@ -328,13 +347,42 @@ impl Stage {
 /// Has so many threads play at once, each of which gets its number, and looks at what they leave.
 fn play(threads: usize, part: impl Fn(&Stage, usize) + Sync) {
     let stage = Stage::default();
-    let (stage, part) = (&stage, &part);
+    play_on(&stage, threads, part);
+    stage.assert_idle();
+}
+
+/// The same with nodes below the root, for the points of its lower half.
+fn play_below_the_root(threads: usize, part: impl Fn(&Stage, usize) + Sync) {
+    let stage = Stage::default();
+    drop(fill_the_root(&stage));
+    play_on(&stage, threads, part);
+    stage.assert_idle();
+}
+
+/// The same, and the root has no room as long as they play.
+fn play_below_a_full_root(threads: usize, part: impl Fn(&Stage, usize) + Sync) {
+    let stage = Stage::default();
+    let crowd = fill_the_root(&stage);
+    play_on(&stage, threads, part);
+    drop(crowd);
+    stage.assert_idle();
+}
+
+/// Takes all slots of the root, far away from the points of its lower half, for which it then grows nodes.
+fn fill_the_root(stage: &Stage) -> [RangeGuard<'_>; 2] {
+    let lock = &stage.locks[0];
+    let crowd = [4, 5].map(|point| lock.add(POINTS[point]..=POINTS[point]));
+    (0..3).for_each(|point| drop(lock.exclusive(POINTS[point]..=POINTS[point])));
+    crowd
+}
+
+fn play_on(stage: &Stage, threads: usize, part: impl Fn(&Stage, usize) + Sync) {
+    let part = &part;
     thread::scope(|scope| {
         for who in 0..threads {
             scope.spawn(move || part(stage, who));
         }
     });
-    stage.assert_idle();
 }
 
 fn entry(who: usize, span: Span, mode: Mode) -> Entry {
@@ -396,6 +444,127 @@ fn trims_below_waiters() {
                     1 => stage.visit(&entry(who, 0..=4, any_mode())),
                     _ => stage.visit(&entry(who, first..=first + draw(3 - first), any_mode())),
                 }
+            }
+        });
+    });
+}
+
+/// One's own point again and again, as who is at home there asks for it.
+fn be_at_home(stage: &Stage, who: usize, times: usize) {
+    for _ in 0..times {
+        let asked = entry(who, who..=who, [Exclusive, Exclusive, Block][draw(3)]);
+        let queue = stage.queue(&asked);
+        stage.take(&asked, How::Wait, None, || stage.assert_in_turn(&queue));
+    }
+}
+
+/// Visits after which a thread is sure to have a shortcut, if nobody comes in between.
+const SETTLED: usize = 5;
+
+/// One at home, and one who comes by when that one has a shortcut: few steps, so that each of the one meets each of the other's.
+#[test]
+fn a_home_and_a_visitor() {
+    check(|| {
+        let settled = Barrier::new(2);
+        play_below_the_root(2, |stage, who| {
+            let home = entry(who, 0..=0, Exclusive);
+            if who == 0 {
+                (0..SETTLED).for_each(|_| stage.visit(&home));
+                settled.wait();
+                return stage.visit(&home);
+            }
+            settled.wait();
+            let asked = entry(who, 0..=2 + draw(3), [Add, Exclusive][draw(2)]);
+            stage.take(&asked, [How::Wait, How::Try][draw(2)], None, || ());
+        });
+    });
+}
+
+/// One who waits behind a holder elsewhere, for what somebody who has a shortcut takes again and again: whoever begins then is behind him.
+#[test]
+fn a_home_and_one_who_waits() {
+    check(|| {
+        let settled = Barrier::new(3);
+        play_below_the_root(3, |stage, who| match who {
+            0 => {
+                be_at_home(stage, who, SETTLED);
+                settled.wait();
+                be_at_home(stage, who, 3);
+            }
+            1 => {
+                stage.take(&entry(who, 3..=4, Add), How::Wait, None, || {
+                    settled.wait();
+                    (0..draw(20)).for_each(|_| stage.book.stay());
+                });
+            }
+            _ => {
+                settled.wait();
+                stage.visit(&entry(who, 0..=4, Exclusive));
+            }
+        });
+    });
+}
+
+/// Two at home, and two who come by with ranges of all sizes.
+#[test]
+fn homes_and_visitors() {
+    check(|| {
+        let settled = Barrier::new(4);
+        play_below_the_root(4, |stage, who| {
+            if who < 2 {
+                be_at_home(stage, who, SETTLED);
+            }
+            settled.wait();
+            match who {
+                0 | 1 => be_at_home(stage, who, 4),
+                _ => (0..2).for_each(|_| stage.visit(&any_entry(who))),
+            }
+        });
+    });
+}
+
+/// The same, and what the others hold changes, or they give up, or give nodes back.
+#[test]
+fn homes_and_visitors_who_change() {
+    check(|| {
+        let settled = Barrier::new(4);
+        play_below_the_root(4, |stage, who| {
+            if who < 2 {
+                be_at_home(stage, who, SETTLED);
+            }
+            settled.wait();
+            match who {
+                0 | 1 => be_at_home(stage, who, 4),
+                2 => change(stage, any_entry(who)),
+                _ => {
+                    for _ in 0..2 {
+                        match draw(4) {
+                            0 => stage.locks[0].trim(),
+                            1 => _ = stage.take(&any_entry(who), How::Try, None, || ()),
+                            2 => _ = stage.take(&any_entry(who), How::Deadline, None, || ()),
+                            _ => stage.visit(&any_entry(who)),
+                        }
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// Nodes that are removed all the time, and made anew: one at home in them, and one who wants the same point, and more.
+#[test]
+fn homes_that_are_removed() {
+    check(|| {
+        let settled = Barrier::new(3);
+        play_below_a_full_root(3, |stage, who| {
+            if who == 0 {
+                be_at_home(stage, who, SETTLED);
+            }
+            settled.wait();
+            match who {
+                0 => be_at_home(stage, who, 5),
+                1 => (0..2).for_each(|_| stage.visit(&entry(who, 0..=draw(3), Exclusive))),
+                _ => (0..3).for_each(|_| stage.locks[0].trim()),
             }
         });
     });
