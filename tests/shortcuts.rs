@@ -327,6 +327,10 @@ fn roam(lock: &RangeLock, shadow: &Shadow, me: usize, rng: &mut Rng) {
         2..7 => be_seen_waiting(lock, shadow, me % SEATS, rng),
         7..11 => {
             let mut hold = Hold::take(lock, shadow, rng);
+            if rng.u8(0..4) == 0 {
+                // Those whose homes are elsewhere get shortcuts beside it, and others queue behind it.
+                thread::sleep(Duration::from_micros(rng.u64(0..300)));
+            }
             for _ in 0..rng.u8(1..4) {
                 hold = hold.change(shadow, rng);
                 pause(rng);

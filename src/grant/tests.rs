@@ -124,3 +124,49 @@ fn no_waker_is_called_while_pinned() {
     assert_eq!(calls.pinned.load(Ordering::Relaxed), 0);
     drop((last, crowd));
 }
+
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A request that backs out of a node which is being removed has notified whoever took it for a holder there; their wakers are called when it is granted.
+#[test]
+fn who_was_turned_back_delivers_what_it_has_found() {
+    const FAR: u64 = 3 << 62;
+    let space: &'static Space = Box::leak(Box::new(Space::new(None)));
+    let ask = |byte: u64, asker: &Asker| Ask::new(ByteRange::new(byte..=byte), Mode::Exclusive, asker);
+    let take = |byte| {
+        let asker = owner::enter();
+        // SAFETY: the space is there for good, here and below.
+        unsafe { acquire(space, &ask(byte, &asker), asker.visitor, None) }.unwrap()
+    };
+    // The root is full: who comes next is in a child.
+    let far: Vec<Held> = (0..8).map(|at| take(FAR + at)).collect();
+    drop(take(0));
+
+    // One who leaves as a withdrawal does: who waits for it is notified, and not woken yet.
+    let (leaving, behind) = (Owner::new(), Owner::new());
+    let asker = leaving.enter();
+    // SAFETY: as above.
+    let live = unsafe { Live::publish(&space.tree, &ask(FAR + 100, &asker), asker.visitor, &LazyPin::new()) };
+    let asker = behind.enter();
+    // SAFETY: as above.
+    let doorway = unsafe { enter(space, &ask(FAR + 100, &asker), asker.visitor, Some(&behind)) };
+    let Doorway::Queued(mut waiter) = doorway else { panic!("somebody is in its way") };
+    let woken = Arc::new(Count::default());
+    let waker = Waker::from(woken.clone());
+    assert!(waiter.poll(&mut Context::from_waker(&waker)).is_pending());
+    live.leave();
+    assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+
+    let asker = owner::enter();
+    space.tree.freeze_for(&ask(0, &asker).entry, &LazyPin::new());
+    let turned_back = take(0);
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1, "woken when the request was granted");
+    drop((turned_back, waiter, far));
+}

@@ -372,7 +372,7 @@ fn play_below_a_full_root(threads: usize, part: impl Fn(&Stage, usize) + Sync) {
 fn fill_the_root(stage: &Stage) -> [RangeGuard<'_>; 2] {
     let lock = &stage.locks[0];
     let crowd = [4, 5].map(|point| lock.add(POINTS[point]..=POINTS[point]));
-    (0..3).for_each(|point| drop(lock.exclusive(POINTS[point]..=POINTS[point])));
+    (0..3).for_each(|point| drop(lock.add(POINTS[point]..=POINTS[point])));
     crowd
 }
 
@@ -449,17 +449,21 @@ fn trims_below_waiters() {
     });
 }
 
-/// One's own point again and again, as who is at home there asks for it.
+/// Has a thread get a shortcut: it takes its own point in one mode, as often as that needs if nobody comes in between.
+fn settle(stage: &Stage, who: usize) {
+    let asked = entry(who, who..=who, any_mode());
+    (0..5).for_each(|_| stage.visit(&asked));
+}
+
+/// One's own point again, and now and then the neighbour's too; nobody who is queued by then is overtaken.
 fn be_at_home(stage: &Stage, who: usize, times: usize) {
     for _ in 0..times {
-        let asked = entry(who, who..=who, [Exclusive, Exclusive, Block][draw(3)]);
+        let span = if draw(4) == 0 { 0..=1 } else { who..=who };
+        let asked = entry(who, span, any_mode());
         let queue = stage.queue(&asked);
         stage.take(&asked, How::Wait, None, || stage.assert_in_turn(&queue));
     }
 }
-
-/// Visits after which a thread is sure to have a shortcut, if nobody comes in between.
-const SETTLED: usize = 5;
 
 /// One at home, and one who comes by when that one has a shortcut: few steps, so that each of the one meets each of the other's.
 #[test]
@@ -467,29 +471,28 @@ fn a_home_and_a_visitor() {
     check(|| {
         let settled = Barrier::new(2);
         play_below_the_root(2, |stage, who| {
-            let home = entry(who, 0..=0, Exclusive);
             if who == 0 {
-                (0..SETTLED).for_each(|_| stage.visit(&home));
+                settle(stage, who);
                 settled.wait();
-                return stage.visit(&home);
+                return stage.visit(&entry(who, 0..=0, any_mode()));
             }
             settled.wait();
-            let asked = entry(who, 0..=2 + draw(3), [Add, Exclusive][draw(2)]);
+            let asked = entry(who, 0..=2 + draw(3), any_mode());
             stage.take(&asked, [How::Wait, How::Try][draw(2)], None, || ());
         });
     });
 }
 
-/// One who waits behind a holder elsewhere, for what somebody who has a shortcut takes again and again: whoever begins then is behind him.
+/// One who waits behind a holder elsewhere for what somebody takes again and again who has a shortcut: whoever begins then is behind him.
 #[test]
 fn a_home_and_one_who_waits() {
     check(|| {
         let settled = Barrier::new(3);
         play_below_the_root(3, |stage, who| match who {
             0 => {
-                be_at_home(stage, who, SETTLED);
+                settle(stage, who);
                 settled.wait();
-                be_at_home(stage, who, 3);
+                be_at_home(stage, who, 2);
             }
             1 => {
                 stage.take(&entry(who, 3..=4, Add), How::Wait, None, || {
@@ -512,11 +515,11 @@ fn homes_and_visitors() {
         let settled = Barrier::new(4);
         play_below_the_root(4, |stage, who| {
             if who < 2 {
-                be_at_home(stage, who, SETTLED);
+                settle(stage, who);
             }
             settled.wait();
             match who {
-                0 | 1 => be_at_home(stage, who, 4),
+                0 | 1 => be_at_home(stage, who, 3),
                 _ => (0..2).for_each(|_| stage.visit(&any_entry(who))),
             }
         });
@@ -530,19 +533,18 @@ fn homes_and_visitors_who_change() {
         let settled = Barrier::new(4);
         play_below_the_root(4, |stage, who| {
             if who < 2 {
-                be_at_home(stage, who, SETTLED);
+                settle(stage, who);
             }
             settled.wait();
             match who {
-                0 | 1 => be_at_home(stage, who, 4),
+                0 | 1 => be_at_home(stage, who, 3),
                 2 => change(stage, any_entry(who)),
                 _ => {
                     for _ in 0..2 {
+                        let how = [How::Wait, How::Try, How::Deadline];
                         match draw(4) {
-                            0 => stage.locks[0].trim(),
-                            1 => _ = stage.take(&any_entry(who), How::Try, None, || ()),
-                            2 => _ = stage.take(&any_entry(who), How::Deadline, None, || ()),
-                            _ => stage.visit(&any_entry(who)),
+                            3 => stage.locks[0].trim(),
+                            at => _ = stage.take(&any_entry(who), how[at], None, || ()),
                         }
                     }
                 }
@@ -558,11 +560,11 @@ fn homes_that_are_removed() {
         let settled = Barrier::new(3);
         play_below_a_full_root(3, |stage, who| {
             if who == 0 {
-                be_at_home(stage, who, SETTLED);
+                settle(stage, who);
             }
             settled.wait();
             match who {
-                0 => be_at_home(stage, who, 5),
+                0 => be_at_home(stage, who, 3),
                 1 => (0..2).for_each(|_| stage.visit(&entry(who, 0..=draw(3), Exclusive))),
                 _ => (0..3).for_each(|_| stage.locks[0].trim()),
             }

@@ -20,11 +20,11 @@
 //! along its frozen links.
 
 use super::node::{Link, Node, Target};
-#[cfg(all(test, loom))]
+#[cfg(all(test, not(spanlock_shuttle)))]
 use super::slot::Entry;
 use super::{Room, Tree};
 use crate::observe;
-#[cfg(all(test, loom))]
+#[cfg(all(test, not(spanlock_shuttle)))]
 use crate::reclaim::LazyPin;
 use crate::reclaim::Pin;
 use crate::sync::{Ordering, fence};
@@ -150,7 +150,7 @@ impl<R: Room, T> Tree<R, T> {
     }
 
     /// As a pruner leaves that node who is taken off its processor.
-    #[cfg(all(test, loom))]
+    #[cfg(all(test, not(spanlock_shuttle)))]
     pub(crate) fn freeze_for(&self, entry: &Entry, pin: &LazyPin) {
         let (_, _, node) = self.root.way_down(entry, pin.get()).expect("there is a child");
         assert!(node.freeze());
