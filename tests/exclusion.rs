@@ -9,6 +9,7 @@
 
 mod common;
 
+use common::inside::Inside;
 use common::poll::{block_on, poll_once};
 use common::watch::Watchdog;
 use fastrand::Rng;
@@ -22,25 +23,13 @@ use std::time::{Duration, Instant};
 
 const MAX_THREADS: usize = 16;
 
-/// Who is inside, one counter per mode in one word, so that one `fetch_add` enters and sees all the others.
-const UNIT: [u64; 3] = [1, 1 << 16, 1 << 32];
-const FIELD: u64 = 0xffff;
-
-fn index(mode: Mode) -> usize {
-    match mode {
-        Mode::Add => 0,
-        Mode::Block => 1,
-        Mode::Exclusive => 2,
-    }
-}
-
 /// One cell of the shadow. Its plain memory:
 /// - `alone` is written by exclusive holders and read by everybody;
 /// - `marks[Add][t]` is written by thread t as an adder, and read by blockers and exclusive holders;
 /// - `marks[Block][t]` the other way round.
 #[derive(Default)]
 struct Cell {
-    inside: AtomicU64,
+    inside: Inside,
     alone: UnsafeCell<u64>,
     marks: [[UnsafeCell<u64>; MAX_THREADS]; 2],
 }
@@ -48,15 +37,7 @@ struct Cell {
 impl Cell {
     /// Thread `me` comes in.
     fn enter(&self, me: usize, mode: Mode) -> u64 {
-        // Relaxed on purpose, here and in `leave`: only the lock may order what follows.
-        let others = self.inside.fetch_add(UNIT[index(mode)], Ordering::Relaxed);
-        for held in Mode::ALL {
-            let count = others >> (16 * index(held)) & FIELD;
-            assert!(
-                common::together(held, mode) || count == 0,
-                "{count} holders of {held:?} inside with a new {mode:?}"
-            );
-        }
+        self.inside.enter(mode);
         let mut sum = 0;
         match mode {
             Mode::Exclusive => {
@@ -68,8 +49,8 @@ impl Cell {
                 // SAFETY: only holders of the same mode are inside, and they read `alone` as we do.
                 sum += unsafe { *self.alone.get() };
                 // SAFETY: this entry is this thread's, and holders of the same mode do not look at it.
-                unsafe { *self.marks[index(mode)][me].get() += 1 };
-                sum += self.sum(1 - index(mode));
+                unsafe { *self.marks[mode as usize][me].get() += 1 };
+                sum += self.sum(1 - mode as usize);
             }
         }
         sum
@@ -82,7 +63,7 @@ impl Cell {
     }
 
     fn leave(&self, mode: Mode) {
-        self.inside.fetch_sub(UNIT[index(mode)], Ordering::Relaxed);
+        self.inside.leave(mode);
     }
 }
 
@@ -124,7 +105,7 @@ impl Shadow {
     fn counted(self) -> [u64; 3] {
         let mut counted = [0; 3];
         for cell in self.0 {
-            assert_eq!(cell.inside.into_inner(), 0, "somebody never left");
+            cell.inside.assert_empty();
             counted[2] += cell.alone.into_inner() / 2;
             for (mode, marks) in cell.marks.into_iter().enumerate() {
                 counted[mode] += marks.into_iter().map(UnsafeCell::into_inner).sum::<u64>();
@@ -241,7 +222,7 @@ fn hammer_on(
                     while Instant::now() < end {
                         let mode = Mode::ALL[[0, 0, 0, 1, 1, 1, 2][rng.usize(0..7)]];
                         let range = range(&mut rng, me);
-                        done[index(mode)] += ask_somehow(lock, shadow, me, (range, scale), mode, &mut rng);
+                        done[mode as usize] += ask_somehow(lock, shadow, me, (range, scale), mode, &mut rng);
                         watchdog.step();
                     }
                     done
@@ -463,7 +444,7 @@ fn whole_file() {
                         };
                         if guard.is_some() {
                             shadow.visit(me, ByteRange::new(0..1), 0, mode, &mut rng);
-                            done[index(mode)] += 1;
+                            done[mode as usize] += 1;
                         }
                         drop(guard);
                         watchdog.step();

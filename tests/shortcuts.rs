@@ -8,6 +8,7 @@
 
 mod common;
 
+use common::inside::Inside;
 use common::poll::{block_on, poll_once};
 use common::watch::Watchdog;
 use fastrand::Rng;
@@ -30,20 +31,8 @@ const PAGE_SHIFT: u32 = 12;
 /// Waiters that can be in everybody's sight at once.
 const SEATS: usize = 4;
 
-/// Who is inside a page: one counter for each mode, in one word.
-const UNIT: [u64; 3] = [1, 1 << 16, 1 << 32];
-const FIELD: u64 = 0xffff;
-
 /// Some pages, by the first and the last.
 type Pages = RangeInclusive<usize>;
-
-fn index(mode: Mode) -> usize {
-    match mode {
-        Mode::Add => 0,
-        Mode::Block => 1,
-        Mode::Exclusive => 2,
-    }
-}
 
 fn bytes(pages: &Pages) -> RangeInclusive<u64> {
     (*pages.start() as u64) << PAGE_SHIFT..=((*pages.end() as u64 + 1) << PAGE_SHIFT) - 1
@@ -85,7 +74,7 @@ struct Seat(AtomicU64);
 impl Seat {
     fn take(&self, pages: &Pages, mode: Mode) -> u64 {
         let number = (self.0.load(Ordering::Relaxed) >> 16) + 1;
-        let said = number << 16 | (*pages.start() as u64) << 8 | (*pages.end() as u64) << 4 | (index(mode) as u64) << 1;
+        let said = number << 16 | (*pages.start() as u64) << 8 | (*pages.end() as u64) << 4 | (mode as u64) << 1;
         self.0.store(said | 1, Ordering::SeqCst);
         said
     }
@@ -106,7 +95,7 @@ impl Seat {
 /// Who is inside, and who waits.
 #[derive(Debug, Default)]
 struct Shadow {
-    pages: [AtomicU64; PAGES],
+    pages: [Inside; PAGES],
     seats: [Seat; SEATS],
     visits: AtomicU64,
 }
@@ -114,21 +103,13 @@ struct Shadow {
 impl Shadow {
     fn enter(&self, pages: Pages, mode: Mode) {
         for page in pages {
-            // Relaxed on purpose, here and in `leave`: only the lock may order what follows.
-            let others = self.pages[page].fetch_add(UNIT[index(mode)], Ordering::Relaxed);
-            for held in Mode::ALL {
-                let count = others >> (16 * index(held)) & FIELD;
-                assert!(
-                    count == 0 || common::together(held, mode),
-                    "{count} of {held:?} in page {page} with a new {mode:?}"
-                );
-            }
+            self.pages[page].enter(mode);
         }
     }
 
     fn leave(&self, pages: Pages, mode: Mode) {
         for page in pages {
-            self.pages[page].fetch_sub(UNIT[index(mode)], Ordering::Relaxed);
+            self.pages[page].leave(mode);
         }
     }
 
@@ -155,7 +136,14 @@ impl Shadow {
 
     fn assert_empty(&self) {
         assert!(self.visits.load(Ordering::Relaxed) > 0, "nobody came");
-        assert!(self.pages.iter().all(|page| page.load(Ordering::Relaxed) == 0), "somebody never left");
+        self.pages.iter().for_each(Inside::assert_empty);
+    }
+
+    /// What who is granted in his turn does, and then drops his guard.
+    fn visit<G>(&self, guard: G, queue: [Option<u64>; SEATS], pages: Pages, mode: Mode, rng: &mut Rng) {
+        self.assert_in_turn(queue);
+        self.stay(pages, mode, rng);
+        drop(guard);
     }
 }
 
@@ -178,9 +166,7 @@ fn be_at_home(lock: &RangeLock, shadow: &Shadow, page: usize, rng: &mut Rng) {
         _ => Some(request.wait().expect("it holds nothing else")),
     };
     if let Some(guard) = granted {
-        shadow.assert_in_turn(queue);
-        shadow.stay(pages, mode, rng);
-        drop(guard);
+        shadow.visit(guard, queue, pages, mode, rng);
     }
 }
 
@@ -204,9 +190,7 @@ fn be_seen_waiting(lock: &RangeLock, shadow: &Shadow, seat: usize, rng: &mut Rng
             guard
         }
     };
-    shadow.assert_in_turn(queue);
-    shadow.stay(pages, mode, rng);
-    drop(guard);
+    shadow.visit(guard, queue, pages, mode, rng);
 }
 
 /// What a holder has, and what is written down of it.
@@ -280,7 +264,7 @@ impl<'l> Hold<'l> {
     }
 }
 
-/// Two ranges under one ticket, or what a token has.
+/// Two ranges under one ticket, what a token asks for, or what has a deadline.
 fn ask_otherwise(lock: &RangeLock, shadow: &Shadow, rng: &mut Rng) {
     let (pages, mode) = (any_pages(rng), any_mode(rng));
     let queue = shadow.queue(&pages, mode);
@@ -290,22 +274,16 @@ fn ask_otherwise(lock: &RangeLock, shadow: &Shadow, rng: &mut Rng) {
             let batch = Batch::new().request(lock, bytes(&pages), mode).request(lock, far, Mode::Add);
             let granted = if rng.bool() { batch.try_now() } else { Some(batch.wait().expect("it holds nothing else")) };
             if let Some(guard) = granted {
-                shadow.assert_in_turn(queue);
-                shadow.stay(pages, mode, rng);
-                drop(guard);
+                shadow.visit(guard, queue, pages, mode, rng);
             }
         }
         1 => {
             let guard = lock.request(bytes(&pages), mode).owner(&Owner::new()).wait().expect("it holds nothing else");
-            shadow.assert_in_turn(queue);
-            shadow.stay(pages, mode, rng);
-            drop(guard);
+            shadow.visit(guard, queue, pages, mode, rng);
         }
         _ => {
             if let Ok(guard) = lock.request(bytes(&pages), mode).timeout(Duration::from_micros(50)).wait() {
-                shadow.assert_in_turn(queue);
-                shadow.stay(pages, mode, rng);
-                drop(guard);
+                shadow.visit(guard, queue, pages, mode, rng);
             }
         }
     }
@@ -350,6 +328,14 @@ fn leave_alone(rng: &mut Rng) {
     }
 }
 
+/// Everybody has gone.
+fn assert_idle(lock: &RangeLock, shadow: &Shadow) {
+    shadow.assert_empty();
+    assert_eq!(lock.snapshot().requests().len(), 0, "a request was left behind");
+    lock.trim();
+    assert_eq!(lock.heap_nodes(), 0, "nodes are left with nobody there");
+}
+
 fn homes_under_fire(test: &'static str, homes: usize, roamers: usize) {
     let (lock, shadow, watchdog) = (RangeLock::new(), Shadow::default(), Watchdog::new(test));
     let end = Instant::now() + common::stress_time();
@@ -370,10 +356,7 @@ fn homes_under_fire(test: &'static str, homes: usize, roamers: usize) {
             });
         }
     });
-    shadow.assert_empty();
-    assert_eq!(lock.snapshot().requests().len(), 0, "a request was left behind");
-    lock.trim();
-    assert_eq!(lock.heap_nodes(), 0, "nodes are left with nobody there");
+    assert_idle(&lock, &shadow);
 }
 
 /// A few at home, one who comes by.
@@ -449,32 +432,27 @@ fn locks_that_come_and_go() {
         });
     }
     for (lock, shadow) in locks.into_inner().into_iter().zip(&shadows) {
-        shadow.assert_empty();
-        assert_eq!(lock.snapshot().requests().len(), 0, "a request was left behind");
-        lock.trim();
-        assert_eq!(lock.heap_nodes(), 0, "nodes are left with nobody there");
+        assert_idle(&lock, shadow);
     }
 }
 
 /// Wakes a thread; but first it takes a page, or gives nodes back, on whatever thread it is called.
-struct Visiting<'s> {
+struct Visiting {
     lock: Arc<RangeLock>,
-    shadow: &'s Shadow,
+    shadow: &'static Shadow,
     page: usize,
     sleeper: Thread,
 }
 
-impl Wake for Visiting<'static> {
+impl Wake for Visiting {
     fn wake(self: Arc<Self>) {
         let mut rng = Rng::with_seed(self.page as u64);
         let (pages, mode) = (self.page..=self.page, Mode::Exclusive);
-        // Not by the thread that calls, which may hold something.
+        // Each asks as an owner of its own: the thread that calls may hold something.
         for _ in 0..3 {
             let queue = self.shadow.queue(&pages, mode);
             if let Some(guard) = self.lock.request_arc(bytes(&pages), mode).try_now() {
-                self.shadow.assert_in_turn(queue);
-                self.shadow.stay(pages.clone(), mode, &mut rng);
-                drop(guard);
+                self.shadow.visit(guard, queue, pages.clone(), mode, &mut rng);
             }
         }
         if self.page == 0 {
@@ -523,10 +501,7 @@ fn wakers_that_visit() {
             });
         }
     });
-    SHADOW.assert_empty();
-    assert_eq!(lock.snapshot().requests().len(), 0, "a request was left behind");
-    lock.trim();
-    assert_eq!(lock.heap_nodes(), 0, "nodes are left with nobody there");
+    assert_idle(&lock, &SHADOW);
 }
 
 /// Threads that end, and use locks on while they do: before and after what they remember is let go of. Nothing stays (LeakSanitizer looks).

@@ -26,11 +26,7 @@ fn finish(stage: &Stage, waiter: Waiter, held: Held) -> bool {
     finish_in(stage, waiter, Exclusive, held)
 }
 
-/// The same of one that adds.
-fn finish_adding(stage: &Stage, waiter: Waiter, held: Held) -> bool {
-    finish_in(stage, waiter, Add, held)
-}
-
+/// The same of one that asks in `mode`.
 fn finish_in(stage: &Stage, waiter: Waiter, mode: Mode, held: Held) -> bool {
     let result = waiter.wait().map(|holds| {
         stage.byte.touch(mode);
@@ -285,7 +281,7 @@ fn a_pass_for_another_races_with_the_grant() {
         let stages @ [a, b] = &Stage::two();
         let Needed { w, r, held } = needed(a, b);
         let z = a.queue(add(0..=0, 5).nested());
-        let one = spawn_on([a, b], |a, _| finish_adding(a, z, held));
+        let one = spawn_on([a, b], |a, _| finish_in(a, z, Add, held));
         let two = spawn_on([a, b], |a, _| a.finish(w, Exclusive));
         let refused = [is_refused(&r.wait()), one.join().unwrap()];
         two.join().unwrap();
@@ -302,7 +298,7 @@ fn a_pass_for_another_who_looks_races_with_the_grant() {
         let Needed { w, r, held } = needed(a, b);
         let z = a.queue(add(0..=0, 5).nested());
         let search = spawn_on([a, b], |_, _| is_refused(&r.wait()));
-        let it = spawn_on([a, b], |a, _| finish_adding(a, z, held));
+        let it = spawn_on([a, b], |a, _| finish_in(a, z, Add, held));
         a.finish(w, Exclusive);
         let refused = [search.join().unwrap(), it.join().unwrap()];
         assert_ne!(refused, [true; 2], "both refused");

@@ -8,6 +8,7 @@
 pub(crate) mod actors;
 pub(crate) mod alloc;
 pub(crate) mod history;
+pub(crate) mod inside;
 pub(crate) mod owners;
 pub(crate) mod owners_history;
 pub(crate) mod poll;
