@@ -507,6 +507,8 @@ mod tests {
         for _ in 0..5 * STEP {
             let next = order_after(last);
             assert!(next > last && is_nested(next));
+            // Otherwise it is not known to be above a ticket that was drawn meanwhile.
+            assert!(next == last + 1 || next % STEP == 2, "counted on, or right behind a ticket");
             last = next;
         }
         let ticket = next_ticket();

@@ -179,3 +179,41 @@ pub(crate) fn spin_until(luck: &Luck, _ahead: usize, _done: impl Fn() -> bool) -
     let _ = (&luck.0, LONG, SHORT, Luck::MOST);
     false
 }
+
+#[cfg(all(test, not(any(loom, spanlock_shuttle))))]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Wake, Waker};
+
+    #[derive(Default)]
+    struct Calls(AtomicUsize);
+
+    impl Wake for Calls {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A task that listens to slot 0, and how often it was woken.
+    fn task(events: &Events<1>) -> (Listener, impl Fn() -> usize) {
+        let calls = Arc::new(Calls::default());
+        let mut listener = events.listen(0);
+        assert!(listener.poll(&mut Context::from_waker(&Waker::from(Arc::clone(&calls)))).is_pending());
+        (listener, move || calls.0.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn who_leaves_after_it_was_notified_passes_that_on() {
+        let events = Events::default();
+        let (first, first_calls) = task(&events);
+        events.notify(0);
+        assert_eq!(first_calls(), 0, "not under the event's lock");
+        deliver();
+        assert_eq!(first_calls(), 1);
+        let (_second, second_calls) = task(&events);
+        drop(first);
+        assert_eq!(second_calls(), 1, "whom the event takes for notified from now on");
+    }
+}

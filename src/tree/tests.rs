@@ -196,6 +196,25 @@ fn somebody_above_who_has_other_bytes_bars_no_shortcut() {
     tree.free(&elsewhere);
 }
 
+#[test]
+fn a_shortcut_ends_where_somebody_above_begins() {
+    let tree = Bare::new();
+    let page = |n: u64| Ask { start: n << 20, last: (n << 20) + 4095, mode: MODE, owner: n };
+    for n in (1..=2).cycle().take(100) {
+        tree.free(&tree.put(page(n), Looking(n)));
+    }
+    // Around what is at home in the one cell, two that cross its borders: they stay above.
+    let bytes = |start: u64, last: u64| Ask { start: (1 << 20) + start, last: (1 << 20) + last, ..page(1) };
+    let before = tree.put(Ask { start: 0, owner: 3, ..bytes(0, 999) }, Passing(3));
+    let behind = tree.put(Ask { last: 2 << 20, owner: 4, ..bytes(5000, 5000) }, Passing(4));
+    come_home(&tree, bytes(2000, 3000));
+    assert!(tree.has_shortcut(bytes(1000, 4999)), "nobody above has these");
+    assert!(!tree.has_shortcut(bytes(999, 4999)), "somebody's last byte");
+    assert!(!tree.has_shortcut(bytes(1000, 5000)), "somebody's first byte");
+    tree.free(&before);
+    tree.free(&behind);
+}
+
 /// Requests that go with their like and cannot go down: each of the threads that take turns gets a node of its own, whoever conflicts finds them there, and
 /// in the end all is given back.
 #[test]
