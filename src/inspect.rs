@@ -561,6 +561,19 @@ mod tests {
     }
 
     #[test]
+    fn a_column_for_each_byte() {
+        assert_drawn(
+            vec![row(0..64, Add, 1)],
+            &[
+                "1 holding, 0 waiting",
+                "A add, B block, X exclusive; small letters wait",
+                "#0 |AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA| 0..64  add  thread 1",
+                "   +----------------+---------------+---------------+---------------+ 0..64, a column is 1 byte",
+            ],
+        );
+    }
+
+    #[test]
     fn ranges_far_apart_are_not_to_scale() {
         assert_drawn(
             vec![row(0..4096, Add, 1), row(u64::MAX - 4095.., Block, 2)],

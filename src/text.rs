@@ -37,6 +37,8 @@ mod tests {
         assert_eq!(written(999_999_999), "999.9 ms");
         assert_eq!(written(59_960_000_000), "59.9 s");
         assert_eq!(written(192_000_000_000), "3 min 12 s");
+        assert_eq!(written(3_599_900_000_000), "59 min 59 s");
+        assert_eq!(written(3_600_000_000_000), "1 h 0 min");
         assert_eq!(written(18_120_000_000_000), "5 h 2 min");
         assert_eq!(format!("{:>8}|", Elapsed(Duration::from_millis(1))), "  1.0 ms|");
     }

@@ -27,6 +27,7 @@ fn a_snapshot_says_who_holds_who_waits_and_for_whom() {
     let [read, thread, truncate_info, late_info] = before.requests() else { panic!("four requests: {before}") };
     assert_eq!((read.range(), read.mode(), read.owner()), (ByteRange::new(0..4096), Mode::Add, reader.id()));
     assert!(read.is_holder() && thread.is_holder() && read.waiting().is_none());
+    assert!(!truncate_info.is_holder() && !late_info.is_holder());
     assert!(thread.owner().to_string().starts_with("thread "));
     assert_eq!((truncate_info.range(), truncate_info.owner()), (ByteRange::WHOLE, writer.id()));
     assert!(late_info.owner().to_string().starts_with("task "));

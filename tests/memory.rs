@@ -231,6 +231,26 @@ fn removed_nodes_are_freed() {
     assert!(grown < 4096 * nodes as isize, "{grown} bytes more after 50 rounds of {nodes} nodes");
 }
 
+/// What `trim` removes goes at once, as soon as nobody can be reading it: it does not lie about until there is more of it.
+#[test]
+fn what_is_trimmed_does_not_pile_up() {
+    let _alone = ALONE.lock();
+    let lock = RangeLock::new();
+    let round = || {
+        drop(hold(&lock, Layout::Even, 20));
+        assert!((1..10).contains(&lock.heap_nodes()));
+        lock.trim();
+        assert_eq!(lock.heap_nodes(), 0);
+        bytes()
+    };
+    // What other tests left to be reclaimed goes first.
+    (0..300).for_each(|_| _ = round());
+    let (least, most) =
+        (0..100).map(|_| round()).fold((isize::MAX, 0), |(least, most), now| (least.min(now), most.max(now)));
+    // Some rounds' nodes, of 384 bytes, wait for the epochs that end with the next rounds.
+    assert!(most - least < 40 * 384, "from {least} to {most} bytes");
+}
+
 /// Grown trees, with requests in them whose guards were leaked: the lock's drop frees every node.
 #[test]
 fn a_dropped_lock_leaves_nothing_behind() {

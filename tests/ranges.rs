@@ -87,6 +87,59 @@ fn empty_ranges() -> Vec<(Bound<u64>, Bound<u64>)> {
     ]
 }
 
+/// All that can be asked of ranges, against sets of the bytes in a small window: at either end of `u64`, and across its middle.
+#[test]
+fn a_range_is_a_set_of_bytes() {
+    const SIZE: u64 = 6;
+    for base in [0, (1 << 63) - 3, MAX - (SIZE - 1)] {
+        // Each range as its set of bytes, as bits.
+        let bytes =
+            |range: ByteRange| (0..SIZE).filter(|i| range.contains(base + i)).fold(0_u64, |set, i| set | 1 << i);
+        let mut ranges = vec![(ByteRange::EMPTY, 0)];
+        for first in 0..SIZE {
+            for last in first..SIZE {
+                let set = (first..=last).fold(0, |set, i| set | 1 << i);
+                ranges.push((ByteRange::new(base + first..=base + last), set));
+            }
+        }
+        for &(one, its) in &ranges {
+            assert_eq!((bytes(one), one.is_empty()), (its, its == 0));
+            assert_eq!(one.len(), u128::from(its.count_ones()));
+            let edges = (one.start().map(|start| start - base), one.last().map(|last| last - base));
+            let expected = (its != 0).then(|| (u64::from(its.trailing_zeros()), u64::from(its.ilog2())));
+            assert_eq!(edges, (expected.map(|edge| edge.0), expected.map(|edge| edge.1)));
+            for &(other, others) in &ranges {
+                let common = one.intersect(other);
+                assert_eq!((bytes(common), common.is_empty()), (its & others, its & others == 0), "{one} and {other}");
+                assert_eq!(one.overlaps(other), its & others != 0, "{one} and {other}");
+                assert_eq!(one.contains_all(other), its & others == others, "{one} and {other}");
+            }
+            for at in (0..SIZE).filter(|at| its >> at & 1 == 1) {
+                let (head, tail) = one.split(base + at);
+                assert_eq!((bytes(head), bytes(tail)), (its & ((1 << at) - 1), its >> at << at), "{one} at {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_range_is_widened_to_whole_pages() {
+    for (start, last) in [(0, 0), (5, 9), (4095, 4096), (4096, 8191), (8191, 8191), (MAX - 4096, MAX), (MAX, MAX)] {
+        let pages = ByteRange::new(start..=last).to_pages(4096);
+        assert_eq!(pages, ByteRange::new(start / 4096 * 4096..=last / 4096 * 4096 + 4095));
+        assert_eq!(pages.to_pages(4096), pages);
+        assert_eq!(pages.to_pages(1), pages);
+    }
+    assert_eq!(ByteRange::EMPTY.to_pages(4096), ByteRange::EMPTY);
+    assert_eq!(ByteRange::new(7..9).to_pages(1 << 63), ByteRange::new(..1 << 63));
+}
+
+#[test]
+#[should_panic(expected = "must be a power of two of bytes, not 4095")]
+fn a_page_of_no_power_of_two() {
+    let _ = ByteRange::new(0..1).to_pages(4095);
+}
+
 #[test]
 fn an_empty_range_is_granted_at_once_and_holds_nothing() {
     let lock = Arc::new(RangeLock::new());
