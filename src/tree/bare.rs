@@ -93,6 +93,12 @@ impl Bare {
         self.0.sample(&entry(ask), thread.visitor(), &LazyPin::new());
     }
 
+    /// Leaves the root's child for such a request as a pruner does who is taken off its processor just before it unlinks it.
+    #[cfg(test)]
+    pub(super) fn freeze(&self, ask: Ask) {
+        self.0.freeze_links_for(&entry(ask), &LazyPin::new());
+    }
+
     /// Puts something there as most requests are put, and says whether it met one of the modes `against`, of another owner.
     pub fn put_and_look(&self, ask: Ask, against: u64, thread: Thread) -> (Put, bool) {
         let (entry, query, pin) = (entry(ask), query(ask, against), LazyPin::new());

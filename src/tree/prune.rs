@@ -155,6 +155,14 @@ impl<R: Room, T> Tree<R, T> {
         let (_, _, node) = self.root.way_down(entry, pin.get()).expect("there is a child");
         assert!(node.freeze());
     }
+
+    /// The same, when it has frozen the links as well.
+    #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
+    pub(super) fn freeze_links_for(&self, entry: &Entry, pin: &LazyPin) {
+        self.freeze_for(entry, pin);
+        let (_, _, node) = self.root.way_down(entry, pin.get()).expect("there is a child");
+        assert!(Frozen::default().all_links_of(node));
+    }
 }
 
 /// The links of a node that this pruner has frozen, with what they held.

@@ -294,6 +294,22 @@ fn a_used_leaf_gets_its_chances_again_and_an_unused_one_goes() {
     assert_eq!(tree.nodes(), 0, "not used for four visits of the hand");
 }
 
+/// Requests that are about to withdraw can fill a node that is being removed. Whoever finds it so waits neither for them nor for the pruner.
+#[test]
+fn who_finds_a_full_node_that_is_being_removed_goes_above() {
+    let tree = Bare::new();
+    let fill = |last, owner| (0..SLOTS).map(|_| put(&tree, 0, last, owner, Passing(1))).collect::<Vec<_>>();
+    let (above, below) = (fill(u64::MAX, 1), fill(0, 2));
+    assert_eq!(tree.nodes(), 1);
+    tree.freeze(Ask { start: 0, last: 0, mode: MODE, owner: 2 });
+    above.iter().for_each(|put| tree.free(put));
+    // One that could go further down, and one for the chain.
+    let late = [(0, 0), (0, 1 << 61)].map(|(start, last)| put(&tree, start, last, 3, Passing(1)));
+    assert!(late.iter().all(|late| !late.0.shares_node_with(&below[0].0)));
+    assert_eq!((tree.nodes(), found(&tree, 1 << 60, 1 << 60)), (1, vec![3]));
+    below.iter().chain(&late).for_each(|put| tree.free(put));
+}
+
 #[test]
 fn chains_give_back_from_the_middle() {
     let tree = Bare::new();
