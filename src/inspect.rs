@@ -587,6 +587,16 @@ mod tests {
         );
     }
 
+    /// Half of them too narrow to be seen is too many.
+    #[test]
+    fn as_many_pages_as_wide_ranges_are_not_to_scale() {
+        let wide = |n: u64| row(n << 60..(n + 1) << 60, Add, 1);
+        let page = |n: u64| row(n << 12..(n + 1) << 12, Add, 2);
+        let is_to_scale = |rows: Vec<Row>| !Snapshot::new(rows).to_string().contains("not to scale");
+        assert!(!is_to_scale((0..4).map(page).chain((4..8).map(wide)).collect()));
+        assert!(is_to_scale((0..3).map(page).chain((4..9).map(wide)).collect()));
+    }
+
     /// A range that is too narrow among wide ones is one column, and the others keep their scale.
     #[test]
     fn one_page_of_gigabytes() {
