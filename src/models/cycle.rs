@@ -413,6 +413,28 @@ fn a_cycle_that_never_stood_is_none() {
     });
 }
 
+/// The same; shape: and its slot is taken again, in the same mode, by somebody who is in nobody's way. Bound 2.
+#[test]
+fn a_cycle_through_a_slot_that_changed_hands_is_none() {
+    check(2, || {
+        let stages @ [a, b, c] = &[Stage::new(), Stage::new(), Stage::new()];
+        let [two, three] = [Owner::new(), Owner::new()];
+        let held = a.hold(exclusive(0..=0, 2));
+        let in_b = b.hold(exclusive(0..=0, 3).of(&two));
+        let in_c = c.hold(exclusive(0..=0, 5).of(&three));
+        let for_c = c.queue(exclusive(0..=0, 2).of(&two));
+        let it = spawn_on([a, b], move |a, b| {
+            drop(in_b);
+            let elsewhere = b.hold(exclusive(MIDDLE..=MIDDLE, 7));
+            (a.queue(exclusive(0..=0, 5).of(&three)), elsewhere)
+        });
+        b.cycle(exclusive(0..=0, 2).nested());
+        drop(it.join().unwrap());
+        drop((for_c, in_c, held));
+        assert_idle(stages);
+    });
+}
+
 /// Property: a search does not miss a hold that moves. Shape: a token waits for owner 2, since long; owner 2 is queued for what the token holds,
 /// and another activity of the token splits that, so that a scan can miss both halves (see `convert`). Bound 2.
 #[test]
