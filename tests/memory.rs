@@ -248,7 +248,7 @@ fn what_is_trimmed_does_not_pile_up() {
     let (least, most) =
         (0..100).map(|_| round()).fold((isize::MAX, 0), |(least, most), now| (least.min(now), most.max(now)));
     // Some rounds' nodes, of 384 bytes, wait for the epochs that end with the next rounds.
-    assert!(most - least < 40 * 384, "from {least} to {most} bytes");
+    assert!(most - least < 60 * 384, "from {least} to {most} bytes");
 }
 
 /// Grown trees, with requests in them whose guards were leaked: the lock's drop frees every node.
