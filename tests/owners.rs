@@ -419,18 +419,18 @@ fn cancels_that_race_with_searches() {
             }
         }
     };
+    let [refused, gave_up] = [const { AtomicU64::new(0) }; 2];
     for count in [2, 3, 5] {
         let locks: Vec<RangeLock> = (0..count).map(|_| RangeLock::new()).collect();
-        let [refused, gave_up] = [const { AtomicU64::new(0) }; 2];
         ring_of_threads("cancels_that_race_with_searches", count, &locks, ask, |answers| {
             let [deadlocks, late] = [&answers.deadlocks, &answers.late].map(|count| count.load(Ordering::Relaxed));
             assert!(deadlocks <= 1 && deadlocks + late > 0, "{answers:?}");
             refused.fetch_add(deadlocks, Ordering::Relaxed);
             gave_up.fetch_add(late, Ordering::Relaxed);
         });
-        // Twelve in a ring hardly ever all wait at once.
-        assert!(refused.into_inner() > 0 && gave_up.into_inner() > 0, "no race between {count}");
     }
+    // Of all rings together: five on a slow machine hardly ever all wait at once.
+    assert!(refused.into_inner() > 0 && gave_up.into_inner() > 0, "no race at all");
 }
 
 /// What the docs say is enough: let go, and ask for all of it together. Threads that cross all the time, two locks each of three.
