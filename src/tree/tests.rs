@@ -138,6 +138,18 @@ fn who_stays_above_is_told_to_go_down() {
     tree.free(&root);
 }
 
+/// Where thread `n` works.
+fn page(n: u64) -> Ask {
+    Ask { start: n << 20, last: (n << 20) + 4095, mode: MODE, owner: n }
+}
+
+/// Threads 1 and 2 take turns, until each has a node of its own.
+fn part(tree: &Bare) {
+    for n in (1..=2).cycle().take(100) {
+        tree.free(&tree.put(page(n), Looking(n)));
+    }
+}
+
 /// Found there twice, a thread is at home there.
 fn come_home(tree: &Bare, ask: Ask) {
     for _ in 0..2 {
@@ -147,12 +159,9 @@ fn come_home(tree: &Bare, ask: Ask) {
 
 #[test]
 fn a_thread_has_a_shortcut_past_vacant_nodes() {
-    let page = |n: u64| Ask { start: n << 20, last: (n << 20) + 4095, mode: MODE, owner: n };
     let parted = || {
         let tree = Bare::new();
-        for n in (1..=2).cycle().take(100) {
-            tree.free(&tree.put(page(n), Looking(n)));
-        }
+        part(&tree);
         come_home(&tree, page(1));
         tree
     };
@@ -175,19 +184,14 @@ fn a_thread_has_a_shortcut_past_vacant_nodes() {
     assert!(!tree.has_shortcut(page(1)), "its node is gone");
 
     let tree = parted();
-    for n in (1..=2).cycle().take(100) {
-        tree.free(&tree.put(page(n), Looking(n)));
-    }
+    part(&tree);
     assert!(tree.has_shortcut(page(1)) && !tree.has_shortcut(page(2)), "who is at home nowhere keeps what there was");
 }
 
 #[test]
 fn somebody_above_who_has_other_bytes_bars_no_shortcut() {
     let tree = Bare::new();
-    let page = |n: u64| Ask { start: n << 20, last: (n << 20) + 4095, mode: MODE, owner: n };
-    for n in (1..=2).cycle().take(100) {
-        tree.free(&tree.put(page(n), Looking(n)));
-    }
+    part(&tree);
     // Across a border of the root's cells: it stays there.
     let elsewhere = tree.put(Ask { start: (1 << 62) - 1, last: 1 << 62, mode: MODE, owner: 3 }, Passing(3));
     come_home(&tree, page(1));
@@ -199,10 +203,7 @@ fn somebody_above_who_has_other_bytes_bars_no_shortcut() {
 #[test]
 fn a_shortcut_ends_where_somebody_above_begins() {
     let tree = Bare::new();
-    let page = |n: u64| Ask { start: n << 20, last: (n << 20) + 4095, mode: MODE, owner: n };
-    for n in (1..=2).cycle().take(100) {
-        tree.free(&tree.put(page(n), Looking(n)));
-    }
+    part(&tree);
     // Around what is at home in the one cell, two that cross its borders: they stay above.
     let bytes = |start: u64, last: u64| Ask { start: (1 << 20) + start, last: (1 << 20) + last, ..page(1) };
     let before = tree.put(Ask { start: 0, owner: 3, ..bytes(0, 999) }, Passing(3));
