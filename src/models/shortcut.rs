@@ -63,6 +63,21 @@ fn one_of_two_sees_the_other_by_a_new_shortcut() {
     });
 }
 
+/// The same; shape: who has the shortcut gets it by a request of its own, on whose way the other arrives. Bound 3.
+#[test]
+fn one_of_two_sees_the_other_by_a_shortcut_that_a_request_has_found() {
+    check(3, || {
+        let stage = Stage::with_child();
+        // Found there twice, in an era that has begun: the next one remembers.
+        (0..2).for_each(|_| stage.attempt(exclusive(0, 0, 3)));
+        let it = spawn(&stage, |stage| stage.place_and_look(exclusive(0, MIDDLE, 2)));
+        let (placed, _) = stage.enter(exclusive(0, 0, 3));
+        free(placed);
+        let i_saw = stage.place_and_look(exclusive(0, 0, 3));
+        assert!(it.join().unwrap() | i_saw, "neither saw the other");
+    });
+}
+
 /// The same; shape: a third one, who is in nobody's way, ends the era. Three threads, bound 3.
 #[test]
 fn one_of_two_sees_the_other_by_a_shortcut_while_a_third_ends_the_era() {

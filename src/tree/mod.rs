@@ -11,7 +11,7 @@
 //! to maintain, and a scan visits exactly the nodes whose spans meet its range.
 //!
 //! The tree is one node, its root, until threads meet there (or it is full). Then children grow where the requests are
-//! (`place`), and empty ones are removed again (`prune`). The root is part of the lock: a quiet lock owns no heap and needs no pin.
+//! (`place`), as many as the threads at work need (`quota`), and empty ones are removed again (`prune`). The root is part of the lock: a quiet lock owns no heap and needs no pin.
 //!
 //! # Orderings
 //! The slots' are in `slot` (S1 to S6).
@@ -42,6 +42,7 @@ mod node;
 mod place;
 mod prune;
 mod quick;
+mod quota;
 mod scan;
 mod shortcut;
 mod slot;
@@ -59,8 +60,8 @@ pub(crate) use slot::{Entry, Grant, Own, Placed, Rescan, Word};
 use crate::reclaim::{LazyPin, Pin};
 use crate::sync::{Ordering, const_fn, hint};
 use node::{Node, Target};
+use quota::Quota;
 use shortcut::Era;
-use std::ptr;
 
 /// What the waiting side keeps for one node: made when somebody waits there for the first time, dropped with the node.
 pub(crate) trait Room: Default + Send + Sync + 'static {
@@ -71,13 +72,21 @@ pub(crate) trait Room: Default + Send + Sync + 'static {
 /// `T` is what the layers above keep beside it. It is in here because there it costs nothing: a tree is aligned like a node, and has room to spare.
 pub(crate) struct Tree<R, T = ()> {
     root: Node<R>,
-    /// Whether shortcuts are good.
-    era: Era,
+    shape: Shape,
     /// The byte that the pruner's hand has reached.
     hand: hint::AtomicU64,
     /// Whether somebody is moving it.
     is_sweeping: hint::AtomicBool,
     pub(crate) beside: T,
+}
+
+/// What changes with the tree's shape only, on a line of its own: whoever takes a shortcut reads it.
+#[repr(align(64))]
+struct Shape {
+    /// Whether shortcuts are good.
+    era: Era,
+    /// How many nodes there are for threads, and may be.
+    quota: Quota,
 }
 
 // SAFETY: a tree owns its nodes and reaches them through atomic links; what is stored in them is atomics, integers and
@@ -91,7 +100,7 @@ impl<R: Room, T> Tree<R, T> {
         pub(crate) const fn new(beside: T) -> Tree<R, T> {
             Tree {
                 root: Node::root(),
-                era: Era::new(),
+                shape: Shape { era: Era::new(), quota: Quota::new() },
                 hand: hint::AtomicU64::new(0),
                 is_sweeping: hint::AtomicBool::new(false),
                 beside,
@@ -99,8 +108,9 @@ impl<R: Room, T> Tree<R, T> {
         }
     }
 
-    fn is_root(&self, node: &Node<R>) -> bool {
-        ptr::eq(node, &raw const self.root)
+    /// What tells this tree from others, as long as it stays where it is.
+    fn key(&self) -> usize {
+        (&raw const self.root).addr()
     }
 
     /// Nodes on the heap: all but the root.

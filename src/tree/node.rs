@@ -44,6 +44,9 @@ const APART: [usize; SLOTS] = {
 pub(super) const CELL_BITS: u32 = if cfg!(any(loom, spanlock_shuttle)) { 1 } else { 2 };
 pub(super) const CELLS: usize = 1 << CELL_BITS;
 
+/// Set in a node's count of keepers for good: it was made so that threads part, and counts in the tree's quota.
+const FOR_THREADS: u16 = 1 << 15;
+
 /// Visits of the pruner's hand that a node survives without being used.
 const CHANCES: u8 = if cfg!(spanlock_shuttle) { 1 } else { 3 };
 
@@ -62,13 +65,11 @@ struct Header<R> {
     cell_shift: u8,
     /// Set while somebody tries to remove the node, and for good once that has succeeded.
     frozen: AtomicBool,
-    /// Somebody passes through here on the way to a deeper node while another thread stays here: who stays had better go down too.
-    told: hint::AtomicBool,
     /// How often the pruner's hand will still spare it: [`CHANCES`] after each use.
     chances: hint::AtomicU8,
     /// Whose sampled acquire ended here last: see [`Mark`].
     mark: hint::AtomicU16,
-    /// Who keeps it: the tree, and each thread that has a shortcut to it. The last one frees it.
+    /// Who keeps it: the tree, and each thread that has a shortcut to it. The last one frees it. And [`FOR_THREADS`].
     keepers: AtomicU16,
     children: [Link<R>; CELLS],
     /// More nodes of the same span, for ranges that cannot go down.
@@ -132,7 +133,6 @@ impl<R> Node<R> {
                     base,
                     cell_shift: cell_shift as u8,
                     frozen: AtomicBool::new(false),
-                    told: hint::AtomicBool::new(false),
                     chances: hint::AtomicU8::new(CHANCES),
                     mark: hint::AtomicU16::new(0),
                     keepers: AtomicU16::new(1),
@@ -167,6 +167,22 @@ impl<R> Node<R> {
     /// log2 of the bytes in the span.
     pub(super) fn span_shift(&self) -> u32 {
         self.cell_shift() + CELL_BITS
+    }
+
+    /// Makes it one that threads have, of a tree's quota.
+    pub(super) fn set_for_threads(&mut self) {
+        self.header.keepers = AtomicU16::new(FOR_THREADS | 1);
+    }
+
+    /// Whether it is: see [`Node::set_for_threads`].
+    pub(super) fn is_for_threads(&self) -> bool {
+        self.header.keepers.load(Ordering::Relaxed) & FOR_THREADS != 0
+    }
+
+    /// The first and the last byte of a cell.
+    pub(super) fn cell(&self, cell: usize) -> (u64, u64) {
+        let first = self.header.base | (cell as u64) << self.header.cell_shift;
+        (first, first | !(u64::MAX << self.header.cell_shift))
     }
 
     /// The last byte of the span.
@@ -276,6 +292,21 @@ impl<R> Node<R> {
         // Without a branch for each: this is on every path below the root.
         let modes = |link: &Link<R>| link.load().modes();
         self.children().iter().fold(modes(self.overflow()), |any, link| any | modes(link)) & against != 0
+    }
+
+    /// The same for who asks for `start..=last`, a part of the span.
+    #[inline(always)]
+    pub(super) fn leads_on_from(&self, start: u64, last: u64, against: u64) -> bool {
+        match self.cell_around(start, last) {
+            Some(cell) => (self.child(cell).load().modes() | self.overflow().load().modes()) & against != 0,
+            None => self.leads_on(against),
+        }
+    }
+
+    /// Whether there is a child in the cell that holds `start..=last`, a part of the span.
+    #[inline(always)]
+    pub(super) fn is_cut_at(&self, start: u64, last: u64) -> bool {
+        self.cell_around(start, last).is_some_and(|cell| !self.child(cell).is_null())
     }
 
     /// The nodes chained to this one.
@@ -460,28 +491,9 @@ impl<R> Node<R> {
         foreign && found.is_turn()
     }
 
-    /// Whether the thread's own mark is the last one that was left here, not in a turn with others, and nobody has told it to go down.
+    /// Whether the thread's own mark is the last one that was left here, not in a turn with others, and no node is below.
     pub(super) fn is_left_to(&self, thread: u16) -> bool {
-        let last = Mark(self.header.mark.load(Ordering::Relaxed));
-        last == Mark::of(thread, false) && !self.header.told.load(Ordering::Relaxed)
-    }
-
-    /// Passes through on the way down: takes the thread's own mark away, and tells a foreign occupant to go down too.
-    pub(super) fn pass(&self, thread: u16) {
-        let found = Mark(self.header.mark.load(Ordering::Relaxed));
-        if found == Mark::NONE {
-            return;
-        }
-        if found.thread() == thread {
-            self.header.mark.store(Mark::NONE.0, Ordering::Relaxed);
-        } else if !self.header.told.load(Ordering::Relaxed) {
-            self.header.told.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether somebody who passed through has asked its occupant to go down.
-    pub(super) fn take_told(&self) -> bool {
-        self.header.told.load(Ordering::Relaxed) && self.header.told.swap(false, Ordering::Relaxed)
+        Mark(self.header.mark.load(Ordering::Relaxed)) == Mark::of(thread, false) && self.is_alone()
     }
 }
 
@@ -545,12 +557,12 @@ impl<R: Room> Node<R> {
 
 impl<R> Node<R> {
     /// As many threads as can have a shortcut to one node: those who come later go without.
-    const MOST_KEEPERS: u16 = u16::MAX / 2;
+    const MOST_KEEPERS: u16 = FOR_THREADS / 2;
 
     /// One keeper more, at the word of somebody who knows of another that stays one meanwhile. `false` if there are too many.
     pub(super) fn keep(&self) -> bool {
         // Relaxed: nothing is handed on by it. (As in `Arc::clone`, and so is the limit, which many at once can pass by a little.)
-        if self.header.keepers.load(Ordering::Relaxed) >= Self::MOST_KEEPERS {
+        if self.header.keepers.load(Ordering::Relaxed) & !FOR_THREADS >= Self::MOST_KEEPERS {
             return false;
         }
         self.header.keepers.fetch_add(1, Ordering::Relaxed);
@@ -565,7 +577,7 @@ impl<R> Node<R> {
         // SAFETY: the caller is a keeper.
         let keepers = unsafe { &(*node).header.keepers };
         // ORDERING: Release for what this keeper did to the node, Acquire for what the others did. As in `Arc::drop`.
-        if keepers.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if keepers.fetch_sub(1, Ordering::AcqRel) & !FOR_THREADS == 1 {
             // SAFETY: from `Box::into_raw`, and nobody else can reach it.
             unsafe { crate::reclaim::free(node) };
         }

@@ -3,27 +3,32 @@
 //! # Growth
 //! A node gets a child for a cell, so that the *next* request there goes deeper, in two cases.
 //!
-//! - *Full.* No slot is free. The child's span is the smallest that holds the range and the other live ranges in its cell.
-//! - *Contended.* Two threads use the node and could use two. This is looked at after one of 32 claims of a slot. Failed CASes are no
+//! - *Full.* No slot is free. The child's span is the smallest that holds the range and the other live ranges in its cell. Such nodes follow the live ranges.
+//! - *Shared.* Two threads use the node and could use two. This is looked at after one of 32 claims of a slot. Failed CASes are no
 //!   measure (two threads that start at different slots rarely fail one, and still fight over the lines), and a neighbour who only
-//!   holds does not contend. So each sampled acquire leaves its thread's mark in its node; if threads take turns in leaving marks there,
-//!   it is contended. And since whoever stays in a node writes a line that every scan through it reads, who finds a foreign
-//!   mark on the way down *tells* the node; its occupant goes down at its own next sampled acquire.
+//!   holds does no harm. So each sampled acquire leaves its thread's mark in its node; if threads take turns in leaving marks there,
+//!   it is shared. It is so, too, if there are nodes below: who stays above writes a line that every scan through it reads.
+//!
+//! A child for threads has to pay. So it is made only if the thread has been at its place before, when it looked last, and if at least half of the others whose
+//! records are in the node work elsewhere ([`apart`]): threads that go the same way, as at the tail of a file, would meet again in the child. And there are only so many
+//! for each thread at work ([`super::quota`]): threads that ask everywhere end with a partition of the part of the space that they use, and leave it alone from then on.
 //!
 //! If a child is there but does not cover the range, a node that covers both is spliced in above it, by one CAS; the old child
 //! keeps working. A range that crosses the borders of its cells cannot go down; when the node is full it takes a slot of
 //! the node's chain. New chain nodes go in at the front, so that a frozen one at the end delays nobody.
 //!
-//! Threads that take turns in a node with ranges that cannot go down, in a mode that goes with itself, get nodes of their own in its chain:
+//! Threads that share a node with ranges that cannot go down, in a mode that goes with itself, get nodes of their own in its chain:
 //! whole-file adders then neither write nor read one another's lines.
 
-use super::node::{CELL_BITS, Link, Node, Occupied, Target};
-use super::slot::{Entry, Placed};
+use super::node::{CELL_BITS, Link, Node, Occupied, SLOTS, Target};
+use super::quota::places;
+use super::slot::{Entry, Placed, Slot};
 use super::{Room, Tree};
 use crate::mode::Mode;
 use crate::observe;
 use crate::owner::{self, Visitor};
 use crate::reclaim::{LazyPin, Pin};
+use smallvec::SmallVec;
 
 /// Leaves that the pruner's hand visits for each node that is made. A dead leaf goes at its fourth visit (`node::CHANCES`): with four
 /// visits a growth the tree would grow without bound, with eight at most every other leaf is a dead one.
@@ -36,7 +41,7 @@ const WITHIN_REACH: usize = 32;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Why {
     Full,
-    Contended,
+    Shared,
 }
 
 /// Where a request's descent ended.
@@ -82,14 +87,8 @@ impl<R: Room, T> Tree<R, T> {
         }
     }
 
-    /// The deepest node that covers the range, at most `limit` links below the root; `passing` is shown each node on the way to it.
-    fn descend<'t>(
-        &'t self,
-        entry: &Entry,
-        limit: usize,
-        pin: &'t Pin,
-        mut passing: impl FnMut(&'t Node<R>),
-    ) -> Spot<'t, R> {
+    /// The deepest node that covers the range, at most `limit` links below the root.
+    fn descend<'t>(&'t self, entry: &Entry, limit: usize, pin: &'t Pin) -> Spot<'t, R> {
         let mut spot = Spot { node: &self.root, depth: 0, cell: None };
         loop {
             spot.cell = match spot.node.cell_around(entry.start, entry.last) {
@@ -103,7 +102,6 @@ impl<R: Room, T> Tree<R, T> {
                 spot.cell = spot.cell.filter(|_| spot.node.can_have_children());
                 return spot;
             };
-            passing(spot.node);
             spot.node = child;
             spot.depth += 1;
         }
@@ -116,7 +114,7 @@ impl<R: Room, T> Tree<R, T> {
         // frozen; so each round but the last was made necessary by another thread's progress.
         let mut limit = usize::MAX;
         loop {
-            let spot = self.descend(entry, limit, pin, |_| {});
+            let spot = self.descend(entry, limit, pin);
             let node = spot.node;
             match node.occupy_unless_frozen(entry, visitor.home(), pin) {
                 Occupied::Slot(index) => return Placed::new(node, index),
@@ -130,7 +128,14 @@ impl<R: Room, T> Tree<R, T> {
                 if node.child(cell).load().is_frozen() {
                     limit = spot.depth - 1;
                 } else {
-                    self.grow(node, cell, entry, Why::Full, pin);
+                    self.grow(
+                        node,
+                        cell,
+                        entry,
+                        together(node, cell, entry, |slot| slot.is_live_now()),
+                        Why::Full,
+                        pin,
+                    );
                 }
                 continue;
             }
@@ -162,9 +167,12 @@ impl<R: Room, T> Tree<R, T> {
         if front.is_frozen() {
             return;
         }
-        let more = Node::new(node.base(), node.cell_shift());
+        let mut more = Node::new(node.base(), node.cell_shift());
         more.overflow().set(front);
-        more.reserve_for(thread);
+        if thread != 0 {
+            more.reserve_for(thread);
+            more.set_for_threads();
+        }
         if self.link(node.overflow(), front, more, front.modes() | mode) {
             self.sweep(SWEEP_PER_GROWTH, pin);
         }
@@ -193,35 +201,28 @@ impl<R: Room, T> Tree<R, T> {
         None
     }
 
-    /// Gives `cell` of `node` a child that covers the range of `entry`, unless somebody else changes the cell first. Whoever calls this
-    /// descends again.
-    fn grow(&self, node: &Node<R>, cell: usize, entry: &Entry, why: Why, pin: &Pin) {
+    /// Gives `cell` of `node` a child that covers the range of `entry` and the bytes `first..=last` of that cell, unless somebody else changes the cell first. Whoever
+    /// calls this descends again.
+    fn grow(&self, node: &Node<R>, cell: usize, entry: &Entry, (mut first, mut last): (u64, u64), why: Why, pin: &Pin) {
         let link = node.child(cell);
         let seen = link.load();
         let old = seen.node(pin);
         if seen.is_frozen() || old.is_some_and(|old| old.covers(entry.start, entry.last)) {
             return;
         }
-        // The bytes that the new node is to cover, `first..=last`.
-        let (mut first, mut last, mut alone) = (entry.start, entry.last, true);
-        let mut include = |its_first: u64, its_last: u64| {
-            first = first.min(its_first);
-            last = last.max(its_last);
-            alone = false;
-        };
         if let Some(old) = old {
-            include(old.base(), old.last());
+            (first, last) = (first.min(old.base()), last.max(old.last()));
         }
-        for (start, end) in neighbours(node, cell, entry, why) {
-            include(start, end);
-        }
-        let span_shift = if alone { node.cell_shift() } else { span_shift_around(first, last) };
+        let span_shift = span_shift_around(first, last);
         let base = first & (u64::MAX << span_shift);
-        let new = Node::new(base, span_shift - CELL_BITS);
+        let mut new = Node::new(base, span_shift - CELL_BITS);
         if let Some(old) = old {
             new.child(new.cell_of(old.base())).set(seen);
         }
-        if self.link(link, seen, new, seen.modes() | entry.mode) {
+        if why == Why::Shared {
+            new.set_for_threads();
+        }
+        if self.link(link, seen, new, seen.modes() | entry.mode) && why == Why::Full {
             self.sweep(SWEEP_PER_GROWTH, pin);
         }
     }
@@ -229,7 +230,7 @@ impl<R: Room, T> Tree<R, T> {
     /// A node for `thread` in the chain of the node that a request of `entry` ends its way at, at a model's word.
     #[cfg(all(test, loom))]
     pub(crate) fn part_for(&self, entry: &Entry, visitor: Visitor, pin: &LazyPin) {
-        let spot = self.descend(entry, usize::MAX, pin.get(), |_| {});
+        let spot = self.descend(entry, usize::MAX, pin.get());
         self.lengthen_chain(spot.node, entry.mode, visitor.mark(), pin.get());
     }
 
@@ -237,18 +238,23 @@ impl<R: Room, T> Tree<R, T> {
     #[cfg(all(test, loom))]
     pub(crate) fn grow_for(&self, entry: &Entry, pin: &LazyPin) {
         let pin = pin.get();
-        let spot = self.descend(entry, usize::MAX, pin, |_| {});
+        let spot = self.descend(entry, usize::MAX, pin);
         if let Some(cell) = spot.cell {
-            self.grow(spot.node, cell, entry, Why::Contended, pin);
+            let others = |slot: Slot<'_>| slot.hint().2 != 0 && slot.hint().2 != entry.owner;
+            self.grow(spot.node, cell, entry, together(spot.node, cell, entry, others), Why::Full, pin);
         }
     }
 
     /// Puts a new node where `link` leads to `seen`; drops it if the link has changed. The link then carries `modes`.
     fn link(&self, link: &Link<R>, seen: Target<R>, new: Node<R>, modes: u64) -> bool {
+        let (is_for_threads, span_shift) = (new.is_for_threads(), new.span_shift());
         let new = Target::make(new);
         let linked = link.change(seen, new.with_modes(modes));
         if linked {
             observe::node_grown();
+            if is_for_threads {
+                self.shape.quota.node_made(span_shift);
+            }
         } else {
             // SAFETY: made above, and the failed CAS showed it to nobody.
             unsafe { new.let_go() };
@@ -256,35 +262,47 @@ impl<R: Room, T> Tree<R, T> {
         linked
     }
 
-    /// One acquire in 32 looks for contention: see the header. In a tree that is only its root it needs no pin.
+    /// One acquire in 32 looks whether threads had better part: see the header. In a tree that is only its root it needs no pin.
     #[cold]
     pub(super) fn sample(&self, entry: &Entry, visitor: Visitor, pin: &LazyPin) {
         let mine = visitor.mark();
+        self.shape.quota.note(visitor);
+        let before = places::swap(self.key(), visitor, entry);
         let (node, cell) = if self.root.is_alone() {
             (&self.root, self.root.cell_around(entry.start, entry.last))
         } else {
             self.tidy_now_and_then(pin);
-            let spot = self.descend(entry, usize::MAX, pin.get(), |passed| passed.pass(mine));
+            let spot = self.descend(entry, usize::MAX, pin.get());
             (spot.node, spot.cell)
         };
-        match cell {
-            Some(cell) if is_contended(node, mine) => return self.grow(node, cell, entry, Why::Contended, pin.get()),
-            Some(_) => {}
-            None => self.part(node, entry, mine, pin),
+        if !self.is_shared_node(node, mine) || !self.shape.quota.has_room() {
+            return;
         }
-        if !self.is_root(node) {
-            self.remember(node, entry, pin.get());
+        match (cell, before) {
+            (Some(cell), Some(before)) => {
+                if let Some(block) = apart(node, entry, before) {
+                    self.grow(node, cell, entry, block, Why::Shared, pin.get());
+                }
+            }
+            (Some(_), None) => {}
+            (None, _) => self.part(node, entry, mine, pin),
         }
+    }
+
+    /// Whether a thread whose sampled acquire ended in `node` had better have another: see the header.
+    fn is_shared_node(&self, node: &Node<R>, thread: u16) -> bool {
+        node.leave_mark(thread) || !node.is_alone() && self.shape.quota.is_shared()
     }
 
     /// For who looks at the shape of the tree: tidies up there too, if it is this thread's turn.
     pub(super) fn tidy_now_and_then(&self, pin: &LazyPin) {
         if owner::is_turn_to_tidy() {
+            self.shape.quota.count_turn();
             self.sweep(1, pin.get());
         }
     }
 
-    /// Gives the thread a node of its own in the chain of `node`, if others take turns with it there, and its requests go with their like but cannot go
+    /// Gives the thread a node of its own in the chain of `node`, which it shares with others, if its requests go with their like but cannot go
     /// down. As long as the chain is of one such mode, those who ask for it need not even look at one another's nodes.
     fn part(&self, node: &Node<R>, entry: &Entry, mine: u16, pin: &LazyPin) {
         let is_shared = Mode::from_bit(entry.mode).against() & entry.mode == 0;
@@ -292,34 +310,41 @@ impl<R: Room, T> Tree<R, T> {
         if !is_shared || front.modes() & !entry.mode != 0 {
             return;
         }
-        if front.leads_somewhere() && self.reserved_in_chain(node, entry.mode, mine, pin.get()).is_some() {
-            // Whoever has stayed in the node itself writes what all others read.
-            node.pass(mine);
-        } else if is_contended(node, mine) && node.chain(pin.get()).nth(WITHIN_REACH - 1).is_none() {
+        let has_one = front.leads_somewhere() && self.reserved_in_chain(node, entry.mode, mine, pin.get()).is_some();
+        if !has_one && node.chain(pin.get()).nth(WITHIN_REACH - 1).is_none() {
             self.lengthen_chain(node, entry.mode, mine, pin.get());
         }
     }
 }
 
-/// Whether a thread whose sampled acquire ended in `node` had better have another: see the header.
-fn is_contended<R>(node: &Node<R>, thread: u16) -> bool {
-    node.leave_mark(thread) | node.take_told()
-}
-
-/// The other ranges in `cell` of `node` that a new child there should cover: the live ones when the node is full; and when it is contended
-/// those of other owners, live or just gone (a freed slot keeps its record), because where they work is where to part from them.
+/// The bytes around the range of `entry` and the other ranges in `cell` of `node` whose slots count; the whole cell if there are none.
 ///
 /// The records are read without a look at the words around them, so a range may be a mixture of two: that gives a worse
 /// shape, never a wrong one.
-fn neighbours<R>(node: &Node<R>, cell: usize, entry: &Entry, why: Why) -> impl Iterator<Item = (u64, u64)> {
-    node.slots().filter_map(move |slot| {
-        let (start, last, owner) = slot.hint();
-        let counts = match why {
-            Why::Full => slot.is_live_now(),
-            Why::Contended => owner != 0 && owner != entry.owner,
-        };
-        let inside = start <= last && node.covers(start, last) && node.cell_around(start, last) == Some(cell);
-        (counts && inside).then_some((start, last))
+fn together<R>(node: &Node<R>, cell: usize, entry: &Entry, counts: impl Fn(Slot<'_>) -> bool) -> (u64, u64) {
+    let inside = |&(start, last): &(u64, u64)| {
+        start <= last && node.covers(start, last) && node.cell_around(start, last) == Some(cell)
+    };
+    let ranges = node.slots().filter(|&slot| counts(slot)).map(|slot| (slot.hint().0, slot.hint().1)).filter(inside);
+    let around = ranges.reduce(|(first, last), (start, end)| (first.min(start), last.max(end)));
+    around.map_or(node.cell(cell), |(first, last)| (first.min(entry.start), last.max(entry.last)))
+}
+
+/// The bytes of a node that would part a thread which asks for `entry` in `node`, and was found at `before` when it last looked, from half of the others there:
+/// it has both places and is no larger than it must be for that. `None` if there is no such node: these threads go the same way, and would meet there again.
+///
+/// Where the others work is in the records, of live requests or of those just gone (a freed slot keeps its record).
+fn apart<R>(node: &Node<R>, entry: &Entry, before: (u64, u64)) -> Option<(u64, u64)> {
+    let shift_to = |(start, last): (u64, u64)| span_shift_around(entry.start.min(start), entry.last.max(last));
+    let others = node.slots().map(Slot::hint).filter(|&(_, _, owner)| owner != 0 && owner != entry.owner);
+    let mut shifts: SmallVec<[u32; SLOTS]> = others.map(|(start, last, _)| shift_to((start, last))).collect();
+    shifts.sort_unstable();
+    // At most half of them lie within as much.
+    let apart = shifts.get(shifts.len() / 2).map_or(u32::MAX, |&shift| shift - CELL_BITS);
+    let shift = apart.min(node.cell_shift());
+    (shift >= shift_to(before)).then(|| {
+        let span = !(u64::MAX << shift);
+        (entry.start & !span, entry.start | span)
     })
 }
 

@@ -112,7 +112,8 @@ impl<R: Room, T> Tree<R, T> {
         if target.is_frozen() || !node.is_vacant() || node.links().filter(|link| !link.is_null()).count() > 1 {
             return false;
         }
-        if useful == Useful::Spared && (node.take_chance() || before.is_full()) {
+        let is_one_too_many = node.is_for_threads() && self.shape.quota.is_exceeded();
+        if useful == Useful::Spared && !is_one_too_many && (node.take_chance() || before.is_full()) {
             return false;
         }
         self.remove(link, target, node, pin)
@@ -126,6 +127,7 @@ impl<R: Room, T> Tree<R, T> {
         // ORDERING (T2): pairs with the fence of a publication: either its slot is seen below, or it sees `frozen`.
         fence(Ordering::SeqCst);
         let mut frozen = Frozen::default();
+        let is_for_threads = node.is_for_threads();
         if node.is_vacant() && frozen.all_links_of(node) && link.change(target, frozen.rest) {
             // SAFETY:
             // - from `Box::into_raw`: every node but the root is made by `Target::make`, and the root is behind no link;
@@ -134,6 +136,9 @@ impl<R: Room, T> Tree<R, T> {
             //   still pinned.
             unsafe { target.retire(pin) };
             observe::node_pruned(1);
+            if is_for_threads {
+                self.shape.quota.node_removed();
+            }
             return true;
         }
         frozen.undo();

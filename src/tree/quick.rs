@@ -109,6 +109,7 @@ impl<R: Room, T> Tree<R, T> {
             return (unsafe { self.place(entry, visitor, lazy) }, Glance::Unsure);
         }
         let pin = lazy.get();
+        let era = self.era_before();
         let mut path = Path::from(&self.root);
         if !path.lead_to(entry, pin) {
             // SAFETY: the caller's promise.
@@ -129,7 +130,11 @@ impl<R: Room, T> Tree<R, T> {
         let placed = Placed::new(node, index);
         let own = placed.own(entry.mode);
         let glance = self.look_along(&path, query, Some(own), own, lazy);
-        if placed.is_due() {
+        let is_due = placed.is_due();
+        if glance == Glance::Clear && !path.steps.is_empty() {
+            self.remember(&path, entry, era, is_due);
+        }
+        if is_due {
             self.sample(entry, visitor, lazy);
         }
         (placed, glance)
@@ -198,7 +203,7 @@ impl<R: Room, T> Tree<R, T> {
             }
         }
         look(path.end, query, at_end)?;
-        if !path.end.leads_on(query.against) {
+        if !path.end.leads_on_from(query.start, query.last, query.against) {
             return Continue(());
         }
         self.scan_from(path.end, query, Some(own), lazy, &mut |_| Break(()))

@@ -1,15 +1,18 @@
-//! A thread's shortcut: straight to the node below the root where it was found at home, past the nodes above, and without a pin.
+//! A thread's shortcuts: straight to the nodes below the root where it was found before, past the nodes above, and without a pin.
 //!
-//! Whoever places a request in a node must look at all nodes above, and so pays for each level of its way. But threads that work apart leave the
-//! nodes above to others for good. So a thread now and then (`sample`) looks at the whole of its node's span from the root down; if nobody above the node
-//! is in its way, the thread remembers the node, the bytes around its own that nobody above has any of, and that the tree is in this *era*. An era ends when somebody's scan goes down past its own
+//! Whoever places a request in a node must look at all nodes above, and so pays for each level of its way. But threads that have parted leave the
+//! nodes above to others for good. So a request that went down the whole way, and found nobody in its way, leaves its thread a shortcut: if nobody above the node
+//! has its bytes, the thread remembers the node, the bytes around its own that nobody above has any of, and that the tree is in this *era*. An era ends when somebody's scan goes down past its own
 //! node: that is, before he can be granted something above nodes that others have shortcuts to. As long as the era is the same, a request that is
 //! placed by a shortcut needs to look at its node, and at nothing else.
 //!
+//! A thread remembers [`SHORTCUTS`] ways, each for its share of the part of the space where threads have nodes: so threads that ask everywhere in a large file
+//! have one to most of the nodes that such threads share it by.
+//!
 //! # Why nobody is missed
 //! Let R have a shortcut to node C, and X be in conflict with a request that R places there, within those bytes. X is in C or below, and R looks there as any scan does.
-//! Or X is above C, or in the chain of such a node. X announces, publishes, has its full fence, and scans; R had a fence between the era's
-//! beginning (or its own look at it) and the look at the nodes above C.
+//! Or X is above C, or in the chain of such a node. X announces, publishes, has its full fence, and scans; R, when it got the shortcut, had the fence of its publication between its look at
+//! the era and the look at the nodes above C.
 //!
 //! - X's fence came before that one: then R saw X, and has no shortcut for its bytes unless X was gone. (If it was gone, R has seen that, and knows what it did. A range
 //!   never grows in its slot.)
@@ -24,8 +27,8 @@
 //! before it queues ([`Tree::bar_shortcuts`]), or others would come past it.
 //!
 //! # Memory
-//! The thread that has a shortcut to a node is one of its *keepers*, as the tree is: the last of them frees it. So a thread keeps one node at most
-//! that is not in a tree any more, until it has another shortcut, or ends. No two eras of any two trees are alike, so that a shortcut
+//! The thread that has a shortcut to a node is one of its *keepers*, as the tree is: the last of them frees it. So a thread keeps [`SHORTCUTS`] nodes at most
+//! that are in no tree any more, until it has other shortcuts, or ends. No two eras of any two trees are alike, so that a shortcut
 //! into one tree is never taken for one into another, wherever either is moved.
 
 use super::node::Node;
@@ -34,14 +37,13 @@ use super::scan::{self, Query, Seen, Whose};
 use super::slot::{Entry, MODES, Own, Placed};
 use super::{Room, Tree};
 use crate::owner::{self, Visitor};
-use crate::reclaim::{LazyPin, Pin};
+use crate::reclaim::LazyPin;
 use crate::sync::{AtomicU64, Ordering, const_fn, fence, thread_local};
 use std::cell::Cell;
 use std::ops::ControlFlow::{Break, Continue};
 use std::ptr;
 
-/// Which era the tree is in. On a line of its own: whoever takes a shortcut reads it.
-#[repr(align(64))]
+/// Which era the tree is in.
 pub(super) struct Era(AtomicU64);
 
 /// No era has begun yet.
@@ -66,14 +68,13 @@ impl Era {
         self.0.load(Ordering::Acquire)
     }
 
-    /// The same, after beginning one if there is none. `None`: somebody else is about it.
-    fn now_or_new(&self) -> Option<u64> {
+    /// Begins one if there is none.
+    fn begin(&self) {
         let found = self.now();
-        if found > OVER {
-            return Some(found);
+        if found <= OVER {
+            // If this fails, somebody else is about it.
+            let _ = self.0.compare_exchange(found, owner::fresh().get(), Ordering::AcqRel, Ordering::Relaxed);
         }
-        let new = owner::fresh().get();
-        self.0.compare_exchange(found, new, Ordering::AcqRel, Ordering::Relaxed).is_ok().then_some(new)
     }
 
     /// Ends it, for a scan that is about to look below its own node.
@@ -94,7 +95,7 @@ impl Era {
     }
 }
 
-/// What a thread remembers.
+/// One way that a thread remembers.
 struct Shortcut {
     era: Cell<u64>,
     /// The modes, as their bits, that the links of the way carry.
@@ -136,11 +137,11 @@ impl Shortcut {
         is_good.then(|| self.node.get())
     }
 
-    /// The thread is found in `node` with a request of `entry`. Whether that shall be its shortcut, and is not yet.
-    fn is_due(&self, node: *const (), era: u64, entry: Entry) -> bool {
+    /// The thread is found in `node`. Whether this shall lead there from now on: who is at home nowhere would only write to nodes that others read. So it must be the second
+    /// time running, and what is good in this era goes only `rarely`.
+    fn is_due(&self, node: *const (), era: u64, rarely: bool) -> bool {
         let was_here = ptr::eq(self.home.replace(node), node);
-        let is_known = self.node_for(era, entry).is_some_and(|known| ptr::eq(known, node));
-        was_here && !is_known
+        ptr::eq(self.node.get(), node) || was_here && (rarely || self.era.get() != era)
     }
 
     fn forget(&self) {
@@ -152,23 +153,39 @@ impl Shortcut {
     }
 
     /// # Safety
-    /// The caller is a keeper of the node, which is one of the tree that this era is of, and hands that on.
+    /// The node is one of the tree that this era is of. Unless it is the one that this leads to already, the caller is a keeper of it, and hands that on.
     unsafe fn lead_to<R>(&self, node: *mut Node<R>, era: u64, modes: u64, (start, last): (u64, u64)) {
         unsafe fn let_go<R>(node: *mut ()) {
             // SAFETY: the caller's promise: it is a node of this type, and the caller is a keeper.
             unsafe { Node::let_go(node.cast::<Node<R>>()) };
         }
-        self.forget();
+        if !ptr::eq(self.node.get(), node.cast()) {
+            self.forget();
+            self.node.set(node.cast());
+            self.let_go.set(let_go::<R>);
+        }
         self.era.set(era);
         self.modes.set(modes);
         self.start.set(start);
         self.last.set(last);
-        self.node.set(node.cast());
-        self.let_go.set(let_go::<R>);
     }
 }
 
-/// Lets go of the thread's shortcut when the thread ends. Apart from it, so that whoever takes a shortcut need not ask whether the thread has ended.
+/// Ways that a thread remembers. (One in a model: there are no more places there.)
+const SHORTCUTS: usize = if cfg!(any(loom, spanlock_shuttle)) { 1 } else { 32 };
+
+/// The thread's shortcuts, each for its share of the places.
+struct Shortcuts([Shortcut; SHORTCUTS]);
+
+impl Shortcuts {
+    /// The one for requests that begin at `start`, in a tree with such a `key` where threads share a part of `1 << shift` bytes.
+    #[inline(always)]
+    fn at(&self, key: usize, start: u64, shift: u32) -> &Shortcut {
+        &self.0[((start >> shift.saturating_sub(SHORTCUTS.ilog2())) as usize).wrapping_add(key / 512) % SHORTCUTS]
+    }
+}
+
+/// Lets go of the thread's shortcuts when the thread ends. Apart from them, so that whoever takes a shortcut need not ask whether the thread has ended.
 struct AtEnd;
 
 impl Drop for AtEnd {
@@ -179,19 +196,19 @@ impl Drop for AtEnd {
 
 #[cfg(not(any(loom, spanlock_shuttle)))]
 thread_local! {
-    static SHORTCUT: Shortcut = const { Shortcut::none() };
+    static SHORTCUTS_HERE: Shortcuts = const { Shortcuts([const { Shortcut::none() }; SHORTCUTS]) };
     static AT_END: AtEnd = const { AtEnd };
 }
 #[cfg(any(loom, spanlock_shuttle))]
 thread_local! {
-    static SHORTCUT: Shortcut = Shortcut::none();
+    static SHORTCUTS_HERE: Shortcuts = Shortcuts([const { Shortcut::none() }; SHORTCUTS]);
     static AT_END: AtEnd = AtEnd;
 }
 
 /// Lets go of what the thread remembers. (At a model's word, too: loom ends a thread's own objects in an order that differs from one execution to the next.)
 #[cold]
 pub(crate) fn forget() {
-    let _ = SHORTCUT.try_with(Shortcut::forget);
+    let _ = SHORTCUTS_HERE.try_with(|shortcuts| shortcuts.0.iter().for_each(Shortcut::forget));
 }
 
 /// What has come of a shortcut.
@@ -212,22 +229,21 @@ impl<R: Room, T> Tree<R, T> {
     /// As for [`Tree::place`].
     #[inline(always)]
     pub(crate) unsafe fn place_by_shortcut(&self, entry: Entry, against: u64, visitor: Visitor) -> ByShortcut<R> {
-        let era = self.era.now();
-        let Ok(Some(node)) = SHORTCUT.try_with(|shortcut| shortcut.node_for(era, entry)) else {
-            return ByShortcut::None;
-        };
+        let era = self.shape.era.now();
+        let found = self.with_shortcut(entry.start, |shortcut| shortcut.node_for(era, entry));
+        let Some(Some(node)) = found else { return ByShortcut::None };
         // SAFETY: the era is the tree's, so it is a node of this tree, of the same type. The thread is one of its keepers until it forgets it, below, or remembers
         // another: it may do so in `sample_here`, and then the live slot keeps the node in the tree, which is a keeper too.
         let node = unsafe { &*node.cast::<Node<R>>() };
-        // Others who share its chain have nodes of their own there.
-        if !node.overflow().is_null() {
+        // Others who share its chain have nodes of their own there; and by now it may not be the deepest one for the range.
+        if !node.overflow().is_null() || node.is_cut_at(entry.start, entry.last) {
             return ByShortcut::None;
         }
         let Some((index, claim)) = node.occupy_near(entry, visitor.home()) else { return ByShortcut::None };
         if node.is_frozen() {
             node.withdraw(index);
             // The last keeper frees it: nobody borrows it any more.
-            forget();
+            self.with_shortcut(entry.start, Shortcut::forget);
             return ByShortcut::TurnedBack;
         }
         node.renew_chances();
@@ -236,9 +252,11 @@ impl<R: Room, T> Tree<R, T> {
             self.sample_here(node, entry, visitor);
         }
         // Behind the fence of the publication (T4). If the node has a child for the range by now: who comes next goes there, or does not.
-        let glance = if self.era.now() != era {
+        let glance = if self.shape.era.now() != era {
             Glance::Unsure
-        } else if !node.leads_on(against) && node.is_clear_within(entry.start, entry.last, against, Some(entry.mode)) {
+        } else if !node.leads_on_from(entry.start, entry.last, against)
+            && node.is_clear_within(entry.start, entry.last, against, Some(entry.mode))
+        {
             Glance::Clear
         } else {
             self.look_from(node, index, entry.start, entry.last, against, entry.owner)
@@ -259,7 +277,7 @@ impl<R: Room, T> Tree<R, T> {
 
     /// For who is going to wait, and may have broken his scan off: looks to the end, if there are shortcuts, so that none leads past him any more.
     pub(crate) fn bar_shortcuts(&self, query: &Query, own: Own<R>, pin: &LazyPin) {
-        if self.era.now() > OVER {
+        if self.shape.era.now() > OVER {
             let _ = self.scan(query, Some(own), pin, |_| Continue(()));
         }
     }
@@ -280,31 +298,45 @@ impl<R: Room, T> Tree<R, T> {
     pub(super) fn going_down_to(&self, child: &Node<R>, own: &mut Option<Own<R>>) {
         if own.is_some_and(|own| own.is_above(child)) {
             *own = None;
-            self.era.end();
+            self.shape.era.end();
         }
     }
 
-    /// Makes `node`, where a request of `entry` ends its way, the thread's shortcut, if nobody is above it, and it is the second time that the thread is
-    /// found there: who is at home nowhere would only write to nodes that others read.
+    /// The thread's shortcut for requests that begin at `start`; `None` if the thread has ended, and has none any more.
+    #[inline(always)]
+    fn with_shortcut<A>(&self, start: u64, use_it: impl FnOnce(&Shortcut) -> A) -> Option<A> {
+        let shift = self.shape.quota.span_shift();
+        SHORTCUTS_HERE.try_with(|shortcuts| use_it(shortcuts.at(self.key(), start, shift))).ok()
+    }
+
+    /// Which era it is, for who is going to publish a request, and may then [remember](Tree::remember) where.
+    #[inline(always)]
+    pub(super) fn era_before(&self) -> u64 {
+        self.shape.era.now()
+    }
+
+    /// For a request of `entry` that was placed at the end of `path`, in this `era` or later, and has found nobody in its way: makes that end the thread's shortcut, if
+    /// nobody above has any of its bytes, and if the thread seems to be at home there. What is remembered and good is given up for it only if a look at the shape
+    /// was due.
+    #[inline]
+    pub(super) fn remember(&self, path: &Path<'_, R>, entry: &Entry, era: u64, rarely: bool) {
+        let node = ptr::from_ref(path.end).cast();
+        if self.with_shortcut(entry.start, |shortcut| shortcut.is_due(node, era, rarely)) == Some(true) {
+            self.remember_now(path, entry, era);
+        }
+    }
+
     #[cold]
-    pub(super) fn remember(&self, node: &Node<R>, entry: &Entry, pin: &Pin) {
-        let is_due = |shortcut: &Shortcut| shortcut.is_due(ptr::from_ref(node).cast(), self.era.now(), *entry);
-        // A thread that ends has none any more.
-        if !SHORTCUT.try_with(is_due).unwrap_or(false) {
+    fn remember_now(&self, path: &Path<'_, R>, entry: &Entry, era: u64) {
+        let Some(last_step) = path.steps.last() else { return };
+        if era <= OVER {
+            // Whoever comes next will have been there since before its publication.
+            self.shape.era.begin();
             return;
         }
-        let mut path = Path::from(&self.root);
-        if !path.lead_to(entry, pin) || !ptr::eq(path.end, node) {
-            return;
-        }
-        let steps = &path.steps;
-        let modes = steps.iter().fold(MODES, |modes, step| modes & step.target.modes());
-        let Some(last_step) = steps.last() else { return };
         // As it came from `Target::make`: whoever lets go of it last frees it by this.
-        let address = last_step.target.pointer();
-        let Some(era) = self.era.now_or_new() else { return };
-        // ORDERING (T4): the era, and the links with their modes, were there before; who is above, is looked for behind it.
-        fence(Ordering::SeqCst);
+        let (node, address) = (path.end, last_step.target.pointer());
+        let modes = path.steps.iter().fold(MODES, |modes, step| modes & step.target.modes());
         // No owner has the id 0: all are others.
         let (mut start, mut last) = (node.base(), node.last());
         let anybody = Query { start, last, against: MODES, owner: 0, whose: Whose::Others };
@@ -319,24 +351,31 @@ impl<R: Room, T> Tree<R, T> {
             }
             Continue(())
         };
-        let is_clear = steps.iter().all(|step| {
+        // ORDERING (T4): the era, and the links with their modes, were there before the publication, and its fence; who is above, is looked for behind it.
+        let is_clear = path.steps.iter().all(|step| {
             scan::look_closer(step.node, &anybody, None, &mut keep_away).is_continue() && step.is_as_before()
         });
         // A thread that ends keeps no more.
-        let is_armed = || AT_END.try_with(|_| ()).is_ok();
-        if is_clear && !node.is_frozen() && is_armed() && node.keep() {
-            // SAFETY: by `keep`; the node is of this tree, as it was reached from its root.
-            let _ = SHORTCUT.try_with(|shortcut| unsafe { shortcut.lead_to(address, era, modes, (start, last)) });
+        if !is_clear || node.is_frozen() || AT_END.try_with(|_| ()).is_err() {
+            return;
         }
+        self.with_shortcut(entry.start, |shortcut| {
+            if ptr::eq(shortcut.node.get(), address.cast()) || node.keep() {
+                // SAFETY: by `keep`; the node is of this tree, as it was reached from its root.
+                unsafe { shortcut.lead_to(address, era, modes, (start, last)) };
+            }
+        });
     }
 
-    /// The same at a model's word.
+    /// The same at a model's word, for who has no request there.
     #[cfg(all(test, loom))]
     pub(crate) fn remember_for(&self, entry: &Entry, pin: &LazyPin) {
         let mut path = Path::from(&self.root);
         assert!(path.lead_to(entry, pin.get()));
-        let _ = SHORTCUT.try_with(|shortcut| shortcut.home.set(ptr::from_ref(path.end).cast()));
-        self.remember(path.end, entry, pin.get());
+        self.shape.era.begin();
+        let era = self.shape.era.now();
+        fence(Ordering::SeqCst);
+        self.remember_now(&path, entry, era);
     }
 
     /// What a request of `entry` says on its way, without the request.
@@ -348,6 +387,6 @@ impl<R: Room, T> Tree<R, T> {
     /// What a scan does that goes down past its own node, without the scan.
     #[cfg(all(test, loom))]
     pub(crate) fn end_era(&self) {
-        self.era.end();
+        self.shape.era.end();
     }
 }

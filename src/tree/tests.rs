@@ -150,10 +150,10 @@ fn part(tree: &Bare) {
     }
 }
 
-/// Found there twice, a thread is at home there.
+/// Found there twice running, a thread is at home there. (And once more, if an era is to begin.)
 fn come_home(tree: &Bare, ask: Ask) {
-    for _ in 0..2 {
-        tree.free(&tree.put(ask, Looking(ask.owner)));
+    for _ in 0..3 {
+        tree.free(&tree.put_and_look(ask, MODE, Passing(ask.owner)).0);
     }
 }
 
@@ -169,8 +169,9 @@ fn a_thread_has_a_shortcut_past_vacant_nodes() {
     assert!(tree.has_shortcut(page(1)), "nobody is above");
     assert!(!tree.has_shortcut(page(2)), "another node");
     assert!(!tree.has_shortcut(Ask { mode: MODE << 1, ..page(1) }), "the links of the way do not carry this mode");
+    come_home(&tree, page(2));
+    assert!(tree.has_shortcut(page(1)) && tree.has_shortcut(page(2)), "a way to each of a few nodes");
     assert!(!parted().has_shortcut(page(2)), "it is of this tree");
-    assert!(!tree.has_shortcut(page(1)), "there is one at a time");
 
     let tree = parted();
     let around = tree.put(Ask { start: 0, last: u64::MAX, mode: MODE, owner: 3 }, Passing(3));
@@ -182,10 +183,23 @@ fn a_thread_has_a_shortcut_past_vacant_nodes() {
     assert!(tree.has_shortcut(page(1)), "nobody is above any more");
     tree.trim();
     assert!(!tree.has_shortcut(page(1)), "its node is gone");
+}
 
-    let tree = parted();
+/// Two nodes in the share of one shortcut: who goes from one to the other and back keeps what there was.
+#[test]
+fn who_is_at_home_nowhere_keeps_what_there_was() {
+    let tree = Bare::new();
     part(&tree);
-    assert!(tree.has_shortcut(page(1)) && !tree.has_shortcut(page(2)), "who is at home nowhere keeps what there was");
+    // Children of their own for the two halves of thread 1's page, which are as near as nodes can be.
+    let half = |n: u64| Ask { start: (1 << 20) + 2048 * n, last: (1 << 20) + 2048 * n + 7, ..page(1) };
+    let beside = |n: u64| Ask { start: half(n % 2).start + 64 * n, last: half(n % 2).start + 64 * n, ..page(1) };
+    let filler: Vec<_> = (2..3 * SLOTS as u64).map(|n| tree.put(beside(n), Passing(1))).collect();
+    come_home(&tree, half(0));
+    for n in [1, 0].into_iter().cycle().take(10) {
+        tree.free(&tree.put_and_look(half(n), 0, Passing(1)).0);
+    }
+    assert!(tree.has_shortcut(half(0)) && !tree.has_shortcut(half(1)));
+    filler.iter().for_each(|put| tree.free(put));
 }
 
 #[test]
