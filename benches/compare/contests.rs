@@ -1,8 +1,8 @@
 //! What is measured: each contest, and the contenders that can take part in it.
 
 use crate::peers::*;
+use crate::support::turns::{Contender, Tally};
 use crate::support::{PAGE, PLACE, Section, deepen, release};
-use crate::turns::{Contender, Tally};
 use crossbeam_utils::CachePadded;
 use dashmap::DashMap;
 use fastrand::Rng;
@@ -209,11 +209,6 @@ trait Recipe {
     fn contender<P: Peer + Send + 'static>(&self) -> Contender;
 }
 
-/// Its name; with a mark, if it takes exclusively what others share.
-fn name<P: Peer>() -> String {
-    format!("{}{}", P::NAME, if P::SHARES { "" } else { "*" })
-}
-
 fn who_locks_ranges(recipe: &impl Recipe) -> Vec<Contender> {
     let mut all = who_shares_ranges(recipe);
     all.extend([recipe.contender::<RangeLockCrate>(), recipe.contender::<Ofd>()]);
@@ -268,7 +263,7 @@ impl<F> Pairs<F> {
 impl<F: Fn(usize, &mut Rng) -> (Range<u64>, Access) + Copy + Send + Sync + 'static> Recipe for Pairs<F> {
     fn contender<P: Peer + Send + 'static>(&self) -> Contender {
         let (lock, plan, section, timed) = (P::new(FILE), self.plan, self.section, self.timed);
-        Contender::new(name::<P>(), move |thread, stop: &AtomicBool| {
+        Contender::new(title::<P>(), move |thread, stop: &AtomicBool| {
             let (mut tally, mut random) = (Tally::default(), Rng::with_seed(thread as u64));
             while !stop.load(Ordering::Relaxed) {
                 let (range, access) = black_box(plan(thread, &mut random));
@@ -292,7 +287,7 @@ impl<F: Fn(usize, u64) -> Range<u64> + Copy + Send + Sync + 'static> Recipe for 
     fn contender<P: Peer + Send + 'static>(&self) -> Contender {
         const HELD: u64 = 100;
         let (lock, place) = (P::new(FILE), self.0);
-        Contender::new(name::<P>(), move |thread, stop: &AtomicBool| {
+        Contender::new(title::<P>(), move |thread, stop: &AtomicBool| {
             let (mut tally, mut held) = (Tally::default(), Vec::with_capacity(HELD as usize));
             while !stop.load(Ordering::Relaxed) {
                 held.extend((0..HELD).map(|at| lock.acquire(thread, place(thread, at), Access::Exclusive)));
@@ -325,7 +320,7 @@ impl Recipe for Array {
         const SLOTS: usize = 256;
         let (lock, Array { readers, share }) = (P::new(SLOTS as u64 * PAGE), *self);
         let array: Vec<CachePadded<AtomicU64>> = (0..SLOTS).map(|_| CachePadded::default()).collect();
-        Contender::new(name::<P>(), move |thread, stop: &AtomicBool| {
+        Contender::new(title::<P>(), move |thread, stop: &AtomicBool| {
             let (mut tally, mut random) = (Tally::default(), Rng::with_seed(thread as u64));
             while !stop.load(Ordering::Relaxed) {
                 let (first, last) = match share {
@@ -374,7 +369,7 @@ impl Recipe for Crowd {
         let mut order: Vec<u64> = (0..held).collect();
         Rng::with_seed(1).shuffle(&mut order);
         fill(&lock, order.into_iter().map(|index| page(2 * index)), Access::Exclusive);
-        Contender::new(name::<P>(), move |thread, stop: &AtomicBool| {
+        Contender::new(title::<P>(), move |thread, stop: &AtomicBool| {
             let (mut tally, mut random) = (Tally::default(), Rng::with_seed(thread as u64));
             while !stop.load(Ordering::Relaxed) {
                 release(lock.acquire(thread, page(2 * random.u64(..held) + 1), Access::Exclusive));
@@ -393,7 +388,7 @@ impl Recipe for Covering {
     fn contender<P: Peer + Send + 'static>(&self) -> Contender {
         let lock = P::new(16 * PAGE);
         fill(&lock, (0..self.held).map(|_| 0..16 * PAGE), Access::Shared);
-        Contender::new(name::<P>(), move |thread, stop: &AtomicBool| {
+        Contender::new(title::<P>(), move |thread, stop: &AtomicBool| {
             let mut tally = Tally::default();
             while !stop.load(Ordering::Relaxed) {
                 release(lock.acquire(thread, black_box(0..16 * PAGE), Access::Shared));
@@ -417,7 +412,7 @@ impl Recipe for HandOff {
             nanos: u64,
         }
         let last = Cell::new(Last::default());
-        Contender::new(name::<P>(), move |thread, stop: &AtomicBool| {
+        Contender::new(title::<P>(), move |thread, stop: &AtomicBool| {
             let mut tally = Tally::default();
             while !stop.load(Ordering::Relaxed) {
                 let asked = epoch.elapsed().as_nanos() as u64;

@@ -11,22 +11,23 @@ mod contests;
 mod peers;
 mod report;
 mod results;
+#[path = "../support/roaming.rs"]
+mod roaming;
 #[path = "../support/mod.rs"]
 mod support;
 mod targets;
-mod turns;
 
 use clap::Parser;
 use contests::Contest;
 use indicatif::{ProgressBar, ProgressStyle};
-use results::{Outcome, Results, Row};
+use results::{Outcome, Results};
 use serde_json::{Value, json};
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use std::{fs, thread};
-use turns::Effort;
+use support::turns::{self, Effort, Placement};
 
 /// Puts spanlock beside its rivals.
 #[derive(Parser)]
@@ -35,7 +36,7 @@ struct Options {
     #[arg(default_value = "")]
     filter: String,
     /// Numbers of threads.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16], value_parser = parse_threads)]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16], value_parser = peers::parse_threads)]
     threads: Vec<usize>,
     /// Rounds that count, and a tenth as many before them. (Some contests have fewer.)
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -57,13 +58,6 @@ struct Options {
     test: bool,
     #[arg(long, hide = true)]
     bench: bool,
-}
-
-fn parse_threads(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(threads @ 1..=peers::MOST_THREADS) => Ok(threads),
-        _ => Err(format!("1 to {} threads", peers::MOST_THREADS)),
-    }
 }
 
 fn main() -> ExitCode {
@@ -99,12 +93,9 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         let bar = ProgressBar::new((contenders.len() * (effort.rounds + effort.warm_up)) as u64);
         let bar = bar.with_style(style.clone());
         bar.set_message(format!("{} ({} of {})", contest.name(), number + 1, contests.len()));
-        let turns = turns::run(contest.threads, &contenders, effort, || bar.inc(1));
+        let rows = turns::run(contest.threads, Placement::Free, &contenders, effort, |_| bar.inc(1));
         bar.finish_and_clear();
-        let rows =
-            contenders.iter().zip(turns).map(|(contender, turns)| Row { contender: contender.name.clone(), turns });
-        let contest = Contest { ..*contest };
-        results.outcomes.push(Outcome { rows: rows.collect(), contest });
+        results.outcomes.push(Outcome { rows, contest: Contest { ..*contest } });
         println!("{}\n", report::contest(results.outcomes.last().expect("one was pushed")));
     }
     println!("{}", report::targets(&results));
@@ -122,7 +113,7 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
 
 fn effort(options: &Options, testing: bool, contest: &Contest) -> Effort {
     if testing {
-        return Effort { rounds: 1, warm_up: 0, turn: Duration::from_micros(200) };
+        return Effort::TEST;
     }
     let rounds = (options.rounds as usize).div_ceil(contest.fewer);
     Effort { rounds, warm_up: rounds.div_ceil(10), turn: Duration::from_millis(options.turn) * contest.stretch }

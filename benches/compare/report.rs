@@ -1,9 +1,10 @@
 //! The tables, on the terminal and as Markdown; the pictures; the JSON.
 
 use crate::contests::Kind;
-use crate::results::{Outcome, Results, Row};
+use crate::results::{Outcome, Results};
 use crate::support::chart::{self, Frame, Line};
-use crate::support::figures::{align_right, table};
+use crate::support::figures::{align_right, table, table_of_used, used};
+use crate::support::turns::HEADER;
 use crate::targets;
 use comfy_table::Table;
 use serde_json::{Value, json};
@@ -16,33 +17,19 @@ use std::path::Path;
 const BEGIN: &str = "<!-- figures: written by `cargo bench --bench compare -- --report` -->";
 const END: &str = "<!-- end of the figures -->";
 
-/// One contest: nanoseconds, and the ratio to the first contender.
-fn rows(outcome: &Outcome) -> Vec<[String; 6]> {
-    let first = &outcome.rows[0];
-    let row = |row: &Row| {
-        let (nanos, ratio) = (row.nanos(), row.times(first));
-        let timed = outcome.contest.kind == Kind::Hot;
-        let shared = outcome.contest.threads > 1;
-        [
-            row.contender.clone(),
-            format!("{:.1}", nanos.middle),
-            format!("{:.2}", ratio.middle),
-            format!("{:.2} to {:.2}", ratio.low, ratio.high),
-            if shared { format!("{:.3}", row.jain().middle) } else { String::new() },
-            if timed { format!("{:.2}", row.longest() / 1e6) } else { String::new() },
-        ]
-    };
-    outcome.rows.iter().map(row).collect()
+/// One contest, beside its first contender.
+fn rows(outcome: &Outcome) -> Vec<[String; HEADER.len()]> {
+    outcome.rows.iter().map(|row| row.cells(&outcome.rows[0], outcome.contest.threads)).collect()
 }
 
-const HEADER: [&str; 6] = ["", "ns", "its time / spanlock's", "95 %", "Jain", "longest wait, ms"];
+fn header(first: String) -> [String; HEADER.len()] {
+    let mut header = HEADER.map(str::to_owned);
+    header[0] = first;
+    header
+}
 
 pub(crate) fn contest(outcome: &Outcome) -> Table {
-    let mut header = HEADER.map(str::to_owned);
-    header[0] = outcome.contest.name();
-    let mut table = table(header);
-    rows(outcome).into_iter().for_each(|row| _ = table.add_row(row));
-    align_right(table, 1..6)
+    align_right(table_of_used(header(outcome.contest.name()), rows(outcome)), 1..HEADER.len())
 }
 
 fn verdicts(results: &Results) -> Vec<[String; 5]> {
@@ -138,16 +125,14 @@ pub(crate) fn page(folder: &Path, results: &Results, machine: &Value) -> Result<
         .map(|(key, value)| format!("{key}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
         .collect();
     writeln!(figures, "\n{}.\n\n## What was asked\n", words.join("; "))?;
-    markdown(&mut figures, VERDICTS, verdicts(results))?;
+    markdown(&mut figures, VERDICTS.map(str::to_owned), verdicts(results))?;
     for kind in results.kinds() {
         writeln!(figures, "\n## {}\n\nOne element: {}.", capital(&kind.name()), kind.describe())?;
         if let Some((_, file)) = pictures.iter().find(|(of, _)| *of == kind) {
             writeln!(figures, "\n![{}](benchmarks/{file})", kind.name())?;
         }
         for outcome in results.outcomes.iter().filter(|outcome| outcome.contest.kind == kind) {
-            let mut header = HEADER;
-            let name = format!("{} {}", outcome.contest.number, kind.axis());
-            header[0] = &name;
+            let header = header(format!("{} {}", outcome.contest.number, kind.axis()));
             writeln!(figures)?;
             markdown(&mut figures, header, rows(outcome))?;
         }
@@ -158,14 +143,14 @@ pub(crate) fn page(folder: &Path, results: &Results, machine: &Value) -> Result<
 }
 
 /// A table without its empty columns.
-fn markdown<const N: usize>(out: &mut String, header: [&str; N], rows: Vec<[String; N]>) -> std::fmt::Result {
-    let used: Vec<usize> = (0..N).filter(|&column| rows.iter().any(|row| !row[column].is_empty())).collect();
-    let line = |cells: &dyn Fn(usize) -> String| {
-        format!("| {} |", used.iter().map(|&column| cells(column)).collect::<Vec<_>>().join(" | "))
+fn markdown<const N: usize>(out: &mut String, header: [String; N], rows: Vec<[String; N]>) -> std::fmt::Result {
+    let used = used(&rows);
+    let line = |cells: &[String; N]| {
+        format!("| {} |", used.iter().map(|&column| &*cells[column]).collect::<Vec<_>>().join(" | "))
     };
-    writeln!(out, "{}", line(&|column| header[column].to_owned()))?;
-    writeln!(out, "{}", line(&|_| "---".to_owned()))?;
-    rows.iter().try_for_each(|row| writeln!(out, "{}", line(&|column| row[column].clone())))
+    writeln!(out, "{}", line(&header))?;
+    writeln!(out, "{}", line(&std::array::from_fn(|_| "---".to_owned())))?;
+    rows.iter().try_for_each(|row| writeln!(out, "{}", line(row)))
 }
 
 fn capital(text: &str) -> String {

@@ -1,33 +1,7 @@
 //! What was measured, to be asked for by contest and contender.
 
 use crate::contests::{Contest, Kind};
-use crate::support::figures::Median;
-use crate::turns::Turn;
-
-pub(crate) struct Row {
-    pub(crate) contender: String,
-    pub(crate) turns: Vec<Turn>,
-}
-
-impl Row {
-    pub(crate) fn nanos(&self) -> Median {
-        Median::of(self.turns.iter().map(|turn| turn.nanos))
-    }
-
-    pub(crate) fn jain(&self) -> Median {
-        Median::of(self.turns.iter().map(|turn| turn.jain))
-    }
-
-    /// The longest wait of all rounds, in nanoseconds.
-    pub(crate) fn longest(&self) -> f64 {
-        self.turns.iter().map(|turn| turn.longest).fold(0.0, f64::max)
-    }
-
-    /// The rounds' ratios of this one's time to the other's.
-    pub(crate) fn times(&self, other: &Row) -> Median {
-        Median::of(self.turns.iter().zip(&other.turns).map(|(mine, theirs)| mine.nanos / theirs.nanos))
-    }
-}
+use crate::support::turns::Row;
 
 pub(crate) struct Outcome {
     pub(crate) contest: Contest,

@@ -1,8 +1,9 @@
 //! What was asked of this lock, and what came of it.
 
 use crate::contests::Kind;
-use crate::results::{Results, Row};
+use crate::results::Results;
 use crate::support::figures::Median;
+use crate::support::turns::Row;
 
 /// A bound on a figure.
 #[derive(Clone, Copy)]

@@ -37,6 +37,20 @@ pub(crate) fn table(header: impl IntoIterator<Item = impl Into<String>>) -> Tabl
     table
 }
 
+/// The same, of these rows, but for columns that are empty in all of them.
+pub(crate) fn table_of_used<const N: usize>(header: [String; N], rows: Vec<[String; N]>) -> Table {
+    let used = used(&rows);
+    let kept = |cells: &[String; N]| used.iter().map(|&column| cells[column].clone()).collect::<Vec<_>>();
+    let mut table = table(kept(&header));
+    rows.iter().for_each(|row| _ = table.add_row(kept(row)));
+    table
+}
+
+/// Columns in which something stands.
+pub(crate) fn used<const N: usize>(rows: &[[String; N]]) -> Vec<usize> {
+    (0..N).filter(|&column| rows.iter().any(|row| !row[column].is_empty())).collect()
+}
+
 pub(crate) fn align_right(mut table: Table, columns: Range<usize>) -> Table {
     for column in table.column_iter_mut().skip(columns.start).take(columns.len()) {
         column.set_cell_alignment(CellAlignment::Right);
