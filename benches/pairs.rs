@@ -454,8 +454,8 @@ fn roam(options: &Options, record: &Record<'_>) -> bool {
                 bar.finish_and_clear();
                 let mut header = HEADER.map(str::to_owned);
                 header[0] = name;
-                let cells = rows.iter().map(|row| row.cells(&rows[0], threads));
-                say(format_args!("{}\n", align_right(table_of_used(header, cells.collect()), 1..HEADER.len())));
+                let cells: Vec<_> = rows.iter().map(|row| row.cells(&rows[0], threads)).collect();
+                say(format_args!("{}\n", align_right(table_of_used(&header, &cells), 1..HEADER.len())));
             }
         }
     }

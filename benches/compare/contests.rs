@@ -1,7 +1,8 @@
 //! What is measured: each contest, and the contenders that can take part in it.
 
 use crate::peers::*;
-use crate::support::turns::{Contender, Tally};
+use crate::roaming::{PLACEMENTS, Roaming};
+use crate::support::turns::{Contender, Placement, Tally};
 use crate::support::{PAGE, PLACE, Section, deepen, release};
 use crossbeam_utils::CachePadded;
 use dashmap::DashMap;
@@ -36,9 +37,11 @@ pub(crate) enum Kind {
     Readers,
     Mixed,
     Hot,
+    Hot200,
     HandOff,
     Tasks,
     Files,
+    Roaming(Roaming),
 }
 
 impl Kind {
@@ -58,9 +61,11 @@ impl Kind {
             Kind::Readers => "whole-file readers".into(),
             Kind::Mixed => "one whole file in a thousand, 200 ns".into(),
             Kind::Hot => "hot range".into(),
+            Kind::Hot200 => "hot range, 200 ns".into(),
             Kind::HandOff => "hand-off".into(),
             Kind::Tasks => "tasks".into(),
             Kind::Files => "a million files".into(),
+            Kind::Roaming(roaming) => roaming.name(),
         }
     }
 
@@ -83,11 +88,13 @@ impl Kind {
             Kind::Readers => "a pair; the whole file, shared",
             Kind::Mixed => "a pair; a random page of the thread's own region, or, one in 1000, the whole file; 200 ns",
             Kind::Hot => "a pair; all threads the same page, exclusively, each acquire timed",
+            Kind::Hot200 => "the same, with critical sections of 200 ns",
             Kind::HandOff => {
                 "from a release to the grant of the other thread, which waits; sections of 1 us; the median"
             }
             Kind::Tasks => "a pair; 1000 tasks on two workers, a random one of 64 pages, and a yield while it is held",
             Kind::Files => "a pair; a random one of 10^6 files, a page, exclusively",
+            Kind::Roaming(roaming) => roaming.pattern.describe(),
         }
     }
 
@@ -110,18 +117,20 @@ pub(crate) struct Contest {
     pub(crate) stretch: u32,
     /// How many times fewer rounds it has.
     pub(crate) fewer: usize,
+    pub(crate) placement: Placement,
 }
 
 impl Contest {
     pub(crate) fn name(&self) -> String {
-        format!("{}, {} {}", self.kind.name(), self.number, self.kind.axis())
+        format!("{}, {} {}{}", self.kind.name(), self.number, self.kind.axis(), self.placement.suffix())
     }
 }
 
 /// All contests for these numbers of threads. In a test crowds are small.
 pub(crate) fn all(threads: &[usize], testing: bool) -> Vec<Contest> {
-    let contest = |kind, threads: usize| Contest { kind, number: threads as u64, threads, stretch: 1, fewer: 1 };
-    let lone = |kind, number| Contest { kind, number, threads: 1, stretch: 1, fewer: 1 };
+    let lone = |kind, number| Contest { kind, number, threads: 1, stretch: 1, fewer: 1, placement: Placement::Free };
+    let contest = |kind, threads: usize| Contest { threads, ..lone(kind, threads as u64) };
+    let bound = |kind, threads| Contest { placement: Placement::Bound, ..contest(kind, threads) };
     let each = |kind| threads.iter().map(move |&threads| contest(kind, threads));
     let mut all = vec![contest(Kind::Uncontended, 1)];
     all.extend([0, 1, 2, 3].map(|levels| lone(Kind::Levels, levels)));
@@ -132,6 +141,7 @@ pub(crate) fn all(threads: &[usize], testing: bool) -> Vec<Contest> {
     for readers in [100, 60, 0] {
         all.extend(each(Kind::ArrayRandom(readers)));
     }
+    all.extend([2, 4, 16].map(|threads| bound(Kind::ArrayRandom(0), threads)));
     all.extend(each(Kind::ArrayDisjoint));
     for readers in [100, 60] {
         all.extend(each(Kind::ArrayFull(readers)));
@@ -144,9 +154,16 @@ pub(crate) fn all(threads: &[usize], testing: bool) -> Vec<Contest> {
     all.push(Contest { stretch: 6, ..contest(Kind::Hot, 2) });
     // Half a second: in less, a system with few processors has not given its turn to each thread.
     all.push(Contest { stretch: 60, fewer: 3, ..contest(Kind::Hot, 16) });
-    all.push(contest(Kind::HandOff, 2));
+    // Here each thread has its hundred turns in a seventh of a second.
+    let hot = [(Kind::Hot, 4), (Kind::Hot200, 4), (Kind::Hot200, 16)];
+    all.extend(hot.map(|(kind, threads)| Contest { stretch: 20, fewer: 3, ..contest(kind, threads) }));
+    all.extend([contest(Kind::HandOff, 2), bound(Kind::HandOff, 2)]);
     all.push(Contest { stretch: 4, ..lone(Kind::Tasks, 1) });
     all.extend([1, 2].map(|threads| contest(Kind::Files, threads)));
+    for kind in Roaming::all().map(Kind::Roaming) {
+        let placed = |placement| each(kind).map(move |contest| Contest { placement, ..contest });
+        all.extend(PLACEMENTS.into_iter().flat_map(placed));
+    }
     all
 }
 
@@ -193,10 +210,14 @@ pub(crate) fn contenders(contest: &Contest) -> Vec<Contender> {
             };
             everybody(&Pairs { section: Section::nanos(200), ..Pairs::new(plan) })
         }
-        Kind::Hot => everybody(&Pairs { timed: true, ..Pairs::new(|_, _: &mut Rng| (page(0), Access::Exclusive)) }),
+        Kind::Hot | Kind::Hot200 => {
+            let section = Section::nanos(if contest.kind == Kind::Hot { 0 } else { 200 });
+            everybody(&Pairs { timed: true, section, ..Pairs::new(|_, _: &mut Rng| (page(0), Access::Exclusive)) })
+        }
         Kind::HandOff => everybody(&HandOff),
         Kind::Tasks => tasks(),
         Kind::Files => files(),
+        Kind::Roaming(roaming) => roaming.contenders(),
     }
 }
 

@@ -4,6 +4,9 @@
 //! the median of the rounds, and of each round's ratio to spanlock, with the interval that holds the true median in 95 of 100 cases.
 //! A star marks a lock that takes exclusively what others share. At the end stands what was asked of this lock, and what came of it.
 //!
+//! Threads that have no home (`support/roaming.rs`) have the most contests: each pattern with sections of 0, 200 ns and 1 us, on threads that are free and on bound ones; and a minute of
+//! random pages (`series`), in which it shows whether the lock stays what it is. With these all takes half an hour; a word in front, `--threads` and `--rounds` make it short.
+//!
 //! `-- --help` lists the options. `docs/benchmarks.md` has the figures of a machine; `--report docs` writes them there.
 
 mod contests;
@@ -13,21 +16,23 @@ mod report;
 mod results;
 #[path = "../support/roaming.rs"]
 mod roaming;
+mod series;
 #[path = "../support/mod.rs"]
 mod support;
 mod targets;
 
 use clap::Parser;
-use contests::Contest;
+use contests::{Contest, Kind};
 use indicatif::{ProgressBar, ProgressStyle};
 use results::{Outcome, Results};
 use serde_json::{Value, json};
+use series::Series;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use std::{fs, thread};
-use support::turns::{self, Effort, Placement};
+use support::turns::{self, Effort};
 
 /// Puts spanlock beside its rivals.
 #[derive(Parser)]
@@ -77,7 +82,9 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         .into_iter()
         .filter(|contest| contest.name().contains(&options.filter))
         .collect();
-    if contests.is_empty() {
+    let series: Vec<_> =
+        Series::patterns().filter(|&pattern| Series::name(pattern).contains(&options.filter)).collect();
+    if contests.is_empty() && series.is_empty() {
         let known: Vec<String> = contests::all(&[2], testing).iter().map(Contest::name).collect();
         return Err(format!("no contest's name contains {:?}; there are: {}", options.filter, known.join("; ")).into());
     }
@@ -93,10 +100,18 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         let bar = ProgressBar::new((contenders.len() * (effort.rounds + effort.warm_up)) as u64);
         let bar = bar.with_style(style.clone());
         bar.set_message(format!("{} ({} of {})", contest.name(), number + 1, contests.len()));
-        let rows = turns::run(contest.threads, Placement::Free, &contenders, effort, |_| bar.inc(1));
+        let rows = turns::run(contest.threads, contest.placement, &contenders, effort, |_| bar.inc(1));
         bar.finish_and_clear();
         results.outcomes.push(Outcome { rows, contest: Contest { ..*contest } });
         println!("{}\n", report::contest(results.outcomes.last().expect("one was pushed")));
+    }
+    for pattern in series {
+        let effort = Series::effort(testing);
+        let bar = ProgressBar::new(2 * effort.rounds as u64).with_style(style.clone());
+        bar.set_message(Series::name(pattern));
+        results.series.push(Series::run(pattern, effort, || bar.inc(1)));
+        bar.finish_and_clear();
+        println!("{}\n", report::series(results.series.last().expect("one was pushed")));
     }
     println!("{}", report::targets(&results));
     if let Some(path) = &options.json {
@@ -104,6 +119,7 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     if let Some(folder) = &options.plots {
         report::pictures(folder, &results)?;
+        report::pictures_of_series(folder, &results)?;
     }
     if let Some(folder) = &options.report {
         report::page(folder, &results, &machine)?;
@@ -116,7 +132,12 @@ fn effort(options: &Options, testing: bool, contest: &Contest) -> Effort {
         return Effort::TEST;
     }
     let rounds = (options.rounds as usize).div_ceil(contest.fewer);
-    Effort { rounds, warm_up: rounds.div_ceil(10), turn: Duration::from_millis(options.turn) * contest.stretch }
+    let turn = Duration::from_millis(options.turn) * contest.stretch;
+    let effort = Effort { rounds, warm_up: rounds.div_ceil(10), turn };
+    match contest.kind {
+        Kind::Roaming(_) => roaming::effort(contest.threads, effort),
+        _ => effort,
+    }
 }
 
 /// What the figures belong to.

@@ -14,6 +14,8 @@ mod ofd;
 mod range_lock;
 mod segments;
 mod spanlock;
+#[path = "../support/stripes.rs"]
+mod stripes;
 mod whole;
 
 pub(crate) use self::btree::BTree;

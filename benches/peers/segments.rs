@@ -1,7 +1,8 @@
 //! Segment locks, the idea of pNOVA (APSys'19): the file is an array of 4 KiB segments, each with a lock of its own, taken in ascending
-//! order. Ranges are rounded out to segments; the cost grows with the range's length. The locks are parking_lot's. Of a file that is larger than it was made for, segments share
-//! locks by turns, as in a table of stripes.
+//! order. Ranges are rounded out to segments; the cost grows with the range's length. The locks are parking_lot's. Where the file is larger than
+//! it was made for, segments far apart share a lock.
 
+use super::stripes::stripes;
 use super::{Access, Covers, Peer};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use smallvec::SmallVec;
@@ -19,16 +20,6 @@ pub(crate) enum Held<'a> {
     Exclusive(SmallVec<[RwLockWriteGuard<'a, ()>; 2]>),
 }
 
-/// Which of so many locks the segments of a range have: two ascending runs, the lower one first.
-#[inline]
-fn runs(range: Range<u64>, locks: usize) -> [Range<usize>; 2] {
-    let (first, end) = (range.start / SEGMENT, range.end.div_ceil(SEGMENT));
-    let count = (end - first).min(locks as u64) as usize;
-    let start = (first % locks as u64) as usize;
-    let over = (start + count).saturating_sub(locks);
-    [0..over, start..start + count - over]
-}
-
 impl Peer for Segments {
     const NAME: &'static str = "segments";
     const COVERS: Covers = Covers::Range;
@@ -40,7 +31,7 @@ impl Peer for Segments {
 
     #[inline]
     fn acquire(&self, _thread: usize, range: Range<u64>, access: Access) -> Held<'_> {
-        let [low, high] = runs(range, self.0.len());
+        let [low, high] = stripes(range.start / SEGMENT..range.end.div_ceil(SEGMENT), self.0.len());
         let segments = self.0[low].iter().chain(&self.0[high]);
         match access {
             Access::Shared => Held::Shared(segments.map(RwLock::read).collect()),

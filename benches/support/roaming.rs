@@ -60,7 +60,8 @@ impl Roaming {
         ]
     }
 
-    fn contender<P: Peer + Send + 'static>(self) -> Contender {
+    /// One of them.
+    pub(crate) fn contender<P: Peer + Send + 'static>(self) -> Contender {
         let lock = Arc::new(P::new(self.pattern.bytes().min(MOST_LOCKS * PAGE)));
         let walks: Vec<CachePadded<Cell<Walk>>> =
             self.pattern.walks(MOST_THREADS).map(|walk| CachePadded::new(Cell::new(walk))).collect();
