@@ -4,11 +4,18 @@
 //! their ratio. Here the contenders take turns, A B C A B C, each for a millisecond or a few; what is compared is always of the same
 //! round; and what is told is the median of the rounds' ratios, with the interval that holds the true median in 95 of 100 cases.
 //!
-//! One element = one pair, an acquire and its release; with two threads, by either of them.
+//! One element = one pair, an acquire and its release; with several threads, by any of them.
+//!
+//! Behind the contests of one and two threads come those of threads that have no home (`support/roaming.rs`): scattered, tail, skewed, streams, and one in 1000 that takes the whole
+//! file. They have a table each as soon as they are measured. One of them, against one rival, takes a second:
+//!   ```text
+//!   cargo bench --bench pairs -- "scattered, 1 GiB" --threads 2 --sections 0 --placement free --contenders spanlock,interval-tree
+//!   ```
 //!
 //! # Arguments
 //! - a word in front: only the contests whose name contains it;
 //! - `--test` (or no `--bench`, as `cargo test` calls it): everything once, for a moment;
+//! - `--threads`, `--sections`, `--placement`, `--contenders`, `--rounds`, `--turn`: of threads without a home, see `--help`;
 //! - `--count N [CONTENDER]`: makes N uncontended pairs on one thread and exits, for counting instructions. The difference between two
 //!   runs, divided by the difference in pairs, is free of what the program does besides:
 //!   ```text
@@ -18,11 +25,16 @@
 //!   ```
 //!   An unknown CONTENDER prints the known ones. The default is `exclusive`.
 
+mod peers;
+#[path = "support/roaming.rs"]
+mod roaming;
 mod support;
 
+use clap::Parser;
 use comfy_table::Table;
 use indicatif::{ProgressBar, ProgressStyle};
 use range_lock::VecRangeLock;
+use roaming::{PLACEMENTS, Roaming};
 use spanlock::{Mode, Owner, RangeGuard, RangeLock, WholeFileLock};
 use std::fmt;
 use std::hint::black_box;
@@ -32,15 +44,44 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use support::figures::{Median, align_right, table};
+use support::figures::{Median, align_right, table, table_of_used};
+use support::turns::{self, HEADER, Placement};
 use support::{Crowd, PAGE, PLACE, Region, Section, deepen, release};
 
 const THREADS: usize = 2;
 
-/// What the command line asks for.
-enum Task {
-    Measure { only: Option<String>, effort: Effort },
-    Count { pairs: u64, contender: String },
+/// Measures what the lock is to reach, beside the others.
+#[derive(Parser)]
+struct Options {
+    /// Only the contests whose name contains this.
+    #[arg(default_value = "")]
+    filter: String,
+    /// Of threads without a home: how many.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4, 16], value_parser = peers::parse_threads)]
+    threads: Vec<usize>,
+    /// Of threads without a home: critical sections, in nanoseconds.
+    #[arg(long, value_delimiter = ',', default_values_t = roaming::SECTIONS)]
+    sections: Vec<u64>,
+    /// Of threads without a home: free, bound to processors, or (without this) first the one and then the other.
+    #[arg(long, value_enum)]
+    placement: Option<Placement>,
+    /// Of threads without a home: only these locks. (The first one in the table is what the others are compared with.)
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    contenders: Vec<String>,
+    /// Of threads without a home: rounds. (A third, where there are more threads than processors.)
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rounds: u32,
+    /// Of threads without a home: milliseconds of a turn. (4 for each thread at least, where there are more threads than processors.)
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    turn: u64,
+    /// Makes so many uncontended pairs on one thread, of a contender, and nothing else.
+    #[arg(long, num_args = 1..=2, value_names = ["N", "CONTENDER"])]
+    count: Vec<String>,
+    /// Everything once, for a moment. (So does a call without `--bench`, which `cargo bench` adds.)
+    #[arg(long)]
+    test: bool,
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
 /// How long to measure.
@@ -71,40 +112,24 @@ impl Effort {
         turn_of_two: Duration::from_micros(100),
         crowd: 1000,
     };
+
+    fn is_test(self) -> bool {
+        self.rounds <= Effort::TEST.rounds
+    }
 }
 
 fn main() -> ExitCode {
-    match task(std::env::args().skip(1)) {
-        Ok(Task::Measure { only, effort }) => measure(only.as_deref(), effort),
-        Ok(Task::Count { pairs, contender }) => return count(pairs, &contender),
-        Err(message) => {
-            eprintln!("{message}");
-            return ExitCode::FAILURE;
-        }
-    }
-    ExitCode::SUCCESS
-}
-
-/// Flags of other benches are passed over: `cargo bench -- ...` gives them to all.
-fn task(arguments: impl Iterator<Item = String>) -> Result<Task, String> {
-    let mut arguments = arguments.peekable();
-    let only = arguments.next_if(|first| !first.starts_with("--"));
-    let mut effort = Effort::TEST;
-    let mut testing = false;
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--bench" => effort = Effort::FULL,
-            "--test" => testing = true,
-            "--count" => {
-                let number = arguments.next().and_then(|number| number.parse().ok());
-                let pairs = number.ok_or("--count needs a number of pairs")?;
-                let contender = arguments.next().unwrap_or_else(|| "exclusive".to_owned());
-                return Ok(Task::Count { pairs, contender });
+    let options = Options::parse();
+    match &options.count[..] {
+        [] => measure(&options),
+        [pairs, contender @ ..] => match pairs.parse() {
+            Ok(pairs) => count(pairs, contender.first().map_or("exclusive", String::as_str)),
+            Err(_) => {
+                eprintln!("--count needs a number of pairs");
+                ExitCode::FAILURE
             }
-            _ => {}
-        }
+        },
     }
-    Ok(Task::Measure { only, effort: if testing { Effort::TEST } else { effort } })
 }
 
 /// Something that one thread does in turns with others: called with a number of pairs.
@@ -187,7 +212,7 @@ struct Series {
 
 /// Where results go, and the progress bar.
 struct Record<'a> {
-    only: Option<&'a str>,
+    only: &'a str,
     effort: Effort,
     series: Vec<Series>,
     bar: ProgressBar,
@@ -195,7 +220,7 @@ struct Record<'a> {
 
 impl Record<'_> {
     fn wants(&self, contest: &str) -> bool {
-        self.only.is_none_or(|only| contest.contains(only))
+        contest.contains(self.only)
     }
 
     fn begin(&mut self, contest: &'static str, names: impl Iterator<Item = &'static str>, rounds: usize) -> usize {
@@ -361,10 +386,11 @@ const DISJOINT: &str = "disjoint, two threads";
 const DISJOINT_200: &str = "disjoint, two threads, 200 ns";
 const DISJOINT_1000: &str = "disjoint, two threads, 1 us";
 
-fn measure(only: Option<&str>, effort: Effort) {
+fn measure(options: &Options) -> ExitCode {
+    let effort = if options.test || !options.bench { Effort::TEST } else { Effort::FULL };
     let style = ProgressStyle::with_template("[{bar:40}] {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::new(1).with_style(style.progress_chars("=> "));
-    let mut record = Record { only, effort, series: Vec::new(), bar };
+    let mut record = Record { only: &options.filter, effort, series: Vec::new(), bar };
     if record.wants(ONE) {
         record.lone(ONE, Quiet::new().contenders());
     }
@@ -386,7 +412,54 @@ fn measure(only: Option<&str>, effort: Effort) {
         }
     }
     record.bar.finish_and_clear();
-    say(format_args!("{}\n\n{}", times(&record), verdicts(&record)));
+    let measured = !record.series.is_empty();
+    if measured {
+        say(format_args!("{}\n\n{}\n", times(&record), verdicts(&record)));
+    }
+    let roamed = roam(options, &record);
+    if measured || roamed {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("no contest's name contains {:?}, or no contender is among {:?}", options.filter, options.contenders);
+    ExitCode::FAILURE
+}
+
+/// The contests of threads that have no home; whether there was one.
+fn roam(options: &Options, record: &Record<'_>) -> bool {
+    let full = turns::Effort {
+        rounds: options.rounds as usize,
+        warm_up: options.rounds.div_ceil(10) as usize,
+        turn: Duration::from_millis(options.turn),
+    };
+    let mut any = false;
+    for placement in PLACEMENTS.into_iter().filter(|&one| options.placement.is_none_or(|wanted| wanted == one)) {
+        for contest in Roaming::all().filter(|contest| options.sections.contains(&contest.section)) {
+            for &threads in &options.threads {
+                let name = format!("{}, {threads} threads{}", contest.name(), placement.suffix());
+                let mut contenders = if record.wants(&name) { contest.contenders() } else { Vec::new() };
+                contenders.retain(|contender| {
+                    let name = contender.name.trim_end_matches('*');
+                    options.contenders.is_empty() || options.contenders.iter().any(|wanted| wanted == name)
+                });
+                if contenders.is_empty() {
+                    continue;
+                }
+                any = true;
+                let effort = if record.effort.is_test() { turns::Effort::TEST } else { roaming::effort(threads, full) };
+                let bar = &record.bar;
+                bar.set_length((contenders.len() * (effort.rounds + effort.warm_up)) as u64);
+                bar.reset();
+                bar.set_message(name.clone());
+                let rows = turns::run(threads, placement, &contenders, effort, |_| bar.inc(1));
+                bar.finish_and_clear();
+                let mut header = HEADER.map(str::to_owned);
+                header[0] = name;
+                let cells: Vec<_> = rows.iter().map(|row| row.cells(&rows[0], threads)).collect();
+                say(format_args!("{}\n", align_right(table_of_used(&header, &cells), 1..HEADER.len())));
+            }
+        }
+    }
+    any
 }
 
 fn crowd(record: &mut Record<'_>) {
@@ -535,13 +608,12 @@ fn verdicts(record: &Record<'_>) -> Table {
             Limit::AtLeast(_) => Median::of(rounds.map(|(ours, theirs)| theirs / ours)),
         };
         // A few rounds say nothing.
-        let tested = ours.nanos.len() <= Effort::TEST.rounds;
         table.add_row([
             format!("{contest}: {} / {}", ours.name, theirs.name),
             limit.to_string(),
             format!("{:.2}", ratio.middle),
             format!("{:.2} to {:.2}", ratio.low, ratio.high),
-            if tested { "not measured" } else { verdict(limit, ratio) }.to_owned(),
+            if record.effort.is_test() { "not measured" } else { verdict(limit, ratio) }.to_owned(),
             ours.nanos.len().to_string(),
         ]);
     }

@@ -48,8 +48,9 @@ impl Slot {
     }
 }
 
-fn torture<P: Peer>() {
-    let lock = P::new(SLOTS as u64 * SLOT);
+/// A lock for a file of so many slots; those behind share what it has for each.
+fn torture_of<P: Peer>(slots: usize) {
+    let lock = P::new(slots as u64 * SLOT);
     let slots: [Slot; SLOTS] = array::from_fn(|_| Slot::default());
     let work = &|thread: usize| {
         let mut random = fastrand::Rng::with_seed(thread as u64);
@@ -57,7 +58,11 @@ fn torture<P: Peer>() {
             let (a, b) = (random.usize(..SLOTS), random.usize(..SLOTS));
             let covered = a.min(b)..a.max(b) + 1;
             let access = if random.bool() { Access::Shared } else { Access::Exclusive };
-            let guard = lock.acquire(thread, covered.start as u64 * SLOT..covered.end as u64 * SLOT, access);
+            let guard = if covered == (0..SLOTS) && access == Access::Exclusive {
+                lock.acquire_whole(thread)
+            } else {
+                lock.acquire(thread, covered.start as u64 * SLOT..covered.end as u64 * SLOT, access)
+            };
             slots[covered.clone()].iter().for_each(|slot| slot.enter(access, P::EXCLUDES));
             if pair % 16 == 0 {
                 // Lets others run into the section.
@@ -72,6 +77,16 @@ fn torture<P: Peer>() {
             scope.spawn(move || work(thread));
         }
     });
+}
+
+fn torture<P: Peer>() {
+    torture_of::<P>(SLOTS);
+}
+
+/// Ranges of the file wrap around the few locks, some of them more than once.
+#[test]
+fn segments_that_share_locks_exclude() {
+    torture_of::<Segments>(5);
 }
 
 macro_rules! torture {
@@ -94,6 +109,7 @@ torture! {
     two_state_excludes: TwoState,
     interval_tree_excludes: IntervalTree,
     btree_excludes: BTree,
+    list_excludes: List,
     segments_exclude: Segments,
     range_lock_crate_excludes: RangeLockCrate,
     ofd_excludes: Ofd,

@@ -56,9 +56,15 @@ pub(crate) struct Tally {
     /// Pairs of acquire and release, of all CPUs together.
     pub(crate) pairs: u64,
     pub(crate) by_site: FxHashMap<Site, Counts>,
+    /// Nodes that were put into a tree.
+    pub(crate) nodes_made: u64,
 }
 
 impl Tally {
+    pub(crate) fn nodes_made_in_1000(&self) -> f64 {
+        1e3 * self.nodes_made as f64 / self.pairs as f64
+    }
+
     pub(crate) fn sum(&self, counted: impl Fn(Site) -> bool) -> Counts {
         let mut sum = Counts::default();
         self.by_site.iter().filter(|(site, _)| counted(**site)).for_each(|(_, counts)| sum += *counts);
@@ -190,6 +196,13 @@ pub(crate) fn chart(f: impl FnOnce(&mut Atlas)) {
             f(&mut simulation.atlas);
         }
     });
+}
+
+/// The running CPU has put a node into a tree.
+pub(crate) fn node_made() {
+    if current().is_some() {
+        simulation(|simulation| simulation.tally.nodes_made += 1);
+    }
 }
 
 /// Has all CPUs make `phases[i]` pairs each in phase `i`, CPU `c` by calling `pair(c, n)` for its `n`th one.

@@ -31,8 +31,18 @@ pub(crate) fn print(workload: Workload, runs: &[Run]) {
     println!("{}", right(table));
     println!("spanlock after warm-up, by line: transfers (misses) per pair.");
     print_sites(runs);
-    println!("spanlock from the start: transfers of its lines per pair, by how many pairs each CPU has made.");
+    println!(
+        "spanlock from the start: transfers of its lines per pair (nodes made in 1000 pairs), by how many pairs each CPU has made."
+    );
     print_phases(runs);
+    print_asked(runs);
+}
+
+/// What is asked where CPUs have no home.
+fn print_asked(runs: &[Run]) {
+    for (what, holds) in runs.iter().flat_map(Run::asked) {
+        println!("{} {what}", if holds { "reached" } else { "MISSED " });
+    }
 }
 
 /// How long this lock takes to find its shape.
@@ -41,12 +51,22 @@ fn print_phases(runs: &[Run]) {
     let mut header = vec!["pairs".to_string()];
     header.extend(own.iter().map(|run| format!("{} CPUs", run.cpus)));
     let mut table = figures::table(header);
+    // The shorter ones are the longest one's beginning.
+    let longest = own.iter().max_by_key(|run| run.tallies.len());
     let mut end = 0;
-    for phase in 0..own.iter().map(|run| run.tallies.len()).min().unwrap_or(0) {
+    for (phase, tally) in longest.iter().flat_map(|run| &run.tallies).enumerate() {
         let start = end;
-        end += own[0].tallies[phase].pairs as usize / own[0].cpus;
-        let cells = own.iter().map(|run| figure(per_pair(&run.tallies[phase], |site| !site.is_epoch())));
+        end += tally.pairs as usize / longest.map_or(1, |run| run.cpus);
+        let cell = |tally: &Tally| {
+            let transfers = figure(per_pair(tally, |site| !site.is_epoch()));
+            format!("{transfers} ({})", figure(tally.nodes_made_in_1000()))
+        };
+        let cells = own.iter().map(|run| run.tallies.get(phase).map_or_else(String::new, cell));
         table.add_row(std::iter::once(format!("{start}..{end}")).chain(cells));
+    }
+    if own.iter().any(|run| run.nodes.is_some()) {
+        let nodes = own.iter().map(|run| run.nodes.map_or_else(String::new, |nodes| nodes.to_string()));
+        table.add_row(std::iter::once("nodes at the end".to_string()).chain(nodes));
     }
     println!("{}", right(table));
 }
@@ -102,7 +122,8 @@ fn kinds(runs: &[Run]) -> Vec<Kind> {
 
 /// Transfers per pair over CPUs, both logarithmic.
 pub(crate) fn plot(folder: &Path, workload: Workload, runs: &[Run]) -> Result<(), Box<dyn Error>> {
-    let path = folder.join(format!("coherence-{}.svg", workload.name()));
+    let words = workload.name().replace(',', "");
+    let path = folder.join(format!("coherence-{}.svg", words.replace(' ', "-")));
     let caption = format!("{}: transfers per acquire and release, after warm-up", workload.name());
     let frame = Frame { caption: &caption, x: "CPUs", y: "transfers", base: 2.0, foot: FOOT };
     let line = |kind: Kind| {

@@ -5,14 +5,14 @@
 
 use crate::cpus;
 use crate::mode::Mode;
+use crate::pattern::PAGE;
 use crate::range::ByteRange;
+use crate::stripes::stripes;
 use crate::sync::{AtomicU64, Ordering};
 use crate::{lock::RangeLock, request::Request};
 use crossbeam_utils::CachePadded;
 use std::cell::Cell;
 use std::ptr;
-
-pub(crate) const PAGE: u64 = 4096;
 
 /// One request: bytes and a mode.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,11 @@ pub(crate) trait Contender: Sync {
     /// The range locks in it, for the atlas.
     fn addresses(&self) -> Vec<usize> {
         Vec::new()
+    }
+
+    /// How many nodes it has on the heap now, if it makes and removes them.
+    fn nodes(&self) -> Option<usize> {
+        None
     }
 }
 
@@ -89,6 +94,10 @@ impl Contender for RangeLock {
 
     fn addresses(&self) -> Vec<usize> {
         vec![ptr::from_ref(self).addr()]
+    }
+
+    fn nodes(&self) -> Option<usize> {
+        Some(self.heap_nodes())
     }
 }
 
@@ -194,14 +203,18 @@ impl Contender for CachePadded<TwoState> {
 struct Segments(Vec<CachePadded<[ReaderWriter; 8]>>);
 
 impl Segments {
+    /// In a larger file pages far apart share a word.
+    const MOST_LINES: u64 = 512;
+
     fn new(bytes: u64) -> Segments {
-        Segments((0..bytes.div_ceil(8 * PAGE)).map(|_| CachePadded::default()).collect())
+        let lines = bytes.div_ceil(8 * PAGE).min(Segments::MOST_LINES);
+        Segments((0..lines).map(|_| CachePadded::default()).collect())
     }
 
     fn of(&self, range: ByteRange) -> impl Iterator<Item = &ReaderWriter> {
         let (first, last) = range.bounds();
-        let end = 8 * self.0.len() as u64;
-        (first / PAGE..=(last / PAGE).min(end - 1)).map(|page| &self.0[page as usize / 8][page as usize % 8])
+        let locks = stripes(first / PAGE..last / PAGE + 1, 8 * self.0.len());
+        locks.into_iter().flatten().map(|lock| &self.0[lock / 8][lock % 8])
     }
 }
 

@@ -2,8 +2,10 @@
 
 use crate::mesi::MAX_CPUS;
 use crate::mode::Mode;
+use crate::pattern::{self, PAGE, Pattern, Walk};
 use crate::range::ByteRange;
-use crate::rivals::{Ask, Kind, PAGE};
+use crate::rivals::{Ask, Kind};
+use std::sync::Mutex;
 
 /// Pages of each CPU's region.
 const REGION: u64 = 256;
@@ -23,10 +25,12 @@ pub(crate) enum Workload {
     Crowd,
     Adders,
     Hot,
+    /// CPUs that have no home. (The counter of a tail is none of the lock's lines, and is not counted.)
+    Roaming(Pattern),
 }
 
 impl Workload {
-    pub(crate) const ALL: [Workload; 7] = [
+    pub(crate) const ALL: [Workload; 12] = [
         Workload::Disjoint,
         Workload::Adjacent,
         Workload::Interleaved,
@@ -34,17 +38,23 @@ impl Workload {
         Workload::Crowd,
         Workload::Adders,
         Workload::Hot,
+        Workload::Roaming(Pattern::Scattered { bytes: 1 << 20, shared: 0 }),
+        Workload::Roaming(Pattern::Scattered { bytes: 1 << 40, shared: 0 }),
+        Workload::Roaming(Pattern::OneInThousand),
+        Workload::Roaming(Pattern::Tail),
+        Workload::Roaming(Pattern::Skewed),
     ];
 
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> String {
         match self {
-            Workload::Disjoint => "disjoint",
-            Workload::Adjacent => "adjacent",
-            Workload::Interleaved => "interleaved",
-            Workload::Ring => "ring",
-            Workload::Crowd => "crowd",
-            Workload::Adders => "adders",
-            Workload::Hot => "hot",
+            Workload::Disjoint => "disjoint".into(),
+            Workload::Adjacent => "adjacent".into(),
+            Workload::Interleaved => "interleaved".into(),
+            Workload::Ring => "ring".into(),
+            Workload::Crowd => "crowd".into(),
+            Workload::Adders => "adders".into(),
+            Workload::Hot => "hot".into(),
+            Workload::Roaming(pattern) => pattern.name(),
         }
     }
 
@@ -59,6 +69,7 @@ impl Workload {
             Workload::Crowd => "as disjoint, with 100 pages held for good around each CPU's page",
             Workload::Adders => "everybody adds to the whole file",
             Workload::Hot => "everybody takes the same page, exclusively",
+            Workload::Roaming(pattern) => pattern.describe(),
         }
     }
 
@@ -68,7 +79,8 @@ impl Workload {
             // Held for good, the whole file would never be free.
             (Workload::Crowd, Kind::ReaderWriter) => false,
             // There is nothing private, and nothing exclusive.
-            (Workload::Adders | Workload::Hot, Kind::Private) | (Workload::Hot, Kind::TwoState) => false,
+            (Workload::Adders | Workload::Hot | Workload::Roaming(_), Kind::Private) => false,
+            (Workload::Hot, Kind::TwoState) => false,
             _ => true,
         }
     }
@@ -84,11 +96,21 @@ impl Workload {
             Workload::Disjoint | Workload::Crowd => cpus as u64 * REGION * PAGE,
             Workload::Adjacent | Workload::Interleaved | Workload::Ring => (cpus * STRIPES) as u64 * PAGE,
             Workload::Adders | Workload::Hot => SMALL_FILE * PAGE,
+            Workload::Roaming(pattern) => pattern.bytes(),
         }
     }
 
-    /// What CPU `cpu` asks for the `number`th time.
-    pub(crate) fn ask(self, cpu: usize, cpus: usize, number: usize) -> Ask {
+    /// What so many CPUs ask for, from the start.
+    pub(crate) fn asks(self, cpus: usize) -> Asks {
+        let walks = match self {
+            Workload::Roaming(pattern) => pattern.walks(cpus).map(Mutex::new).collect(),
+            _ => Vec::new(),
+        };
+        Asks { workload: self, cpus, walks }
+    }
+
+    /// What CPU `cpu` asks for the `number`th time, where that is all that matters.
+    fn planned(self, cpu: usize, cpus: usize, number: usize) -> Ask {
         let page = |page: u64| Ask { range: ByteRange::new(page * PAGE..(page + 1) * PAGE), mode: Mode::Exclusive };
         match self {
             Workload::Disjoint | Workload::Crowd => page(middle(cpu)),
@@ -100,6 +122,7 @@ impl Workload {
             Workload::Ring => page((number % STRIPES * cpus + cpu) as u64),
             Workload::Adders => Ask { range: ByteRange::WHOLE, mode: Mode::Add },
             Workload::Hot => page(0),
+            Workload::Roaming(_) => unreachable!("its CPUs go their own ways"),
         }
     }
 
@@ -116,6 +139,26 @@ impl Workload {
             })
         };
         (0..cpus).flat_map(around).collect()
+    }
+}
+
+/// The CPUs' asks, one after the other.
+pub(crate) struct Asks {
+    workload: Workload,
+    cpus: usize,
+    /// Of those who have no home.
+    walks: Vec<Mutex<Walk>>,
+}
+
+impl Asks {
+    /// What CPU `cpu` asks for now, for the `number`th time.
+    pub(crate) fn next(&self, cpu: usize, number: usize) -> Ask {
+        let Some(walk) = self.walks.get(cpu) else { return self.workload.planned(cpu, self.cpus, number) };
+        match walk.lock().expect("no walk panics").next() {
+            pattern::Ask::Shared(range) => Ask { range: ByteRange::new(range), mode: Mode::Add },
+            pattern::Ask::Exclusive(range) => Ask { range: ByteRange::new(range), mode: Mode::Exclusive },
+            pattern::Ask::Whole => Ask { range: ByteRange::WHOLE, mode: Mode::Exclusive },
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! What is measured: each contest, and the contenders that can take part in it.
 
 use crate::peers::*;
+use crate::roaming::{PLACEMENTS, Roaming};
+use crate::support::turns::{Contender, Placement, Tally};
 use crate::support::{PAGE, PLACE, Section, deepen, release};
-use crate::turns::{Contender, Tally};
 use crossbeam_utils::CachePadded;
 use dashmap::DashMap;
 use fastrand::Rng;
@@ -36,9 +37,11 @@ pub(crate) enum Kind {
     Readers,
     Mixed,
     Hot,
+    Hot200,
     HandOff,
     Tasks,
     Files,
+    Roaming(Roaming),
 }
 
 impl Kind {
@@ -58,9 +61,11 @@ impl Kind {
             Kind::Readers => "whole-file readers".into(),
             Kind::Mixed => "one whole file in a thousand, 200 ns".into(),
             Kind::Hot => "hot range".into(),
+            Kind::Hot200 => "hot range, 200 ns".into(),
             Kind::HandOff => "hand-off".into(),
             Kind::Tasks => "tasks".into(),
             Kind::Files => "a million files".into(),
+            Kind::Roaming(roaming) => roaming.name(),
         }
     }
 
@@ -83,11 +88,13 @@ impl Kind {
             Kind::Readers => "a pair; the whole file, shared",
             Kind::Mixed => "a pair; a random page of the thread's own region, or, one in 1000, the whole file; 200 ns",
             Kind::Hot => "a pair; all threads the same page, exclusively, each acquire timed",
+            Kind::Hot200 => "the same, with critical sections of 200 ns",
             Kind::HandOff => {
                 "from a release to the grant of the other thread, which waits; sections of 1 us; the median"
             }
             Kind::Tasks => "a pair; 1000 tasks on two workers, a random one of 64 pages, and a yield while it is held",
             Kind::Files => "a pair; a random one of 10^6 files, a page, exclusively",
+            Kind::Roaming(roaming) => roaming.pattern.describe(),
         }
     }
 
@@ -110,18 +117,20 @@ pub(crate) struct Contest {
     pub(crate) stretch: u32,
     /// How many times fewer rounds it has.
     pub(crate) fewer: usize,
+    pub(crate) placement: Placement,
 }
 
 impl Contest {
     pub(crate) fn name(&self) -> String {
-        format!("{}, {} {}", self.kind.name(), self.number, self.kind.axis())
+        format!("{}, {} {}{}", self.kind.name(), self.number, self.kind.axis(), self.placement.suffix())
     }
 }
 
 /// All contests for these numbers of threads. In a test crowds are small.
 pub(crate) fn all(threads: &[usize], testing: bool) -> Vec<Contest> {
-    let contest = |kind, threads: usize| Contest { kind, number: threads as u64, threads, stretch: 1, fewer: 1 };
-    let lone = |kind, number| Contest { kind, number, threads: 1, stretch: 1, fewer: 1 };
+    let lone = |kind, number| Contest { kind, number, threads: 1, stretch: 1, fewer: 1, placement: Placement::Free };
+    let contest = |kind, threads: usize| Contest { threads, ..lone(kind, threads as u64) };
+    let bound = |kind, threads| Contest { placement: Placement::Bound, ..contest(kind, threads) };
     let each = |kind| threads.iter().map(move |&threads| contest(kind, threads));
     let mut all = vec![contest(Kind::Uncontended, 1)];
     all.extend([0, 1, 2, 3].map(|levels| lone(Kind::Levels, levels)));
@@ -132,6 +141,7 @@ pub(crate) fn all(threads: &[usize], testing: bool) -> Vec<Contest> {
     for readers in [100, 60, 0] {
         all.extend(each(Kind::ArrayRandom(readers)));
     }
+    all.extend([2, 4, 16].map(|threads| bound(Kind::ArrayRandom(0), threads)));
     all.extend(each(Kind::ArrayDisjoint));
     for readers in [100, 60] {
         all.extend(each(Kind::ArrayFull(readers)));
@@ -144,9 +154,16 @@ pub(crate) fn all(threads: &[usize], testing: bool) -> Vec<Contest> {
     all.push(Contest { stretch: 6, ..contest(Kind::Hot, 2) });
     // Half a second: in less, a system with few processors has not given its turn to each thread.
     all.push(Contest { stretch: 60, fewer: 3, ..contest(Kind::Hot, 16) });
-    all.push(contest(Kind::HandOff, 2));
+    // Here each thread has its hundred turns in a seventh of a second.
+    let hot = [(Kind::Hot, 4), (Kind::Hot200, 4), (Kind::Hot200, 16)];
+    all.extend(hot.map(|(kind, threads)| Contest { stretch: 20, fewer: 3, ..contest(kind, threads) }));
+    all.extend([contest(Kind::HandOff, 2), bound(Kind::HandOff, 2)]);
     all.push(Contest { stretch: 4, ..lone(Kind::Tasks, 1) });
     all.extend([1, 2].map(|threads| contest(Kind::Files, threads)));
+    for kind in Roaming::all().map(Kind::Roaming) {
+        let placed = |placement| each(kind).map(move |contest| Contest { placement, ..contest });
+        all.extend(PLACEMENTS.into_iter().flat_map(placed));
+    }
     all
 }
 
@@ -193,10 +210,14 @@ pub(crate) fn contenders(contest: &Contest) -> Vec<Contender> {
             };
             everybody(&Pairs { section: Section::nanos(200), ..Pairs::new(plan) })
         }
-        Kind::Hot => everybody(&Pairs { timed: true, ..Pairs::new(|_, _: &mut Rng| (page(0), Access::Exclusive)) }),
+        Kind::Hot | Kind::Hot200 => {
+            let section = Section::nanos(if contest.kind == Kind::Hot { 0 } else { 200 });
+            everybody(&Pairs { timed: true, section, ..Pairs::new(|_, _: &mut Rng| (page(0), Access::Exclusive)) })
+        }
         Kind::HandOff => everybody(&HandOff),
         Kind::Tasks => tasks(),
         Kind::Files => files(),
+        Kind::Roaming(roaming) => roaming.contenders(),
     }
 }
 
@@ -207,11 +228,6 @@ fn page(index: u64) -> Range<u64> {
 /// Something that can be done with any lock.
 trait Recipe {
     fn contender<P: Peer + Send + 'static>(&self) -> Contender;
-}
-
-/// Its name; with a mark, if it takes exclusively what others share.
-fn name<P: Peer>() -> String {
-    format!("{}{}", P::NAME, if P::SHARES { "" } else { "*" })
 }
 
 fn who_locks_ranges(recipe: &impl Recipe) -> Vec<Contender> {
@@ -268,7 +284,7 @@ impl<F> Pairs<F> {
 impl<F: Fn(usize, &mut Rng) -> (Range<u64>, Access) + Copy + Send + Sync + 'static> Recipe for Pairs<F> {
     fn contender<P: Peer + Send + 'static>(&self) -> Contender {
         let (lock, plan, section, timed) = (P::new(FILE), self.plan, self.section, self.timed);
-        Contender::new(name::<P>(), move |thread, stop: &AtomicBool| {
+        Contender::new(title::<P>(), move |thread, stop: &AtomicBool| {
             let (mut tally, mut random) = (Tally::default(), Rng::with_seed(thread as u64));
             while !stop.load(Ordering::Relaxed) {
                 let (range, access) = black_box(plan(thread, &mut random));
@@ -292,7 +308,7 @@ impl<F: Fn(usize, u64) -> Range<u64> + Copy + Send + Sync + 'static> Recipe for 
     fn contender<P: Peer + Send + 'static>(&self) -> Contender {
         const HELD: u64 = 100;
         let (lock, place) = (P::new(FILE), self.0);
-        Contender::new(name::<P>(), move |thread, stop: &AtomicBool| {
+        Contender::new(title::<P>(), move |thread, stop: &AtomicBool| {
             let (mut tally, mut held) = (Tally::default(), Vec::with_capacity(HELD as usize));
             while !stop.load(Ordering::Relaxed) {
                 held.extend((0..HELD).map(|at| lock.acquire(thread, place(thread, at), Access::Exclusive)));
@@ -325,7 +341,7 @@ impl Recipe for Array {
         const SLOTS: usize = 256;
         let (lock, Array { readers, share }) = (P::new(SLOTS as u64 * PAGE), *self);
         let array: Vec<CachePadded<AtomicU64>> = (0..SLOTS).map(|_| CachePadded::default()).collect();
-        Contender::new(name::<P>(), move |thread, stop: &AtomicBool| {
+        Contender::new(title::<P>(), move |thread, stop: &AtomicBool| {
             let (mut tally, mut random) = (Tally::default(), Rng::with_seed(thread as u64));
             while !stop.load(Ordering::Relaxed) {
                 let (first, last) = match share {
@@ -374,7 +390,7 @@ impl Recipe for Crowd {
         let mut order: Vec<u64> = (0..held).collect();
         Rng::with_seed(1).shuffle(&mut order);
         fill(&lock, order.into_iter().map(|index| page(2 * index)), Access::Exclusive);
-        Contender::new(name::<P>(), move |thread, stop: &AtomicBool| {
+        Contender::new(title::<P>(), move |thread, stop: &AtomicBool| {
             let (mut tally, mut random) = (Tally::default(), Rng::with_seed(thread as u64));
             while !stop.load(Ordering::Relaxed) {
                 release(lock.acquire(thread, page(2 * random.u64(..held) + 1), Access::Exclusive));
@@ -393,7 +409,7 @@ impl Recipe for Covering {
     fn contender<P: Peer + Send + 'static>(&self) -> Contender {
         let lock = P::new(16 * PAGE);
         fill(&lock, (0..self.held).map(|_| 0..16 * PAGE), Access::Shared);
-        Contender::new(name::<P>(), move |thread, stop: &AtomicBool| {
+        Contender::new(title::<P>(), move |thread, stop: &AtomicBool| {
             let mut tally = Tally::default();
             while !stop.load(Ordering::Relaxed) {
                 release(lock.acquire(thread, black_box(0..16 * PAGE), Access::Shared));
@@ -417,7 +433,7 @@ impl Recipe for HandOff {
             nanos: u64,
         }
         let last = Cell::new(Last::default());
-        Contender::new(name::<P>(), move |thread, stop: &AtomicBool| {
+        Contender::new(title::<P>(), move |thread, stop: &AtomicBool| {
             let mut tally = Tally::default();
             while !stop.load(Ordering::Relaxed) {
                 let asked = epoch.elapsed().as_nanos() as u64;

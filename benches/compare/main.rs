@@ -4,6 +4,9 @@
 //! the median of the rounds, and of each round's ratio to spanlock, with the interval that holds the true median in 95 of 100 cases.
 //! A star marks a lock that takes exclusively what others share. At the end stands what was asked of this lock, and what came of it.
 //!
+//! Threads that have no home (`support/roaming.rs`) have the most contests: each pattern with sections of 0, 200 ns and 1 us, on threads that are free and on bound ones; and a minute of
+//! random pages (`series`), in which it shows whether the lock stays what it is. With these all takes half an hour; a word in front, `--threads` and `--rounds` make it short.
+//!
 //! `-- --help` lists the options. `docs/benchmarks.md` has the figures of a machine; `--report docs` writes them there.
 
 mod contests;
@@ -11,22 +14,25 @@ mod contests;
 mod peers;
 mod report;
 mod results;
+#[path = "../support/roaming.rs"]
+mod roaming;
+mod series;
 #[path = "../support/mod.rs"]
 mod support;
 mod targets;
-mod turns;
 
 use clap::Parser;
-use contests::Contest;
+use contests::{Contest, Kind};
 use indicatif::{ProgressBar, ProgressStyle};
-use results::{Outcome, Results, Row};
+use results::{Outcome, Results};
 use serde_json::{Value, json};
+use series::Series;
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use std::{fs, thread};
-use turns::Effort;
+use support::turns::{self, Effort};
 
 /// Puts spanlock beside its rivals.
 #[derive(Parser)]
@@ -35,7 +41,7 @@ struct Options {
     #[arg(default_value = "")]
     filter: String,
     /// Numbers of threads.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16], value_parser = parse_threads)]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16], value_parser = peers::parse_threads)]
     threads: Vec<usize>,
     /// Rounds that count, and a tenth as many before them. (Some contests have fewer.)
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -59,13 +65,6 @@ struct Options {
     bench: bool,
 }
 
-fn parse_threads(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(threads @ 1..=peers::MOST_THREADS) => Ok(threads),
-        _ => Err(format!("1 to {} threads", peers::MOST_THREADS)),
-    }
-}
-
 fn main() -> ExitCode {
     let options = Options::parse();
     match measure(&options) {
@@ -83,7 +82,9 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         .into_iter()
         .filter(|contest| contest.name().contains(&options.filter))
         .collect();
-    if contests.is_empty() {
+    let series: Vec<_> =
+        Series::patterns().filter(|&pattern| Series::name(pattern).contains(&options.filter)).collect();
+    if contests.is_empty() && series.is_empty() {
         let known: Vec<String> = contests::all(&[2], testing).iter().map(Contest::name).collect();
         return Err(format!("no contest's name contains {:?}; there are: {}", options.filter, known.join("; ")).into());
     }
@@ -99,13 +100,18 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         let bar = ProgressBar::new((contenders.len() * (effort.rounds + effort.warm_up)) as u64);
         let bar = bar.with_style(style.clone());
         bar.set_message(format!("{} ({} of {})", contest.name(), number + 1, contests.len()));
-        let turns = turns::run(contest.threads, &contenders, effort, || bar.inc(1));
+        let rows = turns::run(contest.threads, contest.placement, &contenders, effort, |_| bar.inc(1));
         bar.finish_and_clear();
-        let rows =
-            contenders.iter().zip(turns).map(|(contender, turns)| Row { contender: contender.name.clone(), turns });
-        let contest = Contest { ..*contest };
-        results.outcomes.push(Outcome { rows: rows.collect(), contest });
+        results.outcomes.push(Outcome { rows, contest: Contest { ..*contest } });
         println!("{}\n", report::contest(results.outcomes.last().expect("one was pushed")));
+    }
+    for pattern in series {
+        let effort = Series::effort(testing);
+        let bar = ProgressBar::new(2 * effort.rounds as u64).with_style(style.clone());
+        bar.set_message(Series::name(pattern));
+        results.series.push(Series::run(pattern, effort, || bar.inc(1)));
+        bar.finish_and_clear();
+        println!("{}\n", report::series(results.series.last().expect("one was pushed")));
     }
     println!("{}", report::targets(&results));
     if let Some(path) = &options.json {
@@ -113,6 +119,7 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
     }
     if let Some(folder) = &options.plots {
         report::pictures(folder, &results)?;
+        report::pictures_of_series(folder, &results)?;
     }
     if let Some(folder) = &options.report {
         report::page(folder, &results, &machine)?;
@@ -122,10 +129,15 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
 
 fn effort(options: &Options, testing: bool, contest: &Contest) -> Effort {
     if testing {
-        return Effort { rounds: 1, warm_up: 0, turn: Duration::from_micros(200) };
+        return Effort::TEST;
     }
     let rounds = (options.rounds as usize).div_ceil(contest.fewer);
-    Effort { rounds, warm_up: rounds.div_ceil(10), turn: Duration::from_millis(options.turn) * contest.stretch }
+    let turn = Duration::from_millis(options.turn) * contest.stretch;
+    let effort = Effort { rounds, warm_up: rounds.div_ceil(10), turn };
+    match contest.kind {
+        Kind::Roaming(_) => roaming::effort(contest.threads, effort),
+        _ => effort,
+    }
 }
 
 /// What the figures belong to.

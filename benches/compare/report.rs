@@ -1,9 +1,11 @@
 //! The tables, on the terminal and as Markdown; the pictures; the JSON.
 
 use crate::contests::Kind;
-use crate::results::{Outcome, Results, Row};
+use crate::results::{Outcome, Results};
+use crate::series::Series;
 use crate::support::chart::{self, Frame, Line};
-use crate::support::figures::{align_right, table};
+use crate::support::figures::{align_right, table, table_of_used, used};
+use crate::support::turns::{HEADER, Placement};
 use crate::targets;
 use comfy_table::Table;
 use serde_json::{Value, json};
@@ -16,33 +18,43 @@ use std::path::Path;
 const BEGIN: &str = "<!-- figures: written by `cargo bench --bench compare -- --report` -->";
 const END: &str = "<!-- end of the figures -->";
 
-/// One contest: nanoseconds, and the ratio to the first contender.
-fn rows(outcome: &Outcome) -> Vec<[String; 6]> {
-    let first = &outcome.rows[0];
-    let row = |row: &Row| {
-        let (nanos, ratio) = (row.nanos(), row.times(first));
-        let timed = outcome.contest.kind == Kind::Hot;
-        let shared = outcome.contest.threads > 1;
-        [
-            row.contender.clone(),
-            format!("{:.1}", nanos.middle),
-            format!("{:.2}", ratio.middle),
-            format!("{:.2} to {:.2}", ratio.low, ratio.high),
-            if shared { format!("{:.3}", row.jain().middle) } else { String::new() },
-            if timed { format!("{:.2}", row.longest() / 1e6) } else { String::new() },
-        ]
-    };
-    outcome.rows.iter().map(row).collect()
+/// One contest, beside its first contender.
+fn rows(outcome: &Outcome) -> Vec<[String; HEADER.len()]> {
+    outcome.rows.iter().map(|row| row.cells(&outcome.rows[0], outcome.contest.threads)).collect()
 }
 
-const HEADER: [&str; 6] = ["", "ns", "its time / spanlock's", "95 %", "Jain", "longest wait, ms"];
+fn header(first: String) -> [String; HEADER.len()] {
+    let mut header = HEADER.map(str::to_owned);
+    header[0] = first;
+    header
+}
 
 pub(crate) fn contest(outcome: &Outcome) -> Table {
-    let mut header = HEADER.map(str::to_owned);
-    header[0] = outcome.contest.name();
-    let mut table = table(header);
-    rows(outcome).into_iter().for_each(|row| _ = table.add_row(row));
-    align_right(table, 1..6)
+    align_right(table_of_used(&header(outcome.contest.name()), &rows(outcome)), 1..HEADER.len())
+}
+
+/// Seconds that a series is told by.
+const SECONDS: [usize; 6] = [1, 2, 5, 10, 30, 60];
+
+/// What became of it: nanoseconds of each contender, and nodes.
+fn moments(series: &Series) -> Vec<Vec<String>> {
+    let told = SECONDS.into_iter().filter(|&second| second <= series.nodes.len());
+    let line = |second: usize| {
+        let nanos = series.rows.iter().map(move |row| format!("{:.1}", row.turns[second - 1].nanos));
+        let cells = std::iter::once(second.to_string()).chain(nanos);
+        cells.chain([series.nodes[second - 1].to_string()]).collect()
+    };
+    told.map(line).collect()
+}
+
+fn moments_header(first: String, series: &Series) -> Vec<String> {
+    let names = series.rows.iter().map(|row| format!("{}, ns", row.contender));
+    std::iter::once(first).chain(names).chain(["nodes".to_owned()]).collect()
+}
+
+pub(crate) fn series(series: &Series) -> Table {
+    let header = moments_header(format!("{}: second", Series::name(series.pattern)), series);
+    align_right(table_of_used(&header, &moments(series)), 1..usize::MAX)
 }
 
 fn verdicts(results: &Results) -> Vec<[String; 5]> {
@@ -62,9 +74,11 @@ fn verdicts(results: &Results) -> Vec<[String; 5]> {
 
 const VERDICTS: [&str; 5] = ["target", "asked", "measured", "95 %", ""];
 
+/// What was measured of it; the page tells of the rest, too.
 pub(crate) fn targets(results: &Results) -> Table {
     let mut table = table(VERDICTS);
-    verdicts(results).into_iter().for_each(|row| _ = table.add_row(row));
+    let measured = verdicts(results).into_iter().filter(|row| results.testing || !row[2].is_empty());
+    measured.for_each(|row| _ = table.add_row(row));
     align_right(table, 2..4)
 }
 
@@ -78,16 +92,31 @@ pub(crate) fn json(path: &Path, results: &Results, machine: &Value) -> Result<()
                 "median": row.nanos().middle,
                 "jain": row.jain().middle,
                 "longest_wait_nanos": row.longest(),
+                "whole_file_nanos": row.whole().map(|whole| whole.middle),
+                "nodes": row.nodes,
             })
         });
         json!({
             "contest": outcome.contest.kind.name(),
+            "bound": outcome.contest.placement == Placement::Bound,
             outcome.contest.kind.axis(): outcome.contest.number,
             "element": outcome.contest.kind.describe(),
             "contenders": rows.collect::<Vec<_>>(),
         })
     });
-    let all = json!({ "machine": machine, "contests": contests.collect::<Vec<_>>() });
+    let series = results.series.iter().map(|series| {
+        let rows = series.rows.iter().map(|row| {
+            let nanos: Vec<f64> = row.turns.iter().map(|turn| turn.nanos).collect();
+            json!({ "contender": row.contender, "nanos": nanos })
+        });
+        json!({
+            "contest": Series::name(series.pattern),
+            "contenders": rows.collect::<Vec<_>>(),
+            "nodes": series.nodes,
+        })
+    });
+    let (contests, series): (Vec<Value>, Vec<Value>) = (contests.collect(), series.collect());
+    let all = json!({ "machine": machine, "contests": contests, "series": series });
     fs::write(path, serde_json::to_string_pretty(&all)? + "\n")?;
     println!("written: {}", path.display());
     Ok(())
@@ -97,8 +126,10 @@ pub(crate) fn json(path: &Path, results: &Results, machine: &Value) -> Result<()
 pub(crate) fn pictures(folder: &Path, results: &Results) -> Result<Vec<(Kind, String)>, Box<dyn Error>> {
     let mut written = Vec::new();
     for kind in results.kinds() {
-        let outcomes: Vec<&Outcome> = results.outcomes.iter().filter(|outcome| outcome.contest.kind == kind).collect();
-        if outcomes.len() < 2 || kind == Kind::Levels {
+        let is_free = |outcome: &&Outcome| outcome.contest.placement == Placement::Free;
+        let outcomes: Vec<&Outcome> = results.of_kind(kind).filter(is_free).collect();
+        // Those of threads without a home are many, and have denser tables.
+        if outcomes.len() < 2 || matches!(kind, Kind::Levels | Kind::Roaming(_)) {
             continue;
         }
         let line = |name: &str| -> Line {
@@ -121,6 +152,30 @@ pub(crate) fn pictures(folder: &Path, results: &Results) -> Result<Vec<(Kind, St
     Ok(written)
 }
 
+const SPEED_OVER_TIME: &str = "scattered-speed-over-a-minute.svg";
+const NODES_OVER_TIME: &str = "scattered-nodes-over-a-minute.svg";
+
+/// Speed and nodes over time; nothing, if no series was run.
+pub(crate) fn pictures_of_series(folder: &Path, results: &Results) -> Result<(), Box<dyn Error>> {
+    let over_time = |values: &mut dyn Iterator<Item = f64>| (1..).map(f64::from).zip(values).collect::<Vec<_>>();
+    let (mut speeds, mut nodes): (Vec<Line>, Vec<Line>) = (Vec::new(), Vec::new());
+    for series in &results.series {
+        for row in &series.rows {
+            let name = format!("{}, {}", row.contender, series.pattern.name());
+            speeds.push((name, over_time(&mut row.turns.iter().map(|turn| 1e3 / turn.nanos))));
+        }
+        nodes.push((series.pattern.name(), over_time(&mut series.nodes.iter().map(|&nodes| nodes as f64))));
+    }
+    if results.series.is_empty() {
+        return Ok(());
+    }
+    let frame = Frame { caption: "", x: "seconds", y: "", base: 2.0, foot: 1.0 };
+    let caption = "two threads at random pages: millions of pairs a second";
+    chart::draw(&folder.join(SPEED_OVER_TIME), Frame { caption, y: "10^6 pairs/s", ..frame }, &speeds)?;
+    let caption = "two threads at random pages: nodes on the heap";
+    chart::draw(&folder.join(NODES_OVER_TIME), Frame { caption, y: "nodes", ..frame }, &nodes)
+}
+
 /// Puts the figures into `benchmarks.md` of the folder, between the marks, and the pictures beside it.
 pub(crate) fn page(folder: &Path, results: &Results, machine: &Value) -> Result<(), Box<dyn Error>> {
     let path = folder.join("benchmarks.md");
@@ -130,6 +185,7 @@ pub(crate) fn page(folder: &Path, results: &Results, machine: &Value) -> Result<
     };
     let (_, tail) = rest.split_once(END).ok_or_else(|| format!("{} has no line {END}", path.display()))?;
     let pictures = pictures(&folder.join("benchmarks"), results)?;
+    pictures_of_series(&folder.join("benchmarks"), results)?;
     let mut figures = String::new();
     let words: Vec<String> = machine
         .as_object()
@@ -138,34 +194,70 @@ pub(crate) fn page(folder: &Path, results: &Results, machine: &Value) -> Result<
         .map(|(key, value)| format!("{key}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
         .collect();
     writeln!(figures, "\n{}.\n\n## What was asked\n", words.join("; "))?;
-    markdown(&mut figures, VERDICTS, verdicts(results))?;
+    markdown(&mut figures, &VERDICTS.map(str::to_owned), &verdicts(results))?;
     for kind in results.kinds() {
         writeln!(figures, "\n## {}\n\nOne element: {}.", capital(&kind.name()), kind.describe())?;
         if let Some((_, file)) = pictures.iter().find(|(of, _)| *of == kind) {
             writeln!(figures, "\n![{}](benchmarks/{file})", kind.name())?;
         }
-        for outcome in results.outcomes.iter().filter(|outcome| outcome.contest.kind == kind) {
-            let mut header = HEADER;
-            let name = format!("{} {}", outcome.contest.number, kind.axis());
-            header[0] = &name;
-            writeln!(figures)?;
-            markdown(&mut figures, header, rows(outcome))?;
+        let outcomes: Vec<&Outcome> = results.of_kind(kind).collect();
+        if matches!(kind, Kind::Roaming(_)) {
+            writeln!(figures, "Nanoseconds; the last columns are this lock's.\n")?;
+            let (header, rows) = dense(&outcomes);
+            markdown(&mut figures, &header, &rows)?;
+            continue;
         }
+        for outcome in outcomes {
+            let name = format!("{} {}{}", outcome.contest.number, kind.axis(), outcome.contest.placement.suffix());
+            writeln!(figures)?;
+            markdown(&mut figures, &header(name), &rows(outcome))?;
+        }
+    }
+    if let [first, ..] = &results.series[..] {
+        writeln!(figures, "\n## A minute of random pages\n\nTwo threads, empty sections, a second each in turns.\n")?;
+        writeln!(figures, "![speed](benchmarks/{SPEED_OVER_TIME})\n![nodes](benchmarks/{NODES_OVER_TIME})\n")?;
+        let named = |series: &Series| {
+            let name = |mut cells: Vec<String>| {
+                cells.insert(0, series.pattern.name());
+                cells
+            };
+            moments(series).into_iter().map(name).collect::<Vec<_>>()
+        };
+        let mut header = moments_header("second".to_owned(), first);
+        header.insert(0, "file".to_owned());
+        markdown(&mut figures, &header, &results.series.iter().flat_map(named).collect::<Vec<_>>())?;
     }
     fs::write(&path, format!("{head}{BEGIN}\n{figures}\n{END}{tail}"))?;
     println!("written: {}", path.display());
     Ok(())
 }
 
-/// A table without its empty columns.
-fn markdown<const N: usize>(out: &mut String, header: [&str; N], rows: Vec<[String; N]>) -> std::fmt::Result {
-    let used: Vec<usize> = (0..N).filter(|&column| rows.iter().any(|row| !row[column].is_empty())).collect();
-    let line = |cells: &dyn Fn(usize) -> String| {
-        format!("| {} |", used.iter().map(|&column| cells(column)).collect::<Vec<_>>().join(" | "))
+/// The contests of one kind in one table: times of all, and what else there is to tell of the first.
+fn dense(outcomes: &[&Outcome]) -> (Vec<String>, Vec<Vec<String>>) {
+    /// Columns of [`HEADER`] from here on are told of the first.
+    const REST: usize = 4;
+    let names = outcomes[0].rows.iter().map(|row| row.contender.clone());
+    let rest = HEADER[REST..].iter().map(|&title| title.to_owned());
+    let header = std::iter::once("threads".to_owned()).chain(names).chain(rest);
+    let line = |outcome: &&Outcome| {
+        let contest = &outcome.contest;
+        let all = rows(outcome);
+        let times = all.iter().map(|cells| cells[1].clone());
+        let cells = std::iter::once(format!("{}{}", contest.number, contest.placement.suffix())).chain(times);
+        cells.chain(all[0][REST..].iter().cloned()).collect()
     };
-    writeln!(out, "{}", line(&|column| header[column].to_owned()))?;
-    writeln!(out, "{}", line(&|_| "---".to_owned()))?;
-    rows.iter().try_for_each(|row| writeln!(out, "{}", line(&|column| row[column].clone())))
+    (header.collect(), outcomes.iter().map(line).collect())
+}
+
+/// A table without its empty columns.
+fn markdown(out: &mut String, header: &[String], rows: &[impl AsRef<[String]>]) -> std::fmt::Result {
+    let used = used(header.len(), rows);
+    let line = |cells: &[String]| {
+        format!("| {} |", used.iter().map(|&column| &*cells[column]).collect::<Vec<_>>().join(" | "))
+    };
+    writeln!(out, "{}", line(header))?;
+    writeln!(out, "{}", line(&vec!["---".to_owned(); header.len()]))?;
+    rows.iter().try_for_each(|row| writeln!(out, "{}", line(row.as_ref())))
 }
 
 fn capital(text: &str) -> String {

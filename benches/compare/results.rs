@@ -1,33 +1,8 @@
 //! What was measured, to be asked for by contest and contender.
 
 use crate::contests::{Contest, Kind};
-use crate::support::figures::Median;
-use crate::turns::Turn;
-
-pub(crate) struct Row {
-    pub(crate) contender: String,
-    pub(crate) turns: Vec<Turn>,
-}
-
-impl Row {
-    pub(crate) fn nanos(&self) -> Median {
-        Median::of(self.turns.iter().map(|turn| turn.nanos))
-    }
-
-    pub(crate) fn jain(&self) -> Median {
-        Median::of(self.turns.iter().map(|turn| turn.jain))
-    }
-
-    /// The longest wait of all rounds, in nanoseconds.
-    pub(crate) fn longest(&self) -> f64 {
-        self.turns.iter().map(|turn| turn.longest).fold(0.0, f64::max)
-    }
-
-    /// The rounds' ratios of this one's time to the other's.
-    pub(crate) fn times(&self, other: &Row) -> Median {
-        Median::of(self.turns.iter().zip(&other.turns).map(|(mine, theirs)| mine.nanos / theirs.nanos))
-    }
-}
+use crate::series::Series;
+use crate::support::turns::{Placement, Row};
 
 pub(crate) struct Outcome {
     pub(crate) contest: Contest,
@@ -37,23 +12,37 @@ pub(crate) struct Outcome {
 #[derive(Default)]
 pub(crate) struct Results {
     pub(crate) outcomes: Vec<Outcome>,
+    pub(crate) series: Vec<Series>,
     /// Whether it was long enough to say anything.
     pub(crate) testing: bool,
 }
 
 impl Results {
-    pub(crate) fn outcome(&self, kind: Kind, number: u64) -> Option<&Outcome> {
-        self.outcomes.iter().find(|outcome| outcome.contest.kind == kind && outcome.contest.number == number)
+    /// Of threads that the system places.
+    pub(crate) fn row(&self, kind: Kind, number: u64, contender: &str) -> Option<&Row> {
+        self.row_of(Placement::Free, kind, number, contender)
     }
 
-    pub(crate) fn row(&self, kind: Kind, number: u64, contender: &str) -> Option<&Row> {
-        self.outcome(kind, number)?.rows.iter().find(|row| row.contender.trim_end_matches('*') == contender)
+    pub(crate) fn row_of(&self, placement: Placement, kind: Kind, number: u64, contender: &str) -> Option<&Row> {
+        let outcome = self.of_kind(kind).find(|outcome| {
+            let contest = &outcome.contest;
+            contest.number == number && contest.placement == placement
+        });
+        outcome?.rows.iter().find(|row| row.contender.trim_end_matches('*') == contender)
+    }
+
+    pub(crate) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Outcome> {
+        self.outcomes.iter().filter(move |outcome| outcome.contest.kind == kind)
     }
 
     /// Kinds that were measured, in order.
     pub(crate) fn kinds(&self) -> Vec<Kind> {
-        let mut kinds: Vec<Kind> = self.outcomes.iter().map(|outcome| outcome.contest.kind).collect();
-        kinds.dedup();
+        let mut kinds: Vec<Kind> = Vec::new();
+        for outcome in &self.outcomes {
+            if !kinds.contains(&outcome.contest.kind) {
+                kinds.push(outcome.contest.kind);
+            }
+        }
         kinds
     }
 }

@@ -2,7 +2,7 @@
 //! the conflicting ones that it found on arrival; a release takes one from each later conflicting one and wakes those that come to none.
 //! So it is first come, first served. The tree is a treap whose nodes know the greatest end below; the lock is parking_lot's mutex.
 
-use super::{Access, Covers, Peer};
+use super::{Access, Covers, Peer, SPINS};
 use parking_lot::Mutex;
 use std::ops::Range;
 use std::sync::Arc;
@@ -208,9 +208,6 @@ impl Tree {
     }
 }
 
-/// Looks before a waiter sleeps.
-const SPINS: u32 = 200;
-
 #[derive(Debug)]
 pub(crate) struct IntervalTree(Mutex<Tree>);
 
@@ -237,7 +234,6 @@ impl Peer for IntervalTree {
         let (node, waiter) = self.0.lock().arrive(range, access);
         if let Some(waiter) = waiter {
             let granted = || waiter.granted.load(Ordering::Acquire);
-            // As long as the others spin before they sleep.
             for _ in 0..SPINS {
                 if granted() {
                     return Guard(self, node);

@@ -19,7 +19,8 @@ fn set(file: &File, kind: libc::c_int, range: &Range<u64>) {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: range.start as libc::off_t,
-        l_len: (range.end - range.start) as libc::off_t,
+        // Offsets are signed. No length means up to the end, wherever that is.
+        l_len: libc::off_t::try_from(range.end - range.start).unwrap_or(0),
         l_pid: 0,
     };
     loop {

@@ -1,6 +1,8 @@
 //! Segment locks, the idea of pNOVA (APSys'19): the file is an array of 4 KiB segments, each with a lock of its own, taken in ascending
-//! order. Ranges are rounded out to segments; the cost grows with the range's length. The locks are parking_lot's.
+//! order. Ranges are rounded out to segments; the cost grows with the range's length. The locks are parking_lot's. Where the file is larger than
+//! it was made for, segments far apart share a lock.
 
+use super::stripes::stripes;
 use super::{Access, Covers, Peer};
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use smallvec::SmallVec;
@@ -29,10 +31,11 @@ impl Peer for Segments {
 
     #[inline]
     fn acquire(&self, _thread: usize, range: Range<u64>, access: Access) -> Held<'_> {
-        let segments = &self.0[(range.start / SEGMENT) as usize..range.end.div_ceil(SEGMENT) as usize];
+        let [low, high] = stripes(range.start / SEGMENT..range.end.div_ceil(SEGMENT), self.0.len());
+        let segments = self.0[low].iter().chain(&self.0[high]);
         match access {
-            Access::Shared => Held::Shared(segments.iter().map(RwLock::read).collect()),
-            Access::Exclusive => Held::Exclusive(segments.iter().map(RwLock::write).collect()),
+            Access::Shared => Held::Shared(segments.map(RwLock::read).collect()),
+            Access::Exclusive => Held::Exclusive(segments.map(RwLock::write).collect()),
         }
     }
 }

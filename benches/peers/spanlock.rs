@@ -24,6 +24,15 @@ impl Peer for Spanlock {
             Access::Exclusive => self.0.exclusive(range),
         }
     }
+
+    #[inline(always)]
+    fn acquire_whole(&self, _thread: usize) -> RangeGuard<'_> {
+        self.0.exclusive(..)
+    }
+
+    fn nodes(&self) -> Option<usize> {
+        Some(self.0.heap_nodes())
+    }
 }
 
 #[derive(Debug)]

@@ -25,6 +25,11 @@ impl Median {
         let at = |rank: usize| sorted[rank.min(n - 1)];
         Median { low: at((n / 2).saturating_sub(off)), middle: at(n / 2), high: at(n / 2 + off) }
     }
+
+    /// The ratio of two that were not measured in turns.
+    pub(crate) fn over(self, other: Median) -> Median {
+        Median { low: self.low / other.high, middle: self.middle / other.middle, high: self.high / other.low }
+    }
 }
 
 /// A table with a line under its header and no other.
@@ -35,6 +40,20 @@ pub(crate) fn table(header: impl IntoIterator<Item = impl Into<String>>) -> Tabl
     table.set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.into_iter().map(Into::<String>::into));
     table
+}
+
+/// The same, of these rows, but for columns that are empty in all of them.
+pub(crate) fn table_of_used(header: &[String], rows: &[impl AsRef<[String]>]) -> Table {
+    let used = used(header.len(), rows);
+    let kept = |cells: &[String]| used.iter().map(|&column| cells[column].clone()).collect::<Vec<_>>();
+    let mut table = table(kept(header));
+    rows.iter().for_each(|row| _ = table.add_row(kept(row.as_ref())));
+    table
+}
+
+/// Columns, of so many, in which something stands.
+pub(crate) fn used(columns: usize, rows: &[impl AsRef<[String]>]) -> Vec<usize> {
+    (0..columns).filter(|&column| rows.iter().any(|row| !row.as_ref()[column].is_empty())).collect()
 }
 
 pub(crate) fn align_right(mut table: Table, columns: Range<usize>) -> Table {

@@ -7,17 +7,17 @@
 
 pub(crate) mod chart;
 pub(crate) mod figures;
+pub(crate) mod pattern;
+pub(crate) mod turns;
 
 use criterion::Criterion;
+pub(crate) use pattern::PAGE;
 use spanlock::{RangeGuard, RangeLock};
 use std::hint::black_box;
 use std::ops::Range;
 use std::sync::{Barrier, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// Bytes of the ranges that are asked for.
-pub(crate) const PAGE: u64 = 4096;
 
 /// Where a lone thread works.
 pub(crate) const PLACE: Range<u64> = PAGE..2 * PAGE;
