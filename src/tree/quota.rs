@@ -108,7 +108,8 @@ impl Quota {
     }
 
     pub(super) fn node_removed(&self) {
-        self.nodes.fetch_sub(1, Ordering::Relaxed);
+        // Wrapping: one less.
+        self.nodes.fetch_add(u64::MAX, Ordering::Relaxed);
     }
 }
 
