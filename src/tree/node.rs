@@ -65,6 +65,8 @@ struct Header<R> {
     cell_shift: u8,
     /// Set while somebody tries to remove the node, and for good once that has succeeded.
     frozen: AtomicBool,
+    /// Whoever is on the way down stays above: see [`Node::close`].
+    closed: hint::AtomicBool,
     /// How often the pruner's hand will still spare it: [`CHANCES`] after each use.
     chances: hint::AtomicU8,
     /// Whose sampled acquire ended here last: see [`Mark`].
@@ -133,6 +135,7 @@ impl<R> Node<R> {
                     base,
                     cell_shift: cell_shift as u8,
                     frozen: AtomicBool::new(false),
+                    closed: hint::AtomicBool::new(false),
                     chances: hint::AtomicU8::new(CHANCES),
                     mark: hint::AtomicU16::new(0),
                     keepers: AtomicU16::new(1),
@@ -242,7 +245,9 @@ impl<R> Node<R> {
     #[inline(always)]
     pub(super) fn way_down<'a>(&'a self, entry: &Entry, pin: &'a Pin) -> Option<(&'a Link<R>, Target<R>, &'a Node<R>)> {
         let link = self.child(self.cell_around(entry.start, entry.last)?);
-        let covering = |target: Target<R>| target.node(pin).filter(|child| child.covers(entry.start, entry.last));
+        let covering = |target: Target<R>| {
+            target.node(pin).filter(|child| child.covers(entry.start, entry.last) && !child.is_closed())
+        };
         let mut target = link.load();
         let mut child = covering(target)?;
         if !target.may_hold(entry.mode) {
@@ -382,7 +387,7 @@ impl<R> Node<R> {
 
     /// Whether every slot is in use. A hint.
     pub(super) fn is_full(&self) -> bool {
-        self.states.iter().all(|state| !Word::from_bits(state.load(Ordering::Relaxed)).is_free())
+        self.used_slots() == SLOTS
     }
 
     /// Takes a free slot for `entry` and publishes it there, trying `home` first.
@@ -467,6 +472,26 @@ impl<R> Node<R> {
             self.header.chances.store(chances - 1, Ordering::Relaxed);
         }
         chances > 0
+    }
+
+    /// Nobody goes down here any more: there is room above, and in the end this node is vacant, and goes. (Who is here already stays, and who has a shortcut may come.)
+    pub(super) fn close(&self) {
+        self.header.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// The room above is used up.
+    pub(super) fn open(&self) {
+        self.header.closed.store(false, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    pub(super) fn is_closed(&self) -> bool {
+        self.header.closed.load(Ordering::Relaxed)
+    }
+
+    /// Slots in use. A hint.
+    pub(super) fn used_slots(&self) -> usize {
+        self.states.iter().filter(|state| !Word::from_bits(state.load(Ordering::Relaxed)).is_free()).count()
     }
 
     /// A node that one thread made for itself, in a chain.

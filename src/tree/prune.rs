@@ -19,7 +19,7 @@
 //! Nobody waits for a pruner: a request that finds a frozen node goes to the node above. A scan that is still on a removed node goes on
 //! along its frozen links.
 
-use super::node::{Link, Node, Target};
+use super::node::{Link, Node, SLOTS, Target};
 #[cfg(all(test, not(spanlock_shuttle)))]
 use super::slot::Entry;
 use super::{Room, Tree};
@@ -108,6 +108,11 @@ impl<R: Room, T> Tree<R, T> {
     fn prune(&self, before: &Node<R>, link: &Link<R>, useful: Useful, pin: &Pin) -> bool {
         let target = link.load();
         let Some(node) = target.node(pin) else { return false };
+        let used = node.used_slots();
+        if useful == Useful::Spared && !node.is_for_threads() && (1..=SLOTS - before.used_slots()).contains(&used) {
+            // Those who come would keep it in use else, although there is room for all of them above.
+            node.close();
+        }
         // `before` may be on its way out itself.
         if target.is_frozen() || !node.is_vacant() || node.links().filter(|link| !link.is_null()).count() > 1 {
             return false;

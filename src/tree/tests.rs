@@ -3,6 +3,7 @@
 use super::bare::{Ask, Bare, Put, Thread};
 use super::*;
 use Thread::{Looking, Passing};
+use fastrand::Rng;
 
 /// The lowest mode bit: any would do, the tree does not interpret them.
 const MODE: u64 = 1;
@@ -366,6 +367,9 @@ fn steps_on_the_way_down_go_when_nobody_is_on_them() {
     assert_eq!(tree.nodes(), 0);
 }
 
+/// A node for each two live requests at most.
+const LIVE_PER_NODE: usize = 2;
+
 #[test]
 fn memory_follows_a_moving_window() {
     let tree = Bare::new();
@@ -375,10 +379,25 @@ fn memory_follows_a_moving_window() {
         if window.len() > 1000 {
             tree.free(&window.pop_front().unwrap());
         }
-        // A thousand live requests need 125 full nodes; up to four leaves each, and what the hand has not reached.
-        assert!(nodes_at_most(n, || tree.nodes()) < 1500, "{} nodes after {n}", tree.nodes());
+        let nodes = nodes_at_most(n, || tree.nodes());
+        assert!(nodes <= 1000 / LIVE_PER_NODE, "{nodes} nodes after {n}");
     }
     window.iter().for_each(|put| tree.free(put));
+}
+
+#[test]
+fn memory_follows_a_crowd_that_changes() {
+    const LIVE: usize = 1000;
+    let (tree, mut rng) = (Bare::new(), Rng::with_seed(7));
+    let mut page = || rng.u64(0..1 << 28) << 12;
+    let mut live: Vec<_> = (0..LIVE).map(|_| page()).map(|at| put(&tree, at, at + 4095, 1, Passing(1))).collect();
+    for n in 0..200_000 {
+        let at = page();
+        tree.free(&std::mem::replace(&mut live[n * 7 % LIVE], put(&tree, at, at + 4095, 1, Passing(1))));
+        let nodes = nodes_at_most(n as u64, || tree.nodes());
+        assert!(nodes <= LIVE / LIVE_PER_NODE, "{nodes} nodes after {n}");
+    }
+    live.iter().for_each(|put| tree.free(put));
 }
 
 /// Counts now and then only: it takes time in proportion.
