@@ -1,12 +1,13 @@
 //! How many nodes a tree makes so that threads part: in proportion to the threads at work, not to the places that they touch.
 //!
 //! # Promise
-//! A tree makes at most [`PER_THREAD`] such nodes for each thread at work, wherever these threads ask. Nodes for ranges that find no room are no part of
-//! this: they follow the live ranges.
+//! A tree makes at most [`PER_THREAD`] such nodes for each thread at work, wherever these threads ask, and comes down to [`TOO_MANY_PER_THREAD`] when some have gone. Nodes for
+//! ranges that find no room are no part of this: they follow the live ranges.
 //!
 //! # How
-//! Each thread that looks at the tree's shape leaves its bit in a set; when all have had some turns to tidy up, that set becomes the last one, and the next one begins.
-//! The threads in both are those at work. More than 64 count as 64.
+//! Each thread that looks at the tree's shape leaves its bit in a set. When those in it have had some turns to tidy up, the next set begins: a *spell* is over. At work are the threads
+//! of this spell and of the last one: threads that run, that is, as spells are short. More than 64 count as 64. So nodes are made for threads that run beside one another.
+//! Whether there are too many, goes by the most that were at work in any of many spells: a thread that was off its processor for a while finds its nodes again.
 //!
 //! Everything here is a hint: it steers growth, and no argument about exclusion, order or memory rests on it.
 
@@ -19,17 +20,25 @@ const PER_THREAD: usize = 12;
 /// Nodes for each thread above which the pruner spares none of them: the others were made for threads that have gone.
 const TOO_MANY_PER_THREAD: usize = 16;
 
-/// Turns of tidying up, for each thread at work, that a set of threads lasts.
+/// Turns of tidying up, for each thread at work, that a spell lasts.
 const TURNS: u64 = 4;
+
+/// Spells for which it counts how many threads were at work.
+const SPELLS: u64 = 64;
 
 pub(super) struct Quota {
     /// Nodes in the tree that were made for threads to part.
     nodes: hint::AtomicU64,
-    /// The threads that looked at the shape lately, a bit each; and those before.
+    /// The threads that looked at the shape in this spell, a bit each; and in the one before.
     threads: hint::AtomicU64,
     threads_before: hint::AtomicU64,
-    /// Turns of tidying up since the set began.
-    turns: hint::AtomicU64,
+    /// Turns of tidying up since the spell began.
+    turns: hint::AtomicU8,
+    /// Spells since the last one that counts for `most_before`.
+    spells: hint::AtomicU8,
+    /// The most threads that were at work since then; and in as many spells before.
+    most: hint::AtomicU8,
+    most_before: hint::AtomicU8,
     /// log2 of the bytes in the largest span of such a node: where they all are. It only rises.
     span_shift: hint::AtomicU8,
 }
@@ -41,31 +50,46 @@ impl Quota {
                 nodes: hint::AtomicU64::new(0),
                 threads: hint::AtomicU64::new(0),
                 threads_before: hint::AtomicU64::new(0),
-                turns: hint::AtomicU64::new(0),
+                turns: hint::AtomicU8::new(0),
+                spells: hint::AtomicU8::new(0),
+                most: hint::AtomicU8::new(0),
+                most_before: hint::AtomicU8::new(0),
                 span_shift: hint::AtomicU8::new(0),
             }
         }
     }
 
-    /// `visitor` looks at the tree's shape.
+    /// `visitor` looks at the tree's shape. (What two threads store at the same moment may be lost, here and below: it comes again.)
     pub(super) fn note(&self, visitor: Visitor) {
         let bit = 1 << (visitor.mark() % 64);
         let seen = self.threads.load(Ordering::Relaxed);
         if seen & bit == 0 {
-            // What another thread stores at the same moment may be lost: it comes again.
             self.threads.store(seen | bit, Ordering::Relaxed);
+            let at_work = self.threads_at_work() as u8;
+            if at_work > self.most.load(Ordering::Relaxed) {
+                self.most.store(at_work, Ordering::Relaxed);
+            }
         }
     }
 
     /// A thread has its turn to tidy up.
     pub(super) fn count_turn(&self) {
-        let turns = self.turns.load(Ordering::Relaxed) + 1;
-        let over = turns >= TURNS * self.threads_at_work() as u64;
-        self.turns.store(if over { 0 } else { turns }, Ordering::Relaxed);
-        if over {
-            let seen = self.threads.load(Ordering::Relaxed);
-            self.threads_before.store(seen, Ordering::Relaxed);
+        let turns = u64::from(self.turns.load(Ordering::Relaxed)) + 1;
+        let is_over = turns >= TURNS * self.threads_at_work().min(32) as u64;
+        self.turns.store(if is_over { 0 } else { turns as u8 }, Ordering::Relaxed);
+        if is_over {
+            self.threads_before.store(self.threads.load(Ordering::Relaxed), Ordering::Relaxed);
             self.threads.store(0, Ordering::Relaxed);
+            self.count_spell();
+        }
+    }
+
+    fn count_spell(&self) {
+        let spells = u64::from(self.spells.load(Ordering::Relaxed)) + 1;
+        self.spells.store((spells % SPELLS) as u8, Ordering::Relaxed);
+        if spells >= SPELLS {
+            self.most_before.store(self.most.load(Ordering::Relaxed), Ordering::Relaxed);
+            self.most.store(self.threads_at_work() as u8, Ordering::Relaxed);
         }
     }
 
@@ -88,9 +112,10 @@ impl Quota {
         self.nodes() < PER_THREAD * self.threads_at_work()
     }
 
-    /// Whether they have more than the threads at work should.
+    /// Whether they have more than the threads that were at work lately should.
     pub(super) fn is_exceeded(&self) -> bool {
-        self.nodes() > TOO_MANY_PER_THREAD * self.threads_at_work()
+        let most = self.most.load(Ordering::Relaxed).max(self.most_before.load(Ordering::Relaxed));
+        self.nodes() > TOO_MANY_PER_THREAD * usize::from(most)
     }
 
     /// log2 of the bytes in the part of the space where threads have nodes, about.
