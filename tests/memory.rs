@@ -1,16 +1,22 @@
 //! Promise: memory follows the live requests. Any number of ranges can be held at once; when they are gone, later use and
 //! `trim()` bring the lock back to its root, which is at most 512 bytes; a lock that is dropped leaves nothing behind.
 //!
-//! `SPANLOCK_RANGES` sets how many ranges are held at once (10^5).
+//! And it follows the threads at work, not the places where they have been: on the heap are never more nodes than 16 for each thread at work, and one for each two live ranges.
+//!
+//! `SPANLOCK_RANGES` sets how many ranges are held at once (10^5), `SPANLOCK_ASKS` how often the threads of a test without a home ask (10^6).
 
 mod common;
+#[path = "../benches/support/pattern.rs"]
+mod pattern;
 
 use common::alloc::{Counting, bytes};
 use common::poll::Hand;
 use fastrand::Rng;
 use parking_lot::Mutex;
+use pattern::{Ask, PAGE, Pattern, Walk};
 use spanlock::{Mode, RangeGuard, RangeLock, WholeFileLock};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 
 #[global_allocator]
@@ -326,4 +332,135 @@ fn threads_that_end_keep_no_nodes() {
     let grown = bytes() - before;
     // A node is some hundreds of bytes.
     assert!(grown < 100_000, "{grown} bytes more after 1000 threads");
+}
+
+/// What a thread of [`roam`] holds while it asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holding {
+    Nothing,
+    /// A page of its own, all the time. Nobody asks for those of others.
+    APage,
+    /// What it got last, until it gets the next. So it may only try: two could want what the other one has.
+    TheLast,
+}
+
+/// The most nodes that the promise allows.
+fn allowed(threads: usize, live: usize) -> usize {
+    16 * threads + live / 2
+}
+
+/// Asks of all threads of a test together. Those that are one of many have a quarter.
+fn asks(pattern: Pattern, holding: Holding) -> u64 {
+    let asks = common::from_env("SPANLOCK_ASKS", common::by_build(40_000, 1_000_000));
+    match (pattern, holding) {
+        (Pattern::Scattered { shared: 0, .. }, Holding::Nothing) => asks,
+        _ => asks / 4,
+    }
+}
+
+/// So many threads ask as the pattern wants it, all together [`asks`] times. If there are ever more nodes than promised, it says how many.
+fn roam(lock: &RangeLock, pattern: Pattern, threads: usize, holding: Holding) -> Option<String> {
+    /// Asks between two looks at the nodes.
+    const LOOK: u64 = 1000;
+    /// Asks between two of which others run into what is held, also where there is one processor.
+    const MEET: u64 = 8;
+    let live = threads * if holding == Holding::Nothing { 1 } else { 2 };
+    let most = allowed(threads, live);
+    let (seen, start) = (AtomicUsize::new(0), Barrier::new(threads));
+    let look = || seen.fetch_max(lock.heap_nodes(), Ordering::Relaxed);
+    // The pages that are held all the time are so far apart.
+    let stride = pattern.bytes() / PAGE / threads as u64;
+    let is_anybodys = |start: u64| holding == Holding::APage && start / PAGE % stride == 0;
+    let work = |thread: usize, mut walk: Walk| {
+        let own = thread as u64 * stride * PAGE;
+        let _held = (holding == Holding::APage).then(|| lock.exclusive(own..own + PAGE));
+        let mut last = None;
+        start.wait();
+        for ask in 0..asks(pattern, holding) / threads as u64 {
+            let guard = match walk.next() {
+                Ask::Exclusive(range) if holding == Holding::TheLast => {
+                    last = lock.try_exclusive(range).or(last);
+                    None
+                }
+                Ask::Exclusive(range) if is_anybodys(range.start) => None,
+                Ask::Exclusive(range) => Some(lock.exclusive(range)),
+                Ask::Shared(range) => Some(lock.add(range)),
+                Ask::Whole => Some(lock.exclusive(..)),
+            };
+            if ask % MEET == 0 {
+                thread::yield_now();
+            }
+            drop(guard);
+            if thread == 0 && ask % LOOK == 0 {
+                look();
+            }
+        }
+    };
+    let work = &work;
+    thread::scope(|scope| {
+        for (thread, walk) in pattern.walks(threads).enumerate() {
+            scope.spawn(move || work(thread, walk));
+        }
+    });
+    look();
+    let nodes = seen.into_inner();
+    let who = format!("{}, {threads} threads, {holding:?} held", pattern.name());
+    (nodes > most).then(|| format!("{who}: {nodes} nodes, at most {most} are promised"))
+}
+
+fn none_of(too_many: Vec<String>) {
+    assert!(too_many.is_empty(), "\n{}\n", too_many.join("\n"));
+}
+
+const ROAMERS: [usize; 2] = [2, 8];
+
+fn scattered() -> impl Iterator<Item = Pattern> {
+    Pattern::ALL.into_iter().filter(|pattern| matches!(pattern, Pattern::Scattered { shared: 0, .. }))
+}
+
+#[test]
+fn threads_without_a_home_need_few_nodes() {
+    let _alone = ALONE.lock();
+    let mut too_many = Vec::new();
+    for threads in ROAMERS {
+        for pattern in Pattern::ALL {
+            too_many.extend(roam(&RangeLock::new(), pattern, threads, Holding::Nothing));
+        }
+    }
+    none_of(too_many);
+}
+
+#[test]
+fn threads_without_a_home_that_hold_a_page_need_few_nodes() {
+    let _alone = ALONE.lock();
+    let mut too_many = Vec::new();
+    for threads in ROAMERS {
+        for pattern in scattered() {
+            too_many.extend(roam(&RangeLock::new(), pattern, threads, Holding::APage));
+            too_many.extend(roam(&RangeLock::new(), pattern, threads, Holding::TheLast));
+        }
+    }
+    none_of(too_many);
+}
+
+/// Threads that have gone are not at work: whoever goes on alone gives their nodes back.
+#[test]
+fn nodes_go_with_the_threads_that_needed_them() {
+    let _alone = ALONE.lock();
+    for pattern in scattered() {
+        let lock = RangeLock::new();
+        none_of(Vec::from_iter(roam(&lock, pattern, 8, Holding::Nothing)));
+        // As in `later_use_gives_memory_back`.
+        let enough = 8 * 1024 * (lock.heap_nodes() as u64 + 1);
+        let mut walk = pattern.walks(1).next().expect("a thread has a way");
+        let mut asks = 0;
+        while lock.heap_nodes() > allowed(1, 0) {
+            assert!(asks < enough, "{}: {} nodes after {asks} asks", pattern.name(), lock.heap_nodes());
+            for _ in 0..100 {
+                let Ask::Exclusive(range) = walk.next() else { unreachable!("all are exclusive") };
+                drop(lock.exclusive(range));
+            }
+            asks += 100;
+        }
+    }
 }

@@ -171,7 +171,7 @@ pub(crate) fn pictures_of_series(folder: &Path, results: &Results) -> Result<(),
     }
     let frame = Frame { caption: "", x: "seconds", y: "", base: 2.0, foot: 1.0 };
     let caption = "two threads at random pages: millions of pairs a second";
-    chart::draw(&folder.join(SPEED_OVER_TIME), Frame { caption, y: "10^6 pairs/s", ..frame }, &speeds)?;
+    chart::draw(&folder.join(SPEED_OVER_TIME), Frame { caption, y: "10^6 pairs/s", foot: 0.1, ..frame }, &speeds)?;
     let caption = "two threads at random pages: nodes on the heap";
     chart::draw(&folder.join(NODES_OVER_TIME), Frame { caption, y: "nodes", ..frame }, &nodes)
 }
