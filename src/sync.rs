@@ -78,6 +78,19 @@ pub(crate) fn publish(word: &AtomicU64, value: u64) {
     fence(Ordering::SeqCst);
 }
 
+/// The word is going to be read, and then changed by a compare-and-swap. Where another processor has changed it last, it is fetched once for both that way, not
+/// once for reading and once more for writing. It changes nothing else.
+#[inline(always)]
+pub(crate) fn soon_written(word: &AtomicU64) {
+    #[cfg(all(target_arch = "x86_64", not(any(loom, spanlock_shuttle, spanlock_chaos, miri))))]
+    // SAFETY: prefetching reads and writes nothing, whatever the address; processors that do not know it do nothing.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) word, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(any(loom, spanlock_shuttle, spanlock_chaos, miri)))))]
+    let _ = word;
+}
+
 /// Locks; a panic under the lock changes nothing for the others, because what is locked here is whole at every line.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     #[cfg(all(spanlock_chaos, not(any(loom, spanlock_shuttle))))]

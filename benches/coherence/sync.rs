@@ -137,6 +137,11 @@ pub(crate) fn publish(word: &AtomicU64, value: u64) {
     fence(Ordering::SeqCst);
 }
 
+/// The line is fetched as for a write.
+pub(crate) fn soon_written(word: &AtomicU64) {
+    cpus::access(ptr::from_ref(word).addr(), Access::Write);
+}
+
 /// A mutex of the slow paths: taking it is a write to its line.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     loop {

@@ -12,8 +12,12 @@
 //! | `9` | `GRANTED` | it waited and was granted, or is a token's. (A thread's that never waited stays PENDING: live, and none of these three.) |
 //! | `10` | `WAITERS` | somebody sleeps until this word changes; whoever clears this bit must wake them |
 //! | `11` | `RESCAN` | somebody has become a blocker behind this request's back: it must look again before it is granted |
-//! | `12..20` | parts | which eighths of the node's span the range touches: most scans pass a live slot over without reading its record |
-//! | `20..64` | version | one more at each claim and each shrink. 44 bits: a slot would have to be claimed without a break for days to come round |
+//! | `12..20` | parts | which eighths of the node's span the range touches |
+//! | `20..28` | grains | which of eight classes the grains (of 4 KiB) that it touches are of; all of them, if it touches more than two |
+//! | `28..64` | version | one more at each claim and each shrink. 36 bits: a scan would have to stand still between two loads for as long as 2^36 claims of one slot take, half an hour at least |
+//!
+//! Two ranges that share a byte share a part and a class of grains. So most scans pass a live slot over without reading its record: the parts tell far ranges apart, the grains near
+//! ones, as pages side by side.
 //!
 //! ```text
 //!        claim            publish            conflict            ticket             no blocker
@@ -47,7 +51,7 @@
 use super::node::{Node, SLOTS};
 use super::{Room, scan::Seen};
 use crate::reclaim::Pin;
-use crate::sync::{AtomicU64, Ordering, const_fn, fence, publish};
+use crate::sync::{AtomicU64, Ordering, const_fn, fence, publish, soon_written};
 use std::fmt;
 use std::num::NonZero;
 use std::ptr::{self, NonNull};
@@ -68,7 +72,13 @@ const RESCAN: u64 = 1 << 11;
 pub(super) const PARTS: u32 = 8;
 const PARTS_SHIFT: u32 = 12;
 const ALL_PARTS: u64 = ((1 << PARTS) - 1) << PARTS_SHIFT;
-const ONE_VERSION: u64 = 1 << (PARTS_SHIFT + PARTS);
+/// log2 of the bytes in a grain: a page.
+const GRAIN_SHIFT: u32 = 12;
+/// log2 of the classes of grains that a word tells apart.
+const CLASS_BITS: u32 = 3;
+const GRAINS_SHIFT: u32 = PARTS_SHIFT + PARTS;
+const ALL_GRAINS: u64 = ((1 << (1 << CLASS_BITS)) - 1) << GRAINS_SHIFT;
+const ONE_VERSION: u64 = 1 << (GRAINS_SHIFT + (1 << CLASS_BITS));
 const VERSION: u64 = !(ONE_VERSION - 1);
 /// One claim of a slot in this many is followed by a look at the tree's shape (see `place`), so that the others stay clean.
 const SAMPLE: u64 = if cfg!(spanlock_shuttle) { 2 } else { 32 };
@@ -187,22 +197,33 @@ impl fmt::Debug for Word {
     }
 }
 
-/// The bits of a word that say which parts of its node's span a range touches: parts `first..=last`.
+/// The bits of a word that say where its range is: the parts of its node's span, and the classes of grains, that it touches.
 #[derive(Clone, Copy)]
 pub(super) struct Parts(u64);
 
 impl Parts {
+    /// Parts `first..=last`, and the grains of the bytes `start..=end`.
     #[inline(always)]
-    fn new(first: u64, last: u64) -> Parts {
+    fn new(first: u64, last: u64, start: u64, end: u64) -> Parts {
         debug_assert!(first <= last && last < u64::from(PARTS));
         // Ones up to `last`, without those below `first`.
-        Parts(((2 << last) - (1 << first)) << PARTS_SHIFT)
+        let parts = ((2 << last) - (1 << first)) << PARTS_SHIFT;
+        let (low, high) = (start >> GRAIN_SHIFT, end >> GRAIN_SHIFT);
+        let grains = if high - low > 1 { ALL_GRAINS } else { Parts::class_of(low) | Parts::class_of(high) };
+        Parts(parts | grains)
     }
 
-    /// Whether a word, or several OR-ed, touches any of them.
+    /// The bit of a grain's class. The golden ratio's multiples are spread evenly, also those of numbers in regular steps.
+    #[inline(always)]
+    fn class_of(grain: u64) -> u64 {
+        1 << GRAINS_SHIFT << (grain.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - CLASS_BITS))
+    }
+
+    /// Whether the range of a word, or of one of several OR-ed, may share a byte with this one.
     #[inline]
     pub(super) fn are_in(self, words: u64) -> bool {
-        words & self.0 != 0
+        let shared = words & self.0;
+        shared & ALL_PARTS != 0 && shared & ALL_GRAINS != 0
     }
 }
 
@@ -223,7 +244,7 @@ impl Scale {
     /// The parts that `start..=last`, a part of the span, touches.
     #[inline(always)]
     pub(super) fn parts(self, start: u64, last: u64) -> Parts {
-        Parts::new((start - self.base) >> self.shift, (last - self.base) >> self.shift)
+        Parts::new((start - self.base) >> self.shift, (last - self.base) >> self.shift, start, last)
     }
 }
 
@@ -295,6 +316,7 @@ impl Slot<'_> {
     /// The word, if the slot seems free. Relaxed: the CAS of `occupy` decides.
     #[inline(always)]
     pub(super) fn found_free(self) -> Option<Word> {
+        soon_written(self.state);
         Some(Word(self.state.load(Ordering::Relaxed))).filter(|word| word.is_free())
     }
 
@@ -639,7 +661,8 @@ impl<R: Room> Placed<R> {
         fence(Ordering::Release);
         slot.record.start.store(start, Ordering::Relaxed);
         slot.record.last.store(last, Ordering::Relaxed);
-        let before = slot.update(|word| (word & !(ALL_PARTS | WAITERS)).wrapping_add(ONE_VERSION) | parts.0);
+        let before =
+            slot.update(|word| (word & !(ALL_PARTS | ALL_GRAINS | WAITERS)).wrapping_add(ONE_VERSION) | parts.0);
         if before.has(WAITERS) {
             self.node().tell_room(self.index());
         }
