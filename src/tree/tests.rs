@@ -94,6 +94,19 @@ fn threads_that_come_one_after_the_other_stay_in_the_root() {
     assert_eq!(tree.nodes(), 0);
 }
 
+/// They would meet again in each child.
+#[test]
+fn threads_that_go_the_same_way_stay_together() {
+    let tree = Bare::new();
+    // Each has had its mark in the root.
+    for page in 0..64 << 10 {
+        let thread = 1 + page % 2;
+        let how = if page % 33 == 0 { Looking } else { Passing };
+        tree.free(&put(&tree, page << 12, (page << 12) + 4095, thread, how(thread)));
+    }
+    assert!(tree.nodes() <= 2, "{} nodes for threads at the tail of a file", tree.nodes());
+}
+
 #[test]
 fn threads_that_take_turns_part_and_meet_nowhere() {
     let tree = Bare::new();
