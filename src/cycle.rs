@@ -62,16 +62,28 @@ use smallvec::SmallVec;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-// Said in full, here and below, for `benches/coherence`, which includes this file from elsewhere.
+// Said in full for `benches/coherence`, which includes this file from elsewhere.
 #[path = "cycle/search.rs"]
 mod search;
 
-#[cfg(all(test, not(any(loom, spanlock_shuttle))))]
-#[path = "cycle/tests.rs"]
-mod tests;
-
 /// Tickets of those whom a request may pass.
-pub(crate) type Passes = SmallVec<[u64; 2]>;
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Passes(SmallVec<[u64; 2]>);
+
+impl Passes {
+    pub(crate) fn contains(&self, ticket: &u64) -> bool {
+        // They are in order: there can be thousands, and this is asked of each of those.
+        self.0.binary_search(ticket).is_ok()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn to_vec(&self) -> Vec<u64> {
+        self.0.to_vec()
+    }
+}
 
 /// Where a waiting request, or a part of it, waits.
 #[derive(Clone, Copy)]
@@ -96,6 +108,7 @@ pub(crate) struct Blocked {
     sites: SmallVec<[Site; 1]>,
     /// For a batch: DECIDED or RESCAN, as in a slot's word.
     decision: AtomicU64,
+    /// By `over`.
     passes: Mutex<SmallVec<[Pass; 2]>>,
     /// Whether a search may have seen it. Set under the index's lock, and read by who has left the index: that lock is all the order there is.
     visited: hint::AtomicBool,
@@ -107,6 +120,11 @@ struct Pass {
     over: u64,
     /// Whether that request is held back, so that this one may go ahead. If not, both take the other one for the one in front.
     open: bool,
+}
+
+/// Where the pass over `over` is, or would be.
+fn place_of(passes: &[Pass], over: u64) -> Result<usize, usize> {
+    passes.binary_search_by_key(&over, |pass| pass.over)
 }
 
 const DECIDED: u64 = 1;
@@ -130,30 +148,36 @@ impl Blocked {
 
     /// Whom it may go before.
     fn open_passes(&self) -> Passes {
-        lock(&self.passes).iter().filter(|pass| pass.open).map(|pass| pass.over).collect()
+        Passes(lock(&self.passes).iter().filter(|pass| pass.open).map(|pass| pass.over).collect())
     }
 
     /// Notes a pass that is not open yet. `false`: there is one.
     fn note_pass(&self, over: u64) -> bool {
         let mut passes = lock(&self.passes);
-        let is_new = passes.iter().all(|pass| pass.over != over);
-        if is_new {
-            passes.push(Pass { over, open: false });
+        let place = place_of(&passes, over);
+        if let Err(place) = place {
+            passes.insert(place, Pass { over, open: false });
         }
-        is_new
+        place.is_err()
     }
 
     fn set_open(&self, over: u64, open: bool) {
-        lock(&self.passes).iter_mut().filter(|pass| pass.over == over).for_each(|pass| pass.open = open);
+        let mut passes = lock(&self.passes);
+        if let Ok(place) = place_of(&passes, over) {
+            passes[place].open = open;
+        }
     }
 
     fn drop_pass(&self, over: u64) {
-        lock(&self.passes).retain(|pass| pass.over != over);
+        let mut passes = lock(&self.passes);
+        if let Ok(place) = place_of(&passes, over) {
+            passes.remove(place);
+        }
     }
 
     /// Whether the one with the ticket `other` must take this one for the one in front.
     fn is_ahead_of(&self, other: u64) -> bool {
-        lock(&self.passes).iter().any(|pass| pass.over == other)
+        place_of(&lock(&self.passes), other).is_ok()
     }
 
     fn is_decided(&self) -> bool {
@@ -362,23 +386,27 @@ fn turn() -> &'static Mutex<()> {
     &TURN
 }
 
-/// The blocked requests by owner, and the queued batches by ticket. What is found in it counts as visited.
+/// The blocked requests by owner, those of one owner by ticket, and the queued batches by ticket. What is found in it counts as visited.
 #[cfg(not(any(loom, spanlock_shuttle)))]
 mod index {
     use super::{Arc, Blocked, Ordering, OwnerId, SmallVec};
     use crate::sync::LazyLock;
     use dashmap::DashMap;
 
-    type Entries = SmallVec<[Arc<Blocked>; 1]>;
+    /// In the order of their tickets: a token can have thousands.
+    type Entries = SmallVec<[(u64, Arc<Blocked>); 1]>;
 
     static BY_OWNER: LazyLock<DashMap<u64, Entries>> = LazyLock::new(DashMap::new);
     static BATCHES: LazyLock<DashMap<u64, Arc<Blocked>>> = LazyLock::new(DashMap::new);
 
     pub(super) fn insert(blocked: &Arc<Blocked>) {
+        let ticket = blocked.ticket;
         if blocked.is_batch() {
-            BATCHES.insert(blocked.ticket, blocked.clone());
+            BATCHES.insert(ticket, blocked.clone());
         }
-        BY_OWNER.entry(blocked.owner.get()).or_default().push(blocked.clone());
+        let mut entries = BY_OWNER.entry(blocked.owner.get()).or_default();
+        let place = entries.partition_point(|(its, _)| *its < ticket);
+        entries.insert(place, (ticket, blocked.clone()));
     }
 
     pub(super) fn remove(blocked: &Blocked) {
@@ -386,17 +414,21 @@ mod index {
             BATCHES.remove(&blocked.ticket);
         }
         BY_OWNER.remove_if_mut(&blocked.owner.get(), |_, entries| {
-            entries.retain(|entry| entry.ticket != blocked.ticket);
+            if let Ok(place) = place_of(entries, blocked.ticket) {
+                entries.remove(place);
+            }
             entries.is_empty()
         });
     }
 
-    pub(super) fn of(owner: OwnerId) -> Entries {
-        BY_OWNER.get(&owner.get()).map(|entries| entries.iter().map(visited).collect()).unwrap_or_default()
+    pub(super) fn of(owner: OwnerId) -> SmallVec<[Arc<Blocked>; 1]> {
+        let entries = BY_OWNER.get(&owner.get());
+        entries.map(|entries| entries.iter().map(|(_, entry)| visited(entry)).collect()).unwrap_or_default()
     }
 
     pub(super) fn find(owner: OwnerId, ticket: u64) -> Option<Arc<Blocked>> {
-        BY_OWNER.get(&owner.get())?.iter().find(|entry| entry.ticket == ticket).map(visited)
+        let entries = BY_OWNER.get(&owner.get())?;
+        place_of(&entries, ticket).ok().map(|place| visited(&entries[place].1))
     }
 
     pub(super) fn batch(ticket: u64) -> Option<Arc<Blocked>> {
@@ -407,8 +439,12 @@ mod index {
     /// to, and for the time being it is in front.
     pub(super) fn may_pass(owner: OwnerId, ticket: u64, over: u64) -> bool {
         let entries = BY_OWNER.get(&owner.get());
-        let entry = entries.as_ref().and_then(|entries| entries.iter().find(|entry| entry.ticket == ticket));
+        let entry = entries.as_ref().and_then(|entries| Some(&entries[place_of(entries, ticket).ok()?].1));
         entry.is_none_or(|entry| entry.is_ahead_of(over))
+    }
+
+    fn place_of(entries: &Entries, ticket: u64) -> Result<usize, usize> {
+        entries.binary_search_by_key(&ticket, |(its, _)| *its)
     }
 
     fn visited(entry: &Arc<Blocked>) -> Arc<Blocked> {

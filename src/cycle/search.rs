@@ -44,6 +44,10 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
 
+#[cfg(all(test, not(any(loom, spanlock_shuttle))))]
+#[path = "tests.rs"]
+mod tests;
+
 /// A waiting request in the graph: a single one or a batch.
 struct Knot {
     ticket: u64,
@@ -373,16 +377,23 @@ impl<'p> Search<'p> {
     /// Lets each z pass its w, and wakes the z that sleep. The searcher itself is awake.
     fn let_pass(&mut self, pairs: &[Pair<'p>], searcher: &Arc<Blocked>) -> Result<(), Stop> {
         let mut unsettled = false;
+        // Of each z, whether its slots say that it passes somebody.
+        let mut marked: BTreeMap<KnotId, bool> = BTreeMap::new();
         for &(z, w, seen) in pairs {
+            steps::add(1);
             let over = self.knots[w].ticket;
-            let passing = self.knots[z].blocked.clone().expect("only enlisted requests are needed by anybody");
-            // SAFETY: the slots are live while the entry can be seen (INV-C1).
-            if !passing.sites.iter().all(|site| unsafe { site.slot.let_pass() }) {
+            let passing = self.knots[z].blocked.as_ref().expect("only enlisted requests are needed by anybody");
+            let is_marked = *marked.entry(z).or_insert_with(|| {
+                steps::add(passing.sites.len());
+                // SAFETY: the slots are live while the entry can be seen (INV-C1).
+                passing.sites.iter().all(|site| unsafe { site.slot.let_pass() })
+            });
+            if !is_marked {
                 unsettled = true;
                 continue;
             }
             let is_new = passing.note_pass(over);
-            let passed = self.knots[w].blocked.clone();
+            let passed = self.knots[w].blocked.as_ref();
             // From here on w waits for z; and if it was to pass z before, z still waits for w.
             passed.iter().for_each(|passed| passed.set_open(passing.ticket, false));
             if ask_to_rescan(&seen) == Rescan::Granted {
@@ -398,11 +409,8 @@ impl<'p> Search<'p> {
                 observe::passed(1);
             }
         }
-        let mut woken = BTreeSet::new();
-        for &(z, ..) in pairs {
-            if self.knots[z].ticket != searcher.ticket && woken.insert(z) {
-                self.wake(z);
-            }
+        for (&z, _) in marked.iter().filter(|&(&z, _)| self.knots[z].ticket != searcher.ticket) {
+            self.wake(z);
         }
         if unsettled { Err(Stop::Unsettled) } else { Ok(()) }
     }
@@ -539,7 +547,10 @@ impl<'p> Search<'p> {
         unsafe { space.as_ref() }
     }
 
-    /// The answer, if each wait of the cycle is still what it was when it was looked at: then there was a moment at which all of them were.
+    /// The answer, if each hold of the cycle is still what it was when it was looked at: then there was a moment at which all of them were, and all waits.
+    ///
+    /// Nobody has to look whether `from` waits still. Its entry was in the index, so its slots are there until the search ends (INV-C1). Who was seen in its way has blocked requests, and was the
+    /// same before and after these were looked up: so it is none in its doorway, and holds. And nobody is granted what is in conflict with a hold, as long as that stands.
     fn deadlock(&self, closing: Link<'p>, led_by: &BTreeMap<KnotId, Link<'p>>) -> Stop {
         let mut links = vec![closing];
         while let Some(&link) = links.last().and_then(|link| led_by.get(&link.from)) {
@@ -553,9 +564,10 @@ impl<'p> Search<'p> {
             let site = &blocked.sites[place];
             // SAFETY: the slot is live while the entry can be seen (INV-C1).
             let waits_still = unsafe { site.slot.waits_with(blocked.ticket) } && !blocked.is_decided();
-            if !waits_still || !link.stands() {
+            if !link.stands() {
                 return Stop::Unsettled;
             }
+            debug_assert!(waits_still, "granted in spite of a hold");
             let (held, held_mode) = what(&seen);
             let (range, mode): (ByteRange, Mode) = (site.ask.range(), site.ask.mode());
             let lock = self.space(site.space).label();
