@@ -324,11 +324,12 @@ impl<'p> Search<'p> {
             for &(_, id, index) in things[first..].iter().take_while(|&&(its, ..)| its == owner) {
                 let View { things, passes, waiters, ahead, .. } = &self.views[id];
                 let thing = &things[index];
+                let waiters = &waiters[..unmarked[id]];
                 let first = waiters.partition_point(|&(ticket, _)| {
                     steps::add(1);
                     !thing.is_before_by_ticket(ticket, passes)
                 });
-                let behind = waiters.get(first..unmarked[id]).unwrap_or_default().iter().map(|&(_, knot)| knot);
+                let behind = waiters[first..].iter().map(|&(_, knot)| knot);
                 let passed = ahead.range((index, 0)..=(index, KnotId::MAX)).map(|&(_, knot)| knot);
                 for knot in behind.chain(passed) {
                     steps::add(1);
@@ -337,7 +338,7 @@ impl<'p> Search<'p> {
                         rest.push(owner);
                     }
                 }
-                unmarked[id] = unmarked[id].min(first);
+                unmarked[id] = first;
             }
         }
         back

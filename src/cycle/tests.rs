@@ -182,9 +182,9 @@ struct Request {
 
 impl Request {
     /// It is published, and has not looked.
-    fn publish(space: &'static Space, asker: &Asker, ranges: &[Range<u64>], mode: Mode) -> Request {
+    fn publish(space: &'static Space, asker: &Asker, ranges: &[ByteRange], mode: Mode) -> Request {
         let pin = LazyPin::new();
-        let asks: Vec<_> = ranges.iter().map(|range| Ask::new(ByteRange::new(range.clone()), mode, asker)).collect();
+        let asks: Vec<_> = ranges.iter().map(|range| Ask::new(*range, mode, asker)).collect();
         // SAFETY: the space is there for good.
         let lives = asks.iter().map(|ask| unsafe { Live::publish(&space.tree, ask, asker.visitor, &pin) }).collect();
         Request { enlisted: None, lives, asks, space, ticket: 0 }
@@ -217,6 +217,10 @@ impl Request {
     }
 }
 
+fn bytes(range: Range<u64>) -> ByteRange {
+    ByteRange::new(range)
+}
+
 fn space() -> &'static Space {
     Box::leak(Box::new(Space::new(None)))
 }
@@ -225,10 +229,10 @@ fn space() -> &'static Space {
 #[test]
 fn a_batch_that_is_decided_holds_whatever_its_words_say() {
     let (rows, hot, me, it) = (space(), space(), Owner::new(), Owner::new());
-    let mine = Request::publish(rows, &me.enter(), &[0..1], Mode::Exclusive).hold();
-    let for_mine = Request::publish(rows, &it.enter(), &[0..1], Mode::Exclusive).queue(Some(&it));
-    let batch = Request::publish(hot, &it.enter(), &[0..1, 8..9], Mode::Exclusive).queue(Some(&it));
-    let nested = Request::publish(hot, &me.enter(), &[0..1], Mode::Exclusive).queue(Some(&me));
+    let mine = Request::publish(rows, &me.enter(), &[bytes(0..1)], Mode::Exclusive).hold();
+    let for_mine = Request::publish(rows, &it.enter(), &[bytes(0..1)], Mode::Exclusive).queue(Some(&it));
+    let batch = Request::publish(hot, &it.enter(), &[bytes(0..1), bytes(8..9)], Mode::Exclusive).queue(Some(&it));
+    let nested = Request::publish(hot, &me.enter(), &[bytes(0..1)], Mode::Exclusive).queue(Some(&me));
     let pin = LazyPin::new();
 
     // It is queued, so nobody holds what is asked for. Whoever leads back is passed.
@@ -251,8 +255,8 @@ fn a_batch_that_is_decided_holds_whatever_its_words_say() {
 fn a_request_of_a_thread_that_queues_meanwhile_is_no_hold() {
     let (hot, me) = (space(), Owner::new());
     let (mine, thread) = (me.enter(), owner::enter());
-    let nested = Request::publish(hot, &me.enter(), &[0..1], Mode::Exclusive);
-    let in_doorway = Request::publish(hot, &owner::enter(), &[0..2], Mode::Exclusive);
+    let nested = Request::publish(hot, &me.enter(), &[bytes(0..1)], Mode::Exclusive);
+    let in_doorway = Request::publish(hot, &owner::enter(), &[bytes(0..2)], Mode::Exclusive);
     let nested = nested.queue(Some(&me));
     let pin = LazyPin::new();
     let mut search = Search::new(&pin);
@@ -270,8 +274,8 @@ fn a_request_of_a_thread_that_queues_meanwhile_is_no_hold() {
 #[test]
 fn a_view_is_not_older_than_a_waiter_in_it() {
     let (hot, me) = (space(), Owner::new());
-    let holder = Request::publish(hot, &Owner::new().enter(), &[0..9], Mode::Exclusive).hold();
-    let nested = Request::publish(hot, &me.enter(), &[0..1], Mode::Exclusive).queue(Some(&me));
+    let holder = Request::publish(hot, &Owner::new().enter(), &[bytes(0..9)], Mode::Exclusive).hold();
+    let nested = Request::publish(hot, &me.enter(), &[bytes(0..1)], Mode::Exclusive).queue(Some(&me));
     let pin = LazyPin::new();
     let mut search = Search::new(&pin);
     let old = search.knot(nested.blocked().clone());
@@ -281,7 +285,7 @@ fn a_view_is_not_older_than_a_waiter_in_it() {
     let tokens = [Owner::new(), Owner::new()];
     let late = tokens
         .each_ref()
-        .map(|token| Request::publish(hot, &token.enter(), &[0..1], Mode::Exclusive).queue(Some(token)));
+        .map(|token| Request::publish(hot, &token.enter(), &[bytes(0..1)], Mode::Exclusive).queue(Some(token)));
     let [first, second] = late.each_ref().map(|late| search.knot(late.blocked().clone()));
     let newer = search.views_of(second)[0].0;
     assert_eq!(search.views[newer].things.len(), 4, "and those who came");
@@ -295,10 +299,10 @@ fn a_view_is_not_older_than_a_waiter_in_it() {
 fn a_request_that_was_seen_is_told_from_the_next_one_in_its_slot() {
     let space = space();
     let pin = LazyPin::new();
-    let publish = || Request::publish(space, &Owner::new().enter(), &[0..1], Mode::Exclusive);
+    let publish = || Request::publish(space, &Owner::new().enter(), &[bytes(0..1)], Mode::Exclusive);
     let seen = || {
         let mut all = Vec::new();
-        let query = Ask::at(ByteRange::new(0..1), Mode::Exclusive, 0, 0).query();
+        let query = Ask::at(bytes(0..1), Mode::Exclusive, 0, 0).query();
         let _ = space.tree.scan(&query, None, &pin, |seen| {
             all.push(seen);
             Continue(())
