@@ -37,7 +37,7 @@ use crate::reclaim::LazyPin;
 use crate::space::{Ask, Seen, Space, what};
 use crate::tree::{Query, Rescan};
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::mem;
 use std::ops::ControlFlow::Continue;
 use std::ptr::NonNull;
@@ -57,6 +57,8 @@ struct Knot {
     places: SmallVec<[(NonNull<Space>, Query); 1]>,
     /// What it sees from its places, different views only, and from which place. Empty until somebody asks.
     views: SmallVec<[(ViewId, usize); 1]>,
+    /// Whether any edges lead to it.
+    is_reached: bool,
 }
 
 /// A knot's number in its search.
@@ -141,17 +143,13 @@ enum By {
 struct Front {
     /// The highest ticket of the waiters that were here.
     top: u64,
-    /// What is behind all of them.
-    behind: Vec<usize>,
+    /// What is behind all of them. Everything, before anybody was.
+    behind: Option<Vec<usize>>,
     /// What is in front, but in its doorway, and of the owner of whoever was here: others could not pass it over.
     undecided: Vec<usize>,
 }
 
 impl Front {
-    fn of(things: usize) -> Front {
-        Front { top: 0, behind: (0..things).collect(), undecided: Vec::new() }
-    }
-
     /// Puts into `out` what is in front of a waiter by the order of tickets, and was not handed out before.
     fn advance(
         &mut self,
@@ -172,9 +170,10 @@ impl Front {
             return Ok(());
         }
         self.top = ticket;
-        for index in mem::take(&mut self.behind) {
+        let mut behind = Vec::new();
+        let mut place = |index: usize| {
             if !is_next(index) {
-                self.behind.push(index);
+                behind.push(index);
             } else if !is_undecided(&things[index].seen) {
                 out.push(index);
             } else if things[index].owner() == owner {
@@ -182,7 +181,13 @@ impl Front {
             } else {
                 return Err(Stop::Unsettled);
             }
+            Ok(())
+        };
+        match self.behind.take() {
+            None => (0..things.len()).try_for_each(&mut place)?,
+            Some(behind) => behind.into_iter().try_for_each(&mut place)?,
         }
+        self.behind = Some(behind);
         Ok(())
     }
 }
@@ -203,10 +208,10 @@ type Outlook = (usize, u64, u64, u64, Option<KnotId>);
 pub(super) struct Search<'p> {
     pin: &'p LazyPin,
     knots: Vec<Knot>,
-    by_ticket: BTreeMap<u64, KnotId>,
+    by_ticket: HashMap<u64, KnotId>,
     views: Vec<View<'p>>,
-    by_outlook: BTreeMap<Outlook, ViewId>,
-    blocked: BTreeMap<OwnerId, Rc<[KnotId]>>,
+    by_outlook: HashMap<Outlook, ViewId>,
+    blocked: HashMap<OwnerId, Rc<[KnotId]>>,
 }
 
 impl<'p> Search<'p> {
@@ -214,10 +219,10 @@ impl<'p> Search<'p> {
         Search {
             pin,
             knots: Vec::new(),
-            by_ticket: BTreeMap::new(),
+            by_ticket: HashMap::new(),
             views: Vec::new(),
-            by_outlook: BTreeMap::new(),
-            blocked: BTreeMap::new(),
+            by_outlook: HashMap::new(),
+            blocked: HashMap::new(),
         }
     }
 
@@ -239,11 +244,12 @@ impl<'p> Search<'p> {
         let mut rest: BinaryHeap<(u64, KnotId)> = BinaryHeap::new();
         let own = self.blocked_of(mine);
         self.push(&own, &mut rest);
+        let mut new = Vec::new();
         while let Some((ticket, from)) = rest.pop() {
             needed.knots.push(from);
             let owner = self.knots[from].owner;
             for (view, place) in self.views_of(from) {
-                let mut new = self.advance(view, By::Grants, from)?;
+                self.advance(view, By::Grants, from, &mut new)?;
                 let View { things, passes, own_holds, .. } = &mut self.views[view];
                 new.retain(|&index| things[index].ticket().is_none());
                 if owner == mine {
@@ -251,7 +257,7 @@ impl<'p> Search<'p> {
                 } else {
                     new.extend(own_holds.iter().copied().find(|&index| things[index].is_before(ticket, passes)));
                 }
-                for index in new {
+                for &index in &new {
                     let seen = self.views[view].things[index].seen;
                     let its_owner = OwnerId::from_slot(seen.owner());
                     if its_owner == owner {
@@ -281,24 +287,25 @@ impl<'p> Search<'p> {
         let mut rest: BinaryHeap<(u64, KnotId)> = BinaryHeap::new();
         self.push(&needed.knots, &mut rest);
         let mut owners = needed.owners.clone();
-        let mut reached: BTreeSet<KnotId> = needed.knots.iter().copied().collect();
+        needed.knots.iter().for_each(|&knot| self.knots[knot].is_reached = true);
+        let mut new = Vec::new();
         while let Some((ticket, from)) = rest.pop() {
             for (view, _) in self.views_of(from) {
                 self.views[view].waiters.push((ticket, from));
-                for index in self.advance(view, By::All, from)? {
+                self.advance(view, By::All, from, &mut new)?;
+                for &index in &new {
                     let thing = self.views[view].things[index];
                     let owner = thing.owner();
-                    let queued = thing.ticket().map(|ticket| self.knot_of(&thing.seen, ticket, view));
-                    let queued = queued.filter(|&knot| reached.insert(knot));
-                    rest.extend(queued.map(|knot| (self.knots[knot].ticket, knot)));
-                    // Who is not in the index, and no token, has nothing but the one request.
-                    if queued.is_some_and(|knot| self.knots[knot].blocked.is_none() && !owner.is_token()) {
-                        continue;
+                    if let Some(ticket) = thing.ticket() {
+                        let knot = self.knot_of(&thing.seen, ticket, view);
+                        self.reach(knot, &mut rest);
+                        // Who is not in the index, and no token, has nothing but the one request.
+                        if self.knots[knot].blocked.is_none() && !owner.is_token() {
+                            continue;
+                        }
                     }
                     if owners.insert(owner) {
-                        let blocked = self.blocked_of(owner);
-                        let new: Vec<KnotId> = blocked.iter().copied().filter(|&knot| reached.insert(knot)).collect();
-                        self.push(&new, &mut rest);
+                        self.blocked_of(owner).iter().for_each(|&knot| self.reach(knot, &mut rest));
                     }
                 }
             }
@@ -306,22 +313,37 @@ impl<'p> Search<'p> {
         Ok(())
     }
 
+    fn reach(&mut self, knot: KnotId, rest: &mut BinaryHeap<(u64, KnotId)>) {
+        if !mem::replace(&mut self.knots[knot].is_reached, true) {
+            rest.push((self.knots[knot].ticket, knot));
+        }
+    }
+
     /// The owners whose blocked requests lead to those of `mine`, which is one of them.
     fn leading_back(&mut self, mine: OwnerId) -> BTreeSet<OwnerId> {
-        let mut things: Vec<(OwnerId, ViewId, usize)> = Vec::new();
-        for (id, view) in self.views.iter_mut().enumerate() {
+        for view in &mut self.views {
             view.waiters.sort_unstable();
             view.waiters.dedup();
-            things.extend(view.things.iter().enumerate().map(|(index, thing)| (thing.owner(), id, index)));
         }
-        things.sort_unstable();
+        let all = || {
+            self.views.iter().enumerate().flat_map(|(id, view)| (0..view.things.len()).map(move |index| (id, index)))
+        };
+        let owner_of = |&(id, index): &(ViewId, usize)| self.views[id].things[index].owner();
+        // By owner. The searcher's own are found without: most often nobody leads back to them.
+        let mut things: Vec<(ViewId, usize)> = all().filter(|place| owner_of(place) == mine).collect();
+        let mut are_all_there = false;
         // Of each view's waiters, those up to here are not marked.
         let mut unmarked: Vec<usize> = self.views.iter().map(|view| view.waiters.len()).collect();
         let mut back = BTreeSet::from([mine]);
         let mut rest = vec![mine];
         while let Some(owner) = rest.pop() {
-            let first = things.partition_point(|&(its, ..)| its < owner);
-            for &(_, id, index) in things[first..].iter().take_while(|&&(its, ..)| its == owner) {
+            if owner != mine && !mem::replace(&mut are_all_there, true) {
+                things = all().collect();
+                things.sort_by_cached_key(owner_of);
+            }
+            let first = things.partition_point(|place| owner_of(place) < owner);
+            for &(id, index) in things[first..].iter().take_while(|place| owner_of(place) == owner) {
+                steps::add(1);
                 let View { things, passes, waiters, ahead, .. } = &self.views[id];
                 let thing = &things[index];
                 let waiters = &waiters[..unmarked[id]];
@@ -346,6 +368,9 @@ impl<'p> Search<'p> {
 
     /// Who must pass whom: each of R whoever is queued in front of it, and of S's owner, or outside of R and leading to S.
     fn pairs(&mut self, mine: OwnerId, needed: &Needed, back: &BTreeSet<OwnerId>) -> Vec<Pair<'p>> {
+        if back.len() == 1 && needed.owners.len() == 1 {
+            return Vec::new();
+        }
         // Of each view, those of S, and the others.
         let mut by_view: BTreeMap<ViewId, [Vec<KnotId>; 2]> = BTreeMap::new();
         for &knot in &needed.knots {
@@ -427,11 +452,11 @@ impl<'p> Search<'p> {
         }
     }
 
-    /// What is in front of `knot` in a view, and was not handed out before to one that came by the same edges.
-    fn advance(&mut self, view: ViewId, by: By, knot: KnotId) -> Result<Vec<usize>, Stop> {
+    /// Puts into `new` what is in front of `knot` in a view, and was not handed out before to one that came by the same edges.
+    fn advance(&mut self, view: ViewId, by: By, knot: KnotId, new: &mut Vec<usize>) -> Result<(), Stop> {
         let View { things, passes, passing, fronts, ahead, .. } = &mut self.views[view];
-        let mut new = Vec::new();
-        fronts[by as usize].advance(things, passes, &self.knots[knot], &mut new)?;
+        new.clear();
+        fronts[by as usize].advance(things, passes, &self.knots[knot], new)?;
         if let By::All = by {
             let Knot { ticket, owner, .. } = self.knots[knot];
             for &index in &*passing {
@@ -443,7 +468,7 @@ impl<'p> Search<'p> {
                 }
             }
         }
-        Ok(new)
+        Ok(())
     }
 
     /// What `knot` sees.
@@ -484,7 +509,7 @@ impl<'p> Search<'p> {
             Continue(())
         });
         let passing = (0..things.len()).filter(|&index| things[index].seen.word().is_passing()).collect();
-        let fronts = [Front::of(things.len()), Front::of(things.len())];
+        let fronts = [Front::default(), Front::default()];
         let (own_holds, waiters, ahead) = (Vec::new(), Vec::new(), BTreeSet::new());
         self.views.push(View { since, passes, things, passing, fronts, own_holds, waiters, ahead, space });
         self.views.len() - 1
@@ -505,7 +530,7 @@ impl<'p> Search<'p> {
                 let (range, mode) = what(seen);
                 let query = Ask::at(range, mode, owner.get(), ticket).query();
                 let places = SmallVec::from_buf([(self.views[view].space, query)]);
-                self.add(Knot { ticket, owner, blocked: None, places, views: SmallVec::new() })
+                self.add(Knot { ticket, owner, blocked: None, places, views: SmallVec::new(), is_reached: false })
             }
         }
     }
@@ -516,7 +541,7 @@ impl<'p> Search<'p> {
         }
         let places = blocked.sites.iter().map(|site| (site.space, site.ask.query())).collect();
         let (ticket, owner) = (blocked.ticket, blocked.owner);
-        self.add(Knot { ticket, owner, blocked: Some(blocked), places, views: SmallVec::new() })
+        self.add(Knot { ticket, owner, blocked: Some(blocked), places, views: SmallVec::new(), is_reached: false })
     }
 
     fn add(&mut self, knot: Knot) -> KnotId {
