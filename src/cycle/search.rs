@@ -196,6 +196,8 @@ impl Front {
 struct Needed {
     owners: BTreeSet<OwnerId>,
     knots: Vec<KnotId>,
+    /// Whether somebody else's queued request can be in front of one of them. If not, nobody is to be passed.
+    queue: bool,
 }
 
 /// A pass that is to be: who passes, who is passed, and as what it was seen.
@@ -229,6 +231,9 @@ impl<'p> Search<'p> {
     pub(super) fn run(mut self, searcher: &Arc<Blocked>) -> Result<(), Stop> {
         let mine = searcher.owner;
         let needed = self.needed(mine)?;
+        if !needed.queue {
+            return Ok(());
+        }
         self.go_everywhere(&needed)?;
         let back = self.leading_back(mine);
         let pairs = self.pairs(mine, &needed, &back);
@@ -237,7 +242,7 @@ impl<'p> Search<'p> {
 
     /// R: what grant edges lead to from the blocked requests of the owner `mine`, these included. Stops at a deadlock.
     fn needed(&mut self, mine: OwnerId) -> Result<Needed, Stop> {
-        let mut needed = Needed { owners: BTreeSet::from([mine]), knots: Vec::new() };
+        let mut needed = Needed { owners: BTreeSet::from([mine]), knots: Vec::new(), queue: false };
         // Whence each of them was reached, for the message.
         let mut led_by: BTreeMap<KnotId, Link<'p>> = BTreeMap::new();
         // The highest ticket first: a view is best entered from behind.
@@ -250,8 +255,14 @@ impl<'p> Search<'p> {
             let owner = self.knots[from].owner;
             for (view, place) in self.views_of(from) {
                 self.advance(view, By::Grants, from, &mut new)?;
-                let View { things, passes, own_holds, .. } = &mut self.views[view];
-                new.retain(|&index| things[index].ticket().is_none());
+                let View { things, passes, passing, own_holds, .. } = &mut self.views[view];
+                // What was of the first one's owner is not handed out again: whoever is not of S may have that in front.
+                needed.queue |= owner != mine || !passing.is_empty();
+                new.retain(|&index| {
+                    let is_queued = things[index].ticket().is_some();
+                    needed.queue |= is_queued && things[index].owner() != owner;
+                    !is_queued
+                });
                 if owner == mine {
                     own_holds.extend(new.iter().copied().filter(|&index| things[index].owner() == mine));
                 } else {
@@ -368,9 +379,6 @@ impl<'p> Search<'p> {
 
     /// Who must pass whom: each of R whoever is queued in front of it, and of S's owner, or outside of R and leading to S.
     fn pairs(&mut self, mine: OwnerId, needed: &Needed, back: &BTreeSet<OwnerId>) -> Vec<Pair<'p>> {
-        if back.len() == 1 && needed.owners.len() == 1 {
-            return Vec::new();
-        }
         // Of each view, those of S, and the others.
         let mut by_view: BTreeMap<ViewId, [Vec<KnotId>; 2]> = BTreeMap::new();
         for &knot in &needed.knots {
