@@ -23,7 +23,8 @@
 //! 2. Otherwise each z in R passes each queued w in front of it that is in S, or that is outside of R and leads to S by any edges: nobody whom the
 //!    searcher needs may stand behind somebody who needs the searcher.
 //!
-//! All of that is one computation. Breaking one cycle after the other flip-flops, and "passes everybody" overtakes bystanders.
+//! All of that is one computation. Breaking one cycle after the other flip-flops, and "passes everybody" overtakes bystanders. `search.rs` says how it is done
+//! without looking at each edge.
 //!
 //! # Passing
 //! A pass is a pair of tickets, kept in the entry of the one who passes. The searcher
@@ -42,7 +43,7 @@
 //! - INV-C2: a search sees a request that it comes across decided or not at all: one in its doorway (QUEUING; or a token's that is PENDING) makes the
 //!   search begin anew, when it is through. (A thread's that is PENDING is a hold if the thread is blocked elsewhere; if not, no edge leads on from it.)
 //! - INV-C3: nobody waits for anything while a search goes on, but for the index's own locks.
-//! - INV-C4: a search looks at each request and each owner once, and goes by that to its end: else of two that stand behind one another it could let one be
+//! - INV-C4: a search looks once at the blocked requests of each owner, and once at what a request has in front of it, and goes by that to its end: else of two that stand behind one another it could let one be
 //!   passed, and the other not, because somebody was blocked in between; and the one who passes would wait for himself.
 //!
 //! # Source

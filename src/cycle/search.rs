@@ -1,31 +1,37 @@
 //! One search: who needs whom, and what follows from it.
 //!
 //! # Promise
-//! - The answer is the one that the rule gives (sections 1 and 2 of [`cycle`](super)), for a graph of one moment.
-//! - A search looks once at each thing in each *view*, at each request once, and at each owner once. It takes time in proportion to that (a logarithm apart) and to the
-//!   passes that stand or come of it.
+//! - The answer is the one that the rule gives (sections 1 and 2 of [`cycle`](super)).
+//! - *Cost.* A search scans once for each different range and mode, of each lock, in which a request waits that edges lead to: it makes a *view*. After that it takes time in proportion to the
+//!   things in its views, to the requests and owners that it came by, to the things that were let past somebody times the waiters of their views, and to the passes that come of it: each once, a
+//!   logarithm apart. So N waiters on one row are N steps, and N such searches are a square.
 //!
 //! # Views
 //! Requests that wait for the same bytes of a lock in the same mode see the same things, and have them in front of them in the same order. So they share a view: the result of one scan,
 //! for nobody in particular. 10,000 waiters on one row have 50 million edges between them, and one view of 10,000 things. What a request waits for is read off its view:
 //!
-//! - INV-V1: a thing that is in front of one waiter of a view is in front of those with higher tickets ("in front" is [`is_before`], and grows with the ticket),
-//!   unless the thing was let past somebody, or the waiter was. The former are asked about one by one ([`View::ahead`]); the latter have a view of their own each.
+//! - INV-V1: a thing that is in front of one waiter of a view is in front of those with higher tickets ("in front" is [`is_before`], which grows with the ticket),
+//!   unless the thing was let past somebody, or the waiter was. The former are asked about for each waiter ([`View::ahead`]); the latter have a view of their own each.
 //! - INV-V2: a view is not older than a waiter in it. A ticket above those that were drawn when the view was scanned makes a new view. So whatever was in front of the waiter when it queued
 //!   is in its view, as if it had scanned by itself.
 //!
-//! A view also holds the waiters' own slots, and others of their owners. Nobody waits for those. But who waits for the same as an owner's request, waits for that owner's things too.
+//! A view also has the waiters' own slots, and others of their owners. Nobody waits for his own. But who waits for the same as an owner's request, waits for that owner's things too.
 //!
 //! # How
-//! What edges lead to are the blocked requests of an *owner*, all of them, whichever of its holds or queued requests the edge meets. So the rule speaks of owners: S is one owner's,
-//! R those of some owners, and "leads to S" is true of all blocked requests of an owner or of none. Hence
+//! An edge leads to the blocked requests of an *owner*, all of them, whichever of its holds or queued requests the edge meets. (One that is in no index is its owner's only one.) So the rule speaks
+//! of owners: S is one owner's, R is of some owners, and either all blocked requests of an owner lead to S, or none does. Hence:
 //!
-//! 1. *needed*: the owners in R, by grant edges, forwards. A view hands out each of its things once (a [`Front`]): a second waiter gets only what is in front of it and was not of the first. What the
-//!    first one has passed over as its own can matter to the second only if it is the searcher's owner's: a hold of that closes a cycle. Those are kept ([`View::own_holds`]).
-//! 2. *led to*: whatever any edges lead to, forwards, in the same way. What was handed out before leads nowhere new. (The first waiter's own things neither: its owner has been visited.)
-//! 3. *leading back*: the owners that lead to S, backwards. If an owner leads to S, so do the waiters behind each of its things: in a view, the upper end of its waiters, by tickets (INV-V1). Each
-//!    of them is marked once: what was marked is an end that grows downwards. A waiter of the owner itself, which does not wait for that thing, is marked already.
-//! 4. *pairs*: in the views of R, each queued thing of an owner that leads to S (of S's own, or of one outside of R), with those of R who have it in front.
+//! 1. *Needed*: R, by grant edges, forwards. A view hands out each of its things once (a [`Front`]). A further waiter gets only what is in front of it and was of nobody before: the owners of the
+//!    others are in R already, for they are those of what was handed out, or of whoever it was handed to. Only one thing is more than being in R: a hold of the searcher's owner closes a cycle, if
+//!    somebody of another owner waits for it. What S has been past of those is kept ([`View::own_holds`]).
+//! 2. If nobody else's queued request is in front of anybody in R, nobody is to be passed.
+//! 3. *Everywhere*: whatever any edges lead to from R, forwards, and in the same way: what was handed out before leads nowhere new. Whom somebody in R may have to pass is among that.
+//! 4. *Leading back*: the owners that lead to S, backwards. If an owner leads to S, so does whoever is behind one of its things: in each view, an upper end of the waiters in the order of their
+//!    tickets (INV-V1), and those that [`View::ahead`] names. A waiter of the thing's own owner may be among these. It does not wait for that thing, but is marked already. Each waiter is
+//!    marked once: the unmarked ones are a lower end that shrinks.
+//! 5. *Pairs*: in the views of R, each queued thing of S's owner, or of an owner outside of R that leads to S; with whoever in R has it in front, and is of another owner.
+//!
+//! What is in its doorway, and in front of a waiter of another owner, ends a search at (1) or (3), for it to begin anew (INV-C2).
 
 use super::{Blocked, Passes, Stop, ask_to_rescan, index, is_before, is_undecided, steps};
 use crate::error::{Deadlock, Wait};
