@@ -106,6 +106,7 @@ impl Thing<'_> {
 /// What those see who wait for the same bytes in the same mode.
 struct View<'p> {
     space: NonNull<Space>,
+    query: Query,
     /// The last ticket that had been drawn before the scan.
     since: u64,
     /// Whom its only waiter may pass. Nobody, if there are several.
@@ -449,21 +450,21 @@ impl<'p> Search<'p> {
                 observe::passed(1);
             }
         }
-        for (&z, _) in marked.iter().filter(|&(&z, _)| self.knots[z].ticket != searcher.ticket) {
-            self.wake(z);
-        }
+        let sleepers = marked.keys().filter(|&&z| self.knots[z].ticket != searcher.ticket);
+        let views: BTreeSet<ViewId> =
+            sleepers.flat_map(|&z| self.knots[z].views.iter().map(|&(view, _)| view)).collect();
+        views.into_iter().for_each(|view| self.wake(view));
         if unsettled { Err(Stop::Unsettled) } else { Ok(()) }
     }
 
-    /// Wakes a request that sleeps: on one of those that are in conflict with it.
-    fn wake(&self, knot: KnotId) {
-        for &(space, query) in &self.knots[knot].places {
-            let _ = self.space(space).tree.scan(&query, None, self.pin, |seen| {
-                steps::add(1);
-                seen.tell();
-                Continue(())
-            });
-        }
+    /// Wakes the waiters of a view that sleep: each on something that is in conflict with it.
+    fn wake(&self, view: ViewId) {
+        let View { space, query, .. } = self.views[view];
+        let _ = self.space(space).tree.scan(&query, None, self.pin, |seen| {
+            steps::add(1);
+            seen.tell();
+            Continue(())
+        });
     }
 
     /// Puts into `new` what is in front of `knot` in a view, and was not handed out before to one that came by the same edges.
@@ -525,7 +526,7 @@ impl<'p> Search<'p> {
         let passing = (0..things.len()).filter(|&index| things[index].seen.word().is_passing()).collect();
         let fronts = [Front::default(), Front::default()];
         let (own_holds, waiters, ahead) = (Vec::new(), Vec::new(), BTreeSet::new());
-        self.views.push(View { since, passes, things, passing, fronts, own_holds, waiters, ahead, space });
+        self.views.push(View { space, query, since, passes, things, passing, fronts, own_holds, waiters, ahead });
         self.views.len() - 1
     }
 

@@ -171,6 +171,27 @@ fn passes_cost_a_step_each() {
     }
 }
 
+/// Many who sleep in one place are let past the same one: they are woken together.
+#[test]
+fn whoever_is_let_past_somebody_is_woken_in_one_go() {
+    for &n in SMALLER {
+        let (hot, other, rows, me) = (lock(), lock(), lock(), Owner::new());
+        let (row, held) = (hold(rows, &me, 0..1, Mode::Exclusive), hold(other, &Owner::new(), 0..1, Mode::Exclusive));
+        // It waits for the searcher, and whoever the searcher needs is behind it.
+        let mut between = Box::pin(Batch::new().exclusive(rows, 0..1).exclusive(other, 0..1).into_future());
+        assert!(poll(&mut between).is_pending());
+        let mut all = Vec::new();
+        for _ in 0..n {
+            let owner = Owner::new();
+            let shared = hold(hot, &owner, 0..1, Mode::Add);
+            all.push((search(other, &owner, 0..1, Mode::Exclusive), shared));
+        }
+        let (nested, steps) = search(hot, &me, 0..1, Mode::Exclusive);
+        assert_few(steps, 2 * n, "requests that pass another, and who is in front");
+        drop((nested, all, between, row, held));
+    }
+}
+
 /// A request that is taken step by step, of an owner or of this thread. (The index is left before the slots.)
 struct Request {
     enlisted: Option<Enlisted>,
