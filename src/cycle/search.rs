@@ -386,9 +386,11 @@ impl<'p> Search<'p> {
 
     /// Who must pass whom: each of R whoever is queued in front of it, and of S's owner, or outside of R and leading to S.
     fn pairs(&mut self, mine: OwnerId, needed: &Needed, back: &BTreeSet<OwnerId>) -> Vec<Pair<'p>> {
-        // Of each view, those of S, and the others.
+        // Of each view, those of S, and the others; the highest ticket first.
         let mut by_view: BTreeMap<ViewId, [Vec<KnotId>; 2]> = BTreeMap::new();
-        for &knot in &needed.knots {
+        let mut knots: Vec<(u64, KnotId)> = needed.knots.iter().map(|&knot| (self.knots[knot].ticket, knot)).collect();
+        knots.sort_unstable();
+        for &(_, knot) in knots.iter().rev() {
             let is_other = usize::from(self.knots[knot].owner != mine);
             for (view, _) in self.views_of(knot) {
                 by_view.entry(view).or_default()[is_other].push(knot);
@@ -404,10 +406,16 @@ impl<'p> Search<'p> {
                 if !is_mine && (needed.owners.contains(&owner) || !back.contains(&owner)) {
                     continue;
                 }
-                for &z in others.iter().chain(own.iter().filter(|_| !is_mine)) {
-                    steps::add(1);
-                    if self.views[view].is_in_front(index, self.knots[z].ticket, z) {
-                        pairs.push((z, self.knot_of(&thing.seen, ticket, view), thing.seen));
+                let own: &[KnotId] = if is_mine { &[] } else { &own };
+                for knots in [&others[..], own] {
+                    for &z in knots {
+                        steps::add(1);
+                        if self.views[view].is_in_front(index, self.knots[z].ticket, z) {
+                            pairs.push((z, self.knot_of(&thing.seen, ticket, view), thing.seen));
+                        } else if !thing.seen.word().is_passing() {
+                            // Nor is it for those with lower tickets (INV-V1).
+                            break;
+                        }
                     }
                 }
             }
