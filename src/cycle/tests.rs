@@ -2,9 +2,10 @@
 
 use super::super::{Enlisted, Site};
 use super::*;
+use crate::batch::Batch;
 use crate::grant::Live;
 use crate::owner::Asker;
-use crate::{Batch, Owner, RangeLock};
+use crate::{Owner, RangeLock};
 use std::future::{Future, IntoFuture};
 use std::ops::Range;
 use std::pin::Pin;
