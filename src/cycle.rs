@@ -23,7 +23,8 @@
 //! 2. Otherwise each z in R passes each queued w in front of it that is in S, or that is outside of R and leads to S by any edges: nobody whom the
 //!    searcher needs may stand behind somebody who needs the searcher.
 //!
-//! All of that is one computation. Breaking one cycle after the other flip-flops, and "passes everybody" overtakes bystanders.
+//! All of that is one computation. Breaking one cycle after the other flip-flops, and "passes everybody" overtakes bystanders. `search.rs` says how it is done
+//! without looking at each edge.
 //!
 //! # Passing
 //! A pass is a pair of tickets, kept in the entry of the one who passes. The searcher
@@ -42,32 +43,48 @@
 //! - INV-C2: a search sees a request that it comes across decided or not at all: one in its doorway (QUEUING; or a token's that is PENDING) makes the
 //!   search begin anew, when it is through. (A thread's that is PENDING is a hold if the thread is blocked elsewhere; if not, no edge leads on from it.)
 //! - INV-C3: nobody waits for anything while a search goes on, but for the index's own locks.
-//! - INV-C4: a search looks at each request and each owner once, and goes by that to its end: else of two that stand behind one another it could let one be
+//! - INV-C4: a search looks once at the blocked requests of each owner, and once at what a request has in front of it, and goes by that to its end: else of two that stand behind one another it could let one be
 //!   passed, and the other not, because somebody was blocked in between; and the one who passes would wait for himself.
 //!
 //! # Source
 //! The distinction between edges to holders and edges to queued requests: PostgreSQL's deadlock detector (hard and soft edges). The rule was found
 //! by a model search: see `docs/internals.md`.
 
-use crate::error::{AcquireError, Deadlock, OwnerName, Wait};
-use crate::mode::Mode;
+use crate::error::{AcquireError, Deadlock, OwnerName};
 use crate::observe;
 use crate::owner::{Owner, OwnerId};
-use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
-use crate::space::{Ask, Own, Seen, Space, what};
+use crate::space::{Ask, Own, Seen, Space};
 use crate::sync::{AtomicU64, Mutex, Ordering, fence, hint, lock, yield_now};
-use crate::tree::{Grant, Query, Rescan};
+use crate::tree::{Grant, Rescan};
 use crate::wait;
+use search::Search;
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow::{Break, Continue};
 use std::ptr::NonNull;
-use std::rc::Rc;
 use std::sync::Arc;
 
+// Said in full for `benches/coherence`, which includes this file from elsewhere.
+#[path = "cycle/search.rs"]
+mod search;
+
 /// Tickets of those whom a request may pass.
-pub(crate) type Passes = SmallVec<[u64; 2]>;
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Passes(SmallVec<[u64; 2]>);
+
+impl Passes {
+    pub(crate) fn contains(&self, ticket: &u64) -> bool {
+        // They are in order: there can be thousands, and this is asked of each of those.
+        self.0.binary_search(ticket).is_ok()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn to_vec(&self) -> Vec<u64> {
+        self.0.to_vec()
+    }
+}
 
 /// Where a waiting request, or a part of it, waits.
 #[derive(Clone, Copy)]
@@ -92,6 +109,7 @@ pub(crate) struct Blocked {
     sites: SmallVec<[Site; 1]>,
     /// For a batch: DECIDED or RESCAN, as in a slot's word.
     decision: AtomicU64,
+    /// By `over`.
     passes: Mutex<SmallVec<[Pass; 2]>>,
     /// Whether a search may have seen it. Set under the index's lock, and read by who has left the index: that lock is all the order there is.
     visited: hint::AtomicBool,
@@ -103,6 +121,11 @@ struct Pass {
     over: u64,
     /// Whether that request is held back, so that this one may go ahead. If not, both take the other one for the one in front.
     open: bool,
+}
+
+/// Where the pass over `over` is, or would be.
+fn place_of(passes: &[Pass], over: u64) -> Result<usize, usize> {
+    passes.binary_search_by_key(&over, |pass| pass.over)
 }
 
 const DECIDED: u64 = 1;
@@ -126,30 +149,36 @@ impl Blocked {
 
     /// Whom it may go before.
     fn open_passes(&self) -> Passes {
-        lock(&self.passes).iter().filter(|pass| pass.open).map(|pass| pass.over).collect()
+        Passes(lock(&self.passes).iter().filter(|pass| pass.open).map(|pass| pass.over).collect())
     }
 
     /// Notes a pass that is not open yet. `false`: there is one.
     fn note_pass(&self, over: u64) -> bool {
         let mut passes = lock(&self.passes);
-        let is_new = passes.iter().all(|pass| pass.over != over);
-        if is_new {
-            passes.push(Pass { over, open: false });
+        let place = place_of(&passes, over);
+        if let Err(place) = place {
+            passes.insert(place, Pass { over, open: false });
         }
-        is_new
+        place.is_err()
     }
 
     fn set_open(&self, over: u64, open: bool) {
-        lock(&self.passes).iter_mut().filter(|pass| pass.over == over).for_each(|pass| pass.open = open);
+        let mut passes = lock(&self.passes);
+        if let Ok(place) = place_of(&passes, over) {
+            passes[place].open = open;
+        }
     }
 
     fn drop_pass(&self, over: u64) {
-        lock(&self.passes).retain(|pass| pass.over != over);
+        let mut passes = lock(&self.passes);
+        if let Ok(place) = place_of(&passes, over) {
+            passes.remove(place);
+        }
     }
 
     /// Whether the one with the ticket `other` must take this one for the one in front.
     fn is_ahead_of(&self, other: u64) -> bool {
-        lock(&self.passes).iter().any(|pass| pass.over == other)
+        place_of(&lock(&self.passes), other).is_ok()
     }
 
     fn is_decided(&self) -> bool {
@@ -315,297 +344,32 @@ enum Stop {
     Unsettled,
 }
 
-/// A waiting request in the graph: a single one or a batch.
-struct Knot {
-    ticket: u64,
-    owner: OwnerId,
-    /// None for an outermost request of a thread, and for a task's.
-    blocked: Option<Arc<Blocked>>,
-    places: SmallVec<[(NonNull<Space>, Query); 1]>,
-}
-
-/// A knot's number in its search.
-type KnotId = usize;
-
-/// What one knot waits for.
-struct Edges<'p> {
-    /// Holders, and at which of the knot's places.
-    grants: Vec<(usize, Seen<'p>)>,
-    /// Queued requests in front.
-    queued: Vec<(KnotId, Seen<'p>)>,
-}
-
-/// One search: the part of the graph that it has looked at.
-struct Search<'p> {
-    pin: &'p LazyPin,
-    knots: Vec<Knot>,
-    by_ticket: BTreeMap<u64, KnotId>,
-    edges: BTreeMap<KnotId, Rc<Edges<'p>>>,
-    blocked: BTreeMap<u64, Rc<[KnotId]>>,
-}
-
-impl<'p> Search<'p> {
-    fn new(pin: &'p LazyPin) -> Search<'p> {
-        Search { pin, knots: Vec::new(), by_ticket: BTreeMap::new(), edges: BTreeMap::new(), blocked: BTreeMap::new() }
-    }
-
-    fn run(mut self, searcher: &Arc<Blocked>) -> Result<(), Stop> {
-        let start: BTreeSet<KnotId> = self.blocked_of(searcher.owner).iter().copied().collect();
-        let needed = self.needed(&start)?;
-        let mut pairs = Vec::new();
-        for &z in &needed {
-            for (w, seen) in &self.edges(z)?.queued {
-                if start.contains(w) || (!needed.contains(w) && self.leads_to(*w, &start)?) {
-                    pairs.push((z, *w, *seen));
-                }
-            }
-        }
-        self.let_pass(&pairs, searcher)
-    }
-
-    /// R: what grant edges lead to from `start`, itself included. Stops at a deadlock.
-    fn needed(&mut self, start: &BTreeSet<KnotId>) -> Result<BTreeSet<KnotId>, Stop> {
-        let mut needed = start.clone();
-        let mut rest: Vec<KnotId> = start.iter().copied().collect();
-        // Whence each of them was reached, for the message.
-        let mut led_by: BTreeMap<KnotId, Link<'p>> = BTreeMap::new();
-        while let Some(from) = rest.pop() {
-            for &(place, seen) in &self.edges(from)?.grants {
-                let link = Link { from, place, seen };
-                let blocked = self.blocked_of(OwnerId::from_slot(seen.owner()));
-                // What was seen PENDING may have been in its doorway, and be among the blocked ones by now.
-                if !blocked.is_empty() && !link.stands() {
-                    return Err(Stop::Unsettled);
-                }
-                for &to in blocked.iter() {
-                    if start.contains(&to) {
-                        return Err(self.deadlock(link, &led_by));
-                    }
-                    if needed.insert(to) {
-                        led_by.insert(to, link);
-                        rest.push(to);
-                    }
-                }
-            }
-        }
-        Ok(needed)
-    }
-
-    /// Whether `from`, or another blocked request of its owner, leads into `targets` by any edges.
-    fn leads_to(&mut self, from: KnotId, targets: &BTreeSet<KnotId>) -> Result<bool, Stop> {
-        let mut rest = self.with_siblings(from);
-        let mut seen: BTreeSet<KnotId> = rest.iter().copied().collect();
-        while let Some(knot) = rest.pop() {
-            let edges = self.edges(knot)?;
-            let mut next = Vec::new();
-            for (_, grant) in &edges.grants {
-                next.extend_from_slice(&self.blocked_of(OwnerId::from_slot(grant.owner())));
-            }
-            for (queued, _) in &edges.queued {
-                next.extend(self.with_siblings(*queued));
-            }
-            for to in next {
-                if targets.contains(&to) {
-                    return Ok(true);
-                }
-                if seen.insert(to) {
-                    rest.push(to);
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    /// Lets each z pass its w, and wakes the z that sleep. The searcher itself is awake.
-    fn let_pass(&mut self, pairs: &[(KnotId, KnotId, Seen<'p>)], searcher: &Arc<Blocked>) -> Result<(), Stop> {
-        let mut unsettled = false;
-        for &(z, w, seen) in pairs {
-            let over = self.knots[w].ticket;
-            let passing = self.knots[z].blocked.clone().expect("only enlisted requests are needed by anybody");
-            // SAFETY: the slots are live while the entry can be seen (INV-C1).
-            if !passing.sites.iter().all(|site| unsafe { site.slot.let_pass() }) {
-                unsettled = true;
-                continue;
-            }
-            let is_new = passing.note_pass(over);
-            let passed = self.knots[w].blocked.clone();
-            // From here on w waits for z; and if it was to pass z before, z still waits for w.
-            passed.iter().for_each(|passed| passed.set_open(passing.ticket, false));
-            if ask_to_rescan(&seen) == Rescan::Granted {
-                if is_new {
-                    passing.drop_pass(over);
-                }
-                unsettled = true;
-                continue;
-            }
-            passed.iter().for_each(|passed| passed.drop_pass(passing.ticket));
-            passing.set_open(over, true);
-            if is_new {
-                observe::passed(1);
-            }
-        }
-        let mut woken = BTreeSet::new();
-        for &(z, ..) in pairs {
-            if self.knots[z].ticket != searcher.ticket && woken.insert(z) {
-                self.wake(z);
-            }
-        }
-        if unsettled { Err(Stop::Unsettled) } else { Ok(()) }
-    }
-
-    /// Wakes a request that sleeps: on one of those that are in conflict with it.
-    fn wake(&self, knot: KnotId) {
-        for &(space, query) in &self.knots[knot].places {
-            let _ = self.space(space).tree.scan(&query, None, self.pin, |seen| {
-                seen.tell();
-                Continue(())
-            });
-        }
-    }
-
-    /// What `knot` waits for, as its own scans would tell it.
-    fn edges(&mut self, knot: KnotId) -> Result<Rc<Edges<'p>>, Stop> {
-        if let Some(edges) = self.edges.get(&knot) {
-            return Ok(edges.clone());
-        }
-        let Knot { ticket, ref blocked, ref places, .. } = self.knots[knot];
-        let passes = blocked.as_ref().map(|blocked| blocked.open_passes()).unwrap_or_default();
-        let places = places.clone();
-        let mut edges = Edges { grants: Vec::new(), queued: Vec::new() };
-        for (place, &(space, query)) in places.iter().enumerate() {
-            let clear = self.space(space).tree.scan(&query, None, self.pin, |seen| {
-                if is_undecided(&seen) {
-                    return Break(());
-                }
-                match seen.ticket() {
-                    None => edges.grants.push((place, seen)),
-                    // A batch's words may lag behind its decision.
-                    Some(its) if index::batch(its).is_some_and(|batch| batch.is_decided()) => {
-                        edges.grants.push((place, seen));
-                    }
-                    Some(_) if is_before(&seen, ticket, &passes) => {
-                        edges.queued.push((self.knot_of(&seen, space), seen));
-                    }
-                    Some(_) => {}
-                }
-                Continue(())
-            });
-            if clear.is_break() {
-                return Err(Stop::Unsettled);
-            }
-        }
-        let edges = Rc::new(edges);
-        self.edges.insert(knot, edges.clone());
-        Ok(edges)
-    }
-
-    /// The knot of a queued request that a scan of `space` found.
-    fn knot_of(&mut self, seen: &Seen<'_>, space: NonNull<Space>) -> KnotId {
-        let ticket = seen.ticket().expect("only queued requests have a knot");
-        if let Some(&knot) = self.by_ticket.get(&ticket) {
-            return knot;
-        }
-        let owner = OwnerId::from_slot(seen.owner());
-        match index::batch(ticket).or_else(|| index::find(owner, ticket)) {
-            Some(blocked) => self.knot(blocked),
-            None => {
-                let (range, mode) = what(seen);
-                let query = Ask::at(range, mode, owner.get(), ticket).query();
-                let places = SmallVec::from_buf([(space, query)]);
-                self.add(Knot { ticket, owner, blocked: None, places })
-            }
-        }
-    }
-
-    fn knot(&mut self, blocked: Arc<Blocked>) -> KnotId {
-        if let Some(&knot) = self.by_ticket.get(&blocked.ticket) {
-            return knot;
-        }
-        let places = blocked.sites.iter().map(|site| (site.space, site.ask.query())).collect();
-        self.add(Knot { ticket: blocked.ticket, owner: blocked.owner, blocked: Some(blocked), places })
-    }
-
-    fn add(&mut self, knot: Knot) -> KnotId {
-        let id = self.knots.len();
-        self.by_ticket.insert(knot.ticket, id);
-        self.knots.push(knot);
-        id
-    }
-
-    /// The blocked requests of an owner, as they were when this search asked first (INV-C4).
-    fn blocked_of(&mut self, owner: OwnerId) -> Rc<[KnotId]> {
-        if let Some(blocked) = self.blocked.get(&owner.get()) {
-            return blocked.clone();
-        }
-        let blocked: Rc<[KnotId]> = index::of(owner).into_iter().map(|blocked| self.knot(blocked)).collect();
-        self.blocked.insert(owner.get(), blocked.clone());
-        blocked
-    }
-
-    fn with_siblings(&mut self, knot: KnotId) -> Vec<KnotId> {
-        let mut all = self.blocked_of(self.knots[knot].owner).to_vec();
-        if !all.contains(&knot) {
-            all.push(knot);
-        }
-        all
-    }
-
-    fn space(&self, space: NonNull<Space>) -> &'p Space {
-        // SAFETY: it comes from an entry that this search has seen in the index, and is in place until the search has ended (INV-C1); `'p` is
-        // no longer than that.
-        unsafe { space.as_ref() }
-    }
-
-    /// The answer, if each wait of the cycle is still what it was when it was looked at: then there was a moment at which all of them were.
-    fn deadlock(&self, closing: Link<'p>, led_by: &BTreeMap<KnotId, Link<'p>>) -> Stop {
-        let mut links = vec![closing];
-        while let Some(&link) = links.last().and_then(|link| led_by.get(&link.from)) {
-            links.push(link);
-        }
-        links.reverse();
-        let mut waits = Vec::with_capacity(links.len());
-        for link in links {
-            let Link { from, place, seen } = link;
-            let blocked = self.knots[from].blocked.as_ref().expect("only enlisted requests are needed by anybody");
-            let site = &blocked.sites[place];
-            // SAFETY: the slot is live while the entry can be seen (INV-C1).
-            let waits_still = unsafe { site.slot.waits_with(blocked.ticket) } && !blocked.is_decided();
-            if !waits_still || !link.stands() {
-                return Stop::Unsettled;
-            }
-            let (held, held_mode) = what(&seen);
-            let (range, mode): (ByteRange, Mode) = (site.ask.range(), site.ask.mode());
-            let lock = self.space(site.space).label();
-            waits.push(Wait { owner: blocked.name(), lock, range, mode, held, held_mode });
-        }
-        Stop::Deadlock(Deadlock::new(waits))
-    }
-}
-
-/// A grant edge: the request `from` waits, at one of its places, for who was seen there.
-#[derive(Clone, Copy)]
-struct Link<'p> {
-    from: KnotId,
-    place: usize,
-    seen: Seen<'p>,
-}
-
-impl Link<'_> {
-    /// Whether who was seen holds still.
-    fn stands(&self) -> bool {
-        match self.seen.ticket() {
-            None => self.seen.holds_still(),
-            // Of a batch that was decided.
-            Some(_) => self.seen.is_there_still(),
-        }
-    }
-}
-
 /// Whether it is still in its doorway, so that nobody can tell what will become of it (INV-C2).
 pub(crate) fn is_undecided(seen: &Seen<'_>) -> bool {
     let word = seen.word();
     let pending = !word.is_queued() && !word.is_granted();
     word.is_queuing() || (pending && OwnerId::from_slot(seen.owner()).is_token())
+}
+
+/// What searches have looked at: counted in tests, which judge by it what a search costs.
+mod steps {
+    #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
+    thread_local! {
+        static STEPS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    #[inline(always)]
+    #[cfg_attr(not(all(test, not(any(loom, spanlock_shuttle)))), allow(unused_variables))]
+    pub(super) fn add(steps: usize) {
+        #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
+        STEPS.set(STEPS.get() + steps);
+    }
+
+    /// How many steps the calling thread has made since it last asked.
+    #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
+    pub(super) fn take() -> usize {
+        STEPS.take()
+    }
 }
 
 /// Whoever searches holds this.
@@ -623,23 +387,27 @@ fn turn() -> &'static Mutex<()> {
     &TURN
 }
 
-/// The blocked requests by owner, and the queued batches by ticket. What is found in it counts as visited.
+/// The blocked requests by owner, those of one owner by ticket, and the queued batches by ticket. What is found in it counts as visited.
 #[cfg(not(any(loom, spanlock_shuttle)))]
 mod index {
     use super::{Arc, Blocked, Ordering, OwnerId, SmallVec};
     use crate::sync::LazyLock;
     use dashmap::DashMap;
 
-    type Entries = SmallVec<[Arc<Blocked>; 1]>;
+    /// In the order of their tickets: a token can have thousands.
+    type Entries = SmallVec<[(u64, Arc<Blocked>); 1]>;
 
     static BY_OWNER: LazyLock<DashMap<u64, Entries>> = LazyLock::new(DashMap::new);
     static BATCHES: LazyLock<DashMap<u64, Arc<Blocked>>> = LazyLock::new(DashMap::new);
 
     pub(super) fn insert(blocked: &Arc<Blocked>) {
+        let ticket = blocked.ticket;
         if blocked.is_batch() {
-            BATCHES.insert(blocked.ticket, blocked.clone());
+            BATCHES.insert(ticket, blocked.clone());
         }
-        BY_OWNER.entry(blocked.owner.get()).or_default().push(blocked.clone());
+        let mut entries = BY_OWNER.entry(blocked.owner.get()).or_default();
+        let place = entries.partition_point(|(its, _)| *its < ticket);
+        entries.insert(place, (ticket, blocked.clone()));
     }
 
     pub(super) fn remove(blocked: &Blocked) {
@@ -647,17 +415,21 @@ mod index {
             BATCHES.remove(&blocked.ticket);
         }
         BY_OWNER.remove_if_mut(&blocked.owner.get(), |_, entries| {
-            entries.retain(|entry| entry.ticket != blocked.ticket);
+            if let Ok(place) = place_of(entries, blocked.ticket) {
+                entries.remove(place);
+            }
             entries.is_empty()
         });
     }
 
-    pub(super) fn of(owner: OwnerId) -> Entries {
-        BY_OWNER.get(&owner.get()).map(|entries| entries.iter().map(visited).collect()).unwrap_or_default()
+    pub(super) fn of(owner: OwnerId) -> SmallVec<[Arc<Blocked>; 1]> {
+        let entries = BY_OWNER.get(&owner.get());
+        entries.map(|entries| entries.iter().map(|(_, entry)| visited(entry)).collect()).unwrap_or_default()
     }
 
     pub(super) fn find(owner: OwnerId, ticket: u64) -> Option<Arc<Blocked>> {
-        BY_OWNER.get(&owner.get())?.iter().find(|entry| entry.ticket == ticket).map(visited)
+        let entries = BY_OWNER.get(&owner.get())?;
+        place_of(&entries, ticket).ok().map(|place| visited(&entries[place].1))
     }
 
     pub(super) fn batch(ticket: u64) -> Option<Arc<Blocked>> {
@@ -668,8 +440,12 @@ mod index {
     /// to, and for the time being it is in front.
     pub(super) fn may_pass(owner: OwnerId, ticket: u64, over: u64) -> bool {
         let entries = BY_OWNER.get(&owner.get());
-        let entry = entries.as_ref().and_then(|entries| entries.iter().find(|entry| entry.ticket == ticket));
+        let entry = entries.as_ref().and_then(|entries| Some(&entries[place_of(entries, ticket).ok()?].1));
         entry.is_none_or(|entry| entry.is_ahead_of(over))
+    }
+
+    fn place_of(entries: &Entries, ticket: u64) -> Result<usize, usize> {
+        entries.binary_search_by_key(&ticket, |(its, _)| *its)
     }
 
     fn visited(entry: &Arc<Blocked>) -> Arc<Blocked> {

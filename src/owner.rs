@@ -453,6 +453,13 @@ pub(crate) fn next_ticket() -> u64 {
     })
 }
 
+/// The last ticket that was drawn, as it stands in the slot of a nested request: none that was drawn is above it.
+///
+/// ORDERING: Acquire, from whoever drew this one and those below: what they had published, and what they saw, is seen by who looks now.
+pub(crate) fn last_ticket() -> u64 {
+    counters(|counters| counters.last_ticket.load(Ordering::Acquire)) | 1
+}
+
 /// The next ticket, as it stands in the slot of who draws it.
 pub(crate) fn ticket_for(nested: bool) -> u64 {
     next_ticket() | u64::from(nested)

@@ -74,8 +74,13 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     // `std::thread` there: the name of a thread.
     (
         "cycle.rs",
-        &["error", "mode", "observe", "owner", "range", "reclaim", "space", "sync", "tree", "wait"],
+        &["error", "observe", "owner", "reclaim", "space", "sync", "tree", "wait"],
         &["dashmap", "smallvec", "std::sync", "std::thread"],
+    ),
+    (
+        "cycle/search.rs",
+        &["error", "mode", "observe", "owner", "range", "reclaim", "space", "tree"],
+        &["smallvec", "std::sync"],
     ),
     ("convert.rs", &["cycle", "grant", "mode", "owner", "range", "reclaim", "space", "sync", "wait"], &[]),
     // Surface. `std::sync` there is `Arc`.

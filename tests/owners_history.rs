@@ -16,7 +16,7 @@ use fastrand::Rng;
 
 /// Runs this share (in percent) of all histories.
 fn check(test: &'static str, percent: u64, make: impl Fn(&mut Rng) -> History) {
-    let count = (from_env("SPANLOCK_HISTORIES", by_build(5_000, 120_000)) * percent).div_ceil(100);
+    let count = (from_env("SPANLOCK_HISTORIES", by_build(8_000, 120_000)) * percent).div_ceil(100);
     let watchdog = Watchdog::new(test);
     let tally = check_many(count, make, || watchdog.step());
     if count > 100 {
