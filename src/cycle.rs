@@ -39,9 +39,11 @@
 //! - INV-C1: an entry is in the index only while its spaces are in place and its slots live. It is taken out before they are left; if a search may have
 //!   seen it, taking it out waits for that search to end. A thread that waits takes it out by itself; a future can be forgotten, and then the entry
 //!   stays: so the futures that are enlisted have locks that stay as well ([`AwaitedOn`](crate::AwaitedOn)).
-//! - INV-C2: a search sees a request that it comes across decided or not at all: one in its doorway (QUEUING; or a token's that is PENDING) makes the
-//!   search begin anew, when it is through. (A thread's that is PENDING is a hold if the thread is blocked elsewhere; if not, no edge leads on from it.)
-//! - INV-C3: nobody waits for anything while a search goes on, but for the index's own locks.
+//! - INV-C2: a search sees a request in front of one whom it looks at decided or not at all: one in its doorway (QUEUING; or a token's that is PENDING) makes the
+//!   search begin anew, when it is through. (A thread's that is PENDING is a hold if the thread is blocked elsewhere; if not, no edge leads on from it.) Who is in his doorway and
+//!   came later is not in front, and never will be unless a later search lets him past: there is no edge to him, as if he came when the search is over.
+//! - INV-C3: nobody waits for anything while a search goes on, but for the index's own locks and an event's. The searcher does not wait for who is in his doorway: it goes on
+//!   waiting for its turn, as if it had searched, and hears from that one too.
 //! - INV-C4: a search looks at each request and each owner once, and goes by that to its end: else of two that stand behind one another it could let one be
 //!   passed, and the other not, because somebody was blocked in between; and the one who passes would wait for himself.
 //!
@@ -52,13 +54,13 @@
 use crate::error::{AcquireError, Deadlock, OwnerName, Wait};
 use crate::mode::Mode;
 use crate::observe;
-use crate::owner::{Owner, OwnerId};
+use crate::owner::{self, Owner, OwnerId};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Own, Seen, Space, what};
-use crate::sync::{AtomicU64, Mutex, Ordering, fence, hint, lock, yield_now};
+use crate::sync::{AtomicU64, Mutex, Ordering, fence, hint, lock};
 use crate::tree::{Grant, Query, Rescan};
-use crate::wait;
+use crate::wait::{self, Listener};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow::{Break, Continue};
@@ -234,41 +236,59 @@ impl Enlisted {
         }
     }
 
-    /// Looks for cycles that this request closes; lets pass whom that takes.
+    /// Looks for cycles that this request closes; lets pass whom that takes. It waits for nobody who is in his doorway, and says whom it has met there.
     ///
     /// # Errors
     /// [`AcquireError::Deadlock`].
     #[cold]
-    pub(crate) fn search(&self) -> Result<(), AcquireError> {
-        loop {
-            let outcome = {
-                // Pinned first: to pin may run what other users of the epoch have left to be dropped, a future that waits for this turn perhaps. (It
-                // is waited for while pinned. But a search is short.)
-                let pin = LazyPin::new();
-                pin.get();
-                let _alone = lock(turn());
-                // ORDERING: behind the index's lock, which orders it with whoever enlisted before; the fence is for slots that were published by
-                // other threads of a token than the one that enlisted.
-                fence(Ordering::SeqCst);
-                let outcome = Search::new(&pin).run(&self.0);
-                if let Err(Stop::Deadlock(_)) = outcome {
+    pub(crate) fn search(&self) -> Result<Searched, AcquireError> {
+        let (outcome, unheard) = {
+            // Pinned first: to pin may run what other users of the epoch have left to be dropped, a future that waits for this turn perhaps. (It
+            // is waited for while pinned. But a search is short.)
+            let pin = LazyPin::new();
+            pin.get();
+            let _alone = lock(turn());
+            // ORDERING: behind the index's lock, which orders it with whoever enlisted before; the fence is for slots that were published by
+            // other threads of a token than the one that enlisted.
+            fence(Ordering::SeqCst);
+            match Search::new(&pin).run(&self.0) {
+                Ok(()) => (Ok(Searched::Done), None),
+                Err(Stop::Unsettled) => (Ok(Searched::InVain), None),
+                // Here and not later: its lock may be gone when this search has ended (INV-C1).
+                Err(Stop::Undecided(seen)) => {
+                    // Listen first, then ask to be told (INV-G3).
+                    let (bells, index) = seen.room();
+                    let listener = bells.listen(index);
+                    match seen.ask_for_wake() {
+                        true => (Ok(Searched::Owed(listener)), None),
+                        false => (Ok(Searched::InVain), Some(listener)),
+                    }
+                }
+                Err(Stop::Deadlock(deadlock)) => {
                     // It leaves: whoever searches next must not be refused for a cycle that is broken already.
                     index::remove(&self.0);
+                    (Err(deadlock), None)
                 }
-                outcome
-            };
-            // Not under the turn, and not pinned.
-            wait::deliver();
-            match outcome {
-                Ok(()) => return Ok(()),
-                Err(Stop::Deadlock(deadlock)) => {
-                    observe::deadlock(&deadlock);
-                    return Err(AcquireError::Deadlock(deadlock));
-                }
-                Err(Stop::Unsettled) => yield_now(),
             }
-        }
+        };
+        // Not under the turn, and not pinned. So for a listener that goes, and may wake others.
+        drop(unheard);
+        wait::deliver();
+        outcome.map_err(|deadlock| {
+            observe::deadlock(&deadlock);
+            AcquireError::Deadlock(deadlock)
+        })
     }
+}
+
+/// What a search has come to.
+pub(crate) enum Searched {
+    /// There is no deadlock, and whoever must pass somebody has been let past.
+    Done,
+    /// The graph has changed meanwhile: to be done again, now.
+    InVain,
+    /// Somebody in front of one whom it looked at is in its doorway: to be done again when that is through, which this one will hear.
+    Owed(Listener),
 }
 
 impl Drop for Enlisted {
@@ -287,9 +307,12 @@ pub(crate) fn let_searches_end() {
 }
 
 /// Whether the request that was seen in conflict is in front of one with `ticket` that may pass `passes`.
+///
+/// One in its doorway is not if it came after the ticket was drawn (O1): it finds the slot of the one with the ticket in its own scan, for as long as that one waits, and so
+/// queues behind it, or leaves. It cannot be a hold: whoever holds and did not wait had found nobody, and whoever was let past says GRANTED, also where his hold moves (`convert`).
 pub(crate) fn is_before(seen: &Seen<'_>, ticket: u64, passes: &Passes) -> bool {
     match seen.ticket() {
-        None => true,
+        None => seen.word().is_granted() || !owner::came_after(seen.order(), ticket),
         Some(its) if its < ticket => !passes.contains(&its),
         Some(its) => seen.word().is_passing() && index::may_pass(OwnerId::from_slot(seen.owner()), its, ticket),
     }
@@ -309,9 +332,11 @@ pub(crate) fn ask_to_rescan(seen: &Seen<'_>) -> Rescan {
 }
 
 /// Why a search ended without a result.
-enum Stop {
+enum Stop<'p> {
     Deadlock(Deadlock),
-    /// Somebody was in the doorway, or the graph has changed meanwhile.
+    /// This one is in its doorway.
+    Undecided(Seen<'p>),
+    /// The graph has changed meanwhile.
     Unsettled,
 }
 
@@ -349,7 +374,7 @@ impl<'p> Search<'p> {
         Search { pin, knots: Vec::new(), by_ticket: BTreeMap::new(), edges: BTreeMap::new(), blocked: BTreeMap::new() }
     }
 
-    fn run(mut self, searcher: &Arc<Blocked>) -> Result<(), Stop> {
+    fn run(mut self, searcher: &Arc<Blocked>) -> Result<(), Stop<'p>> {
         let start: BTreeSet<KnotId> = self.blocked_of(searcher.owner).iter().copied().collect();
         let needed = self.needed(&start)?;
         let mut pairs = Vec::new();
@@ -364,7 +389,7 @@ impl<'p> Search<'p> {
     }
 
     /// R: what grant edges lead to from `start`, itself included. Stops at a deadlock.
-    fn needed(&mut self, start: &BTreeSet<KnotId>) -> Result<BTreeSet<KnotId>, Stop> {
+    fn needed(&mut self, start: &BTreeSet<KnotId>) -> Result<BTreeSet<KnotId>, Stop<'p>> {
         let mut needed = start.clone();
         let mut rest: Vec<KnotId> = start.iter().copied().collect();
         // Whence each of them was reached, for the message.
@@ -392,7 +417,7 @@ impl<'p> Search<'p> {
     }
 
     /// Whether `from`, or another blocked request of its owner, leads into `targets` by any edges.
-    fn leads_to(&mut self, from: KnotId, targets: &BTreeSet<KnotId>) -> Result<bool, Stop> {
+    fn leads_to(&mut self, from: KnotId, targets: &BTreeSet<KnotId>) -> Result<bool, Stop<'p>> {
         let mut rest = self.with_siblings(from);
         let mut seen: BTreeSet<KnotId> = rest.iter().copied().collect();
         while let Some(knot) = rest.pop() {
@@ -417,14 +442,17 @@ impl<'p> Search<'p> {
     }
 
     /// Lets each z pass its w, and wakes the z that sleep. The searcher itself is awake.
-    fn let_pass(&mut self, pairs: &[(KnotId, KnotId, Seen<'p>)], searcher: &Arc<Blocked>) -> Result<(), Stop> {
-        let mut unsettled = false;
+    fn let_pass(&mut self, pairs: &[(KnotId, KnotId, Seen<'p>)], searcher: &Arc<Blocked>) -> Result<(), Stop<'p>> {
+        let (mut unsettled, mut undecided) = (false, None);
         for &(z, w, seen) in pairs {
             let over = self.knots[w].ticket;
             let passing = self.knots[z].blocked.clone().expect("only enlisted requests are needed by anybody");
             // SAFETY: the slots are live while the entry can be seen (INV-C1).
-            if !passing.sites.iter().all(|site| unsafe { site.slot.let_pass() }) {
-                unsettled = true;
+            if let Some(site) = passing.sites.iter().find(|site| !unsafe { site.slot.let_pass() }) {
+                match self.in_its_doorway(site) {
+                    Some(seen) => undecided = Some(seen),
+                    None => unsettled = true,
+                }
                 continue;
             }
             let is_new = passing.note_pass(over);
@@ -450,7 +478,18 @@ impl<'p> Search<'p> {
                 self.wake(z);
             }
         }
-        if unsettled { Err(Stop::Unsettled) } else { Ok(()) }
+        match undecided {
+            _ if unsettled => Err(Stop::Unsettled),
+            Some(seen) => Err(Stop::Undecided(seen)),
+            None => Ok(()),
+        }
+    }
+
+    /// The slot of an enlisted request that is not in the queue yet.
+    fn in_its_doorway(&self, site: &Site) -> Option<Seen<'p>> {
+        // SAFETY: the slot is live while the entry can be seen (INV-C1).
+        let seen = unsafe { site.slot.seen(self.pin) };
+        seen.word().is_queuing().then_some(seen)
     }
 
     /// Wakes a request that sleeps: on one of those that are in conflict with it.
@@ -464,7 +503,7 @@ impl<'p> Search<'p> {
     }
 
     /// What `knot` waits for, as its own scans would tell it.
-    fn edges(&mut self, knot: KnotId) -> Result<Rc<Edges<'p>>, Stop> {
+    fn edges(&mut self, knot: KnotId) -> Result<Rc<Edges<'p>>, Stop<'p>> {
         if let Some(edges) = self.edges.get(&knot) {
             return Ok(edges.clone());
         }
@@ -472,26 +511,26 @@ impl<'p> Search<'p> {
         let passes = blocked.as_ref().map(|blocked| blocked.open_passes()).unwrap_or_default();
         let places = places.clone();
         let mut edges = Edges { grants: Vec::new(), queued: Vec::new() };
+        let mut undecided = None;
         for (place, &(space, query)) in places.iter().enumerate() {
-            let clear = self.space(space).tree.scan(&query, None, self.pin, |seen| {
-                if is_undecided(&seen) {
-                    return Break(());
-                }
+            let _ = self.space(space).tree.scan(&query, None, self.pin, |seen| {
                 match seen.ticket() {
-                    None => edges.grants.push((place, seen)),
                     // A batch's words may lag behind its decision.
                     Some(its) if index::batch(its).is_some_and(|batch| batch.is_decided()) => {
                         edges.grants.push((place, seen));
                     }
-                    Some(_) if is_before(&seen, ticket, &passes) => {
-                        edges.queued.push((self.knot_of(&seen, space), seen));
+                    _ if !is_before(&seen, ticket, &passes) => {}
+                    Some(_) => edges.queued.push((self.knot_of(&seen, space), seen)),
+                    None if is_undecided(&seen) => {
+                        undecided = Some(seen);
+                        return Break(());
                     }
-                    Some(_) => {}
+                    None => edges.grants.push((place, seen)),
                 }
                 Continue(())
             });
-            if clear.is_break() {
-                return Err(Stop::Unsettled);
+            if let Some(seen) = undecided {
+                return Err(Stop::Undecided(seen));
             }
         }
         let edges = Rc::new(edges);
@@ -557,7 +596,7 @@ impl<'p> Search<'p> {
     }
 
     /// The answer, if each wait of the cycle is still what it was when it was looked at: then there was a moment at which all of them were.
-    fn deadlock(&self, closing: Link<'p>, led_by: &BTreeMap<KnotId, Link<'p>>) -> Stop {
+    fn deadlock(&self, closing: Link<'p>, led_by: &BTreeMap<KnotId, Link<'p>>) -> Stop<'p> {
         let mut links = vec![closing];
         while let Some(&link) = links.last().and_then(|link| led_by.get(&link.from)) {
             links.push(link);
@@ -571,7 +610,7 @@ impl<'p> Search<'p> {
             // SAFETY: the slot is live while the entry can be seen (INV-C1).
             let waits_still = unsafe { site.slot.waits_with(blocked.ticket) } && !blocked.is_decided();
             if !waits_still || !link.stands() {
-                return Stop::Unsettled;
+                return self.in_its_doorway(site).map_or(Stop::Unsettled, Stop::Undecided);
             }
             let (held, held_mode) = what(&seen);
             let (range, mode): (ByteRange, Mode) = (site.ask.range(), site.ask.mode());

@@ -194,7 +194,7 @@ impl RangeLock {
     /// assert_eq!(snapshot.waiters().count(), 0);
     /// ```
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(grant::rows(&self.space.tree))
+        Snapshot::new(grant::rows(&self.space))
     }
 
     /// Gives the nodes back that no live request needs. Never waits; other threads go on meanwhile.

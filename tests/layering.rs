@@ -53,6 +53,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("stats.rs", &["sync", "text"], &["crossbeam_utils", "hdrhistogram", "std::sync"]),
     // Mechanisms: blind to each other. The tree knows no waiting and no fairness.
     ("tree/mod.rs", &["reclaim", "sync"], &[]),
+    ("tree/bar.rs", &["sync"], &[]),
     ("tree/node.rs", &["reclaim", "sync"], &[]),
     ("tree/slot.rs", &["reclaim", "sync"], &[]),
     ("tree/place.rs", &["mode", "observe", "owner", "reclaim", "sync"], &[]),

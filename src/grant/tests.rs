@@ -23,7 +23,7 @@ impl Wake for Look {
 fn a_refused_batch_has_left_with_all_parts_before_a_waker_is_called() {
     let space: &'static Space = Box::leak(Box::new(Space::new(None)));
     let (holder, refused, behind) = (Owner::new(), Owner::new(), Owner::new());
-    let ask = |range, asker: &Asker| Ask::new(range, Mode::Exclusive, asker);
+    let ask = |range, asker: &Asker| Ask::new(space, range, Mode::Exclusive, asker);
     let (first, second) = (ByteRange::new(0..1), ByteRange::new(8..9));
 
     let asker = holder.enter();
@@ -56,14 +56,15 @@ fn what_a_token_is_only_asking_for_it_does_not_hold() {
     let (asked, held) = (ByteRange::new(0..9), ByteRange::new(8..9));
     let asker = holder.enter();
     // SAFETY: the space is there for good, here and below.
-    let other = unsafe { acquire(space, &Ask::new(held, Mode::Add, &asker), asker.visitor, Some(&holder)) }.unwrap();
+    let other =
+        unsafe { acquire(space, &Ask::new(space, held, Mode::Add, &asker), asker.visitor, Some(&holder)) }.unwrap();
 
     let asker = token.enter();
-    let ask = Ask::new(asked, Mode::Exclusive, &asker);
+    let ask = Ask::new(space, asked, Mode::Exclusive, &asker);
     // SAFETY: as above.
     let Err(live) = (unsafe { publish_and_look(space, &ask, asker.visitor) }) else { panic!("somebody holds a part") };
     let asker = token.enter();
-    let ask = Ask::new(ByteRange::new(0..1), Mode::Block, &asker);
+    let ask = Ask::new(space, ByteRange::new(0..1), Mode::Block, &asker);
     assert_eq!(own_conflict(space, &ask), None);
 
     // When it holds it, that is another matter.
@@ -93,7 +94,7 @@ fn no_waker_is_called_while_pinned() {
     let enter = |range: std::ops::Range<u64>, mode| {
         let asker = Asker { visitor: owner::visit(), owner: owner::fresh(), order: 0 };
         // SAFETY: the space is leaked.
-        unsafe { enter(space, &Ask::new(ByteRange::new(range), mode, &asker), asker.visitor, None) }
+        unsafe { enter(space, &Ask::new(space, ByteRange::new(range), mode, &asker), asker.visitor, None) }
     };
     let granted = |range, mode| match enter(range, mode) {
         Doorway::Granted(held) => held,
@@ -139,7 +140,7 @@ impl Wake for Count {
 fn who_was_turned_back_delivers_what_it_has_found() {
     const FAR: u64 = 3 << 62;
     let space: &'static Space = Box::leak(Box::new(Space::new(None)));
-    let ask = |byte: u64, asker: &Asker| Ask::new(ByteRange::new(byte..=byte), Mode::Exclusive, asker);
+    let ask = |byte: u64, asker: &Asker| Ask::new(space, ByteRange::new(byte..=byte), Mode::Exclusive, asker);
     let take = |byte| {
         let asker = owner::enter();
         // SAFETY: the space is there for good, here and below.

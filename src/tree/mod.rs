@@ -36,6 +36,7 @@
 //! # Source
 //! Our own; the problem and the rivals' answers are listed in `docs/internals.md`.
 
+mod bar;
 #[cfg(all(any(test, fuzzing), not(any(loom, spanlock_shuttle))))]
 pub(crate) mod bare;
 mod node;
@@ -71,7 +72,7 @@ pub(crate) trait Room: Default + Send + Sync + 'static {
 /// `T` is what the layers above keep beside it. It is in here because there it costs nothing: a tree is aligned like a node, and has room to spare.
 pub(crate) struct Tree<R, T = ()> {
     root: Node<R>,
-    /// Whether shortcuts are good.
+    /// Whether shortcuts are good; and the bar, on the same line.
     era: Era,
     /// The byte that the pruner's hand has reached.
     hand: hint::AtomicU64,
@@ -97,6 +98,17 @@ impl<R: Room, T> Tree<R, T> {
                 beside,
             }
         }
+    }
+
+    /// What the bar has been raised to.
+    #[inline(always)]
+    pub(crate) fn bar(&self) -> u64 {
+        self.era.bar.now()
+    }
+
+    /// Raises the bar to `to`, unless it is there or higher.
+    pub(crate) fn raise_bar(&self, to: u64) {
+        self.era.bar.raise(to);
     }
 
     fn is_root(&self, node: &Node<R>) -> bool {

@@ -28,6 +28,7 @@
 //! that is not in a tree any more, until it has another shortcut, or ends. No two eras of any two trees are alike, so that a shortcut
 //! into one tree is never taken for one into another, wherever either is moved.
 
+use super::bar::Bar;
 use super::node::Node;
 use super::quick::{Glance, Path};
 use super::scan::{self, Query, Seen, Whose};
@@ -40,9 +41,12 @@ use std::cell::Cell;
 use std::ops::ControlFlow::{Break, Continue};
 use std::ptr;
 
-/// Which era the tree is in. On a line of its own: whoever takes a shortcut reads it.
+/// Which era the tree is in. On a line of its own: whoever takes a shortcut reads it. So does whoever comes, for the bar.
 #[repr(align(64))]
-pub(super) struct Era(AtomicU64);
+pub(super) struct Era {
+    number: AtomicU64,
+    pub(super) bar: Bar,
+}
 
 /// No era has begun yet.
 const BEFORE: u64 = 0;
@@ -54,7 +58,7 @@ const NEVER: u64 = u64::MAX;
 impl Era {
     const_fn! {
         pub(super) const fn new() -> Era {
-            Era(AtomicU64::new(BEFORE))
+            Era { number: AtomicU64::new(BEFORE), bar: Bar::new() }
         }
     }
 
@@ -63,7 +67,7 @@ impl Era {
     /// ORDERING: the fences of T4 order all accesses here. (Release and Acquire cost nothing, and loom tries more orders of them.)
     #[inline(always)]
     fn now(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+        self.number.load(Ordering::Acquire)
     }
 
     /// The same, after beginning one if there is none. `None`: somebody else is about it.
@@ -73,7 +77,7 @@ impl Era {
             return Some(found);
         }
         let new = owner::fresh().get();
-        self.0.compare_exchange(found, new, Ordering::AcqRel, Ordering::Relaxed).is_ok().then_some(new)
+        self.number.compare_exchange(found, new, Ordering::AcqRel, Ordering::Relaxed).is_ok().then_some(new)
     }
 
     /// Ends it, for a scan that is about to look below its own node.
@@ -88,7 +92,7 @@ impl Era {
             return;
         }
         if found != OVER {
-            self.0.store(OVER, Ordering::Release);
+            self.number.store(OVER, Ordering::Release);
         }
         fence(Ordering::SeqCst);
     }
