@@ -4,7 +4,7 @@
 
 use super::Byte;
 use crate::error::AcquireError;
-use crate::grant::{self, Doorway, Held, Holds, Waiter};
+use crate::grant::{self, Doorway, Held, Holds, Live, Waiter};
 use crate::mode::Mode::{self, Add, Block, Exclusive};
 use crate::owner::{Asker, Owner};
 use crate::range::ByteRange;
@@ -103,6 +103,14 @@ impl Stage {
         let asker = ask.asker();
         // SAFETY: see above.
         unsafe { grant::enter(&self.space, &ask.ask_in(&self.space, &asker), asker.visitor, ask.token.as_ref()) }
+    }
+
+    /// A request that stops in its doorway, published, and neither granted nor queued. Dropping it is giving up.
+    pub(super) fn stop_in_doorway(&self, ask: &Ask) -> Live {
+        let asker = ask.asker();
+        let its = ask.ask_in(&self.space, &asker);
+        // SAFETY: see above.
+        unsafe { Live::publish(&self.space.tree, &its, asker.visitor, &LazyPin::new()) }
     }
 
     /// For one whom nobody is in the way of.
