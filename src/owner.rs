@@ -112,7 +112,8 @@ pub enum Recursion {
     /// It is granted: an owner does not conflict with itself. The guard [says so](crate::Guard::nesting).
     #[default]
     Reenter,
-    /// It is refused, with [`AcquireError::WouldRecurse`](crate::AcquireError::WouldRecurse).
+    /// It is refused, with [`AcquireError::WouldRecurse`](crate::AcquireError::WouldRecurse). To find what its owner holds takes a look at the lock, and another one whenever
+    /// some guard of that lock was converted, extended or split meanwhile.
     Refuse,
 }
 

@@ -78,7 +78,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         &["error", "mode", "observe", "owner", "range", "reclaim", "space", "sync", "tree", "wait"],
         &["dashmap", "smallvec", "std::sync", "std::thread"],
     ),
-    ("convert.rs", &["cycle", "grant", "mode", "owner", "range", "reclaim", "space", "sync", "wait"], &[]),
+    ("convert.rs", &["cycle", "grant", "mode", "owner", "range", "reclaim", "space", "tree", "wait"], &[]),
     // Surface. `std::sync` there is `Arc`.
     ("request.rs", &["error", "grant", "guard", "kind", "lock", "mode", "owner", "range", "space"], &["std::sync"]),
     (

@@ -171,3 +171,113 @@ fn who_was_turned_back_delivers_what_it_has_found() {
     assert_eq!(woken.0.load(Ordering::Relaxed), 1, "woken when the request was granted");
     drop((turned_back, waiter, far));
 }
+
+/// A request in a space that stays, up to the end of its doorway; by the thread, for `owner`.
+fn enter_of(space: &'static Space, owner: &Owner, range: std::ops::Range<u64>, mode: Mode) -> Doorway<Held> {
+    let asker = owner.enter();
+    // SAFETY: the space is there for good.
+    unsafe { enter(space, &Ask::new(space, ByteRange::new(range), mode, &asker), asker.visitor, Some(owner)) }
+}
+
+fn hold_of(space: &'static Space, owner: &Owner, range: std::ops::Range<u64>, mode: Mode) -> Held {
+    match enter_of(space, owner, range, mode) {
+        Doorway::Granted(held) => held,
+        Doorway::Queued(_) => panic!("nobody is in the way"),
+    }
+}
+
+fn queue_of(space: &'static Space, owner: &Owner, range: std::ops::Range<u64>, mode: Mode) -> Waiter {
+    match enter_of(space, owner, range, mode) {
+        Doorway::Queued(waiter) => waiter,
+        Doorway::Granted(_) => panic!("somebody is in the way"),
+    }
+}
+
+/// A request that stops in its doorway.
+fn stop_in_doorway(space: &'static Space, owner: &Owner, range: std::ops::Range<u64>, mode: Mode) -> Live {
+    let asker = owner.enter();
+    let ask = Ask::new(space, ByteRange::new(range), mode, &asker);
+    // SAFETY: the space is there for good.
+    unsafe { Live::publish(&space.tree, &ask, asker.visitor, &LazyPin::new()) }
+}
+
+fn new_space() -> &'static Space {
+    Box::leak(Box::new(Space::new(None)))
+}
+
+/// One who came later, and is stopped in his doorway, holds up neither who waits nor whom that one waits for.
+#[test]
+fn who_is_stopped_in_his_doorway_holds_up_nobody_who_came_before() {
+    for nested in [false, true] {
+        let (space, elsewhere) = (new_space(), new_space());
+        let [first, second, third, later] = [(); 4].map(|()| Owner::new());
+        let more =
+            nested.then(|| [&first, &second, &third, &later].map(|owner| hold_of(elsewhere, owner, 0..8, Mode::Add)));
+        let holder = hold_of(space, &first, 0..8, Mode::Exclusive);
+        let mut waiters = [&second, &third].map(|owner| queue_of(space, owner, 0..8, Mode::Exclusive));
+        let stopped = stop_in_doorway(space, &later, 4..8, Mode::Exclusive);
+        let mut noop = Context::from_waker(Waker::noop());
+        assert!(waiters.iter_mut().all(|waiter| waiter.poll(&mut noop).is_pending()));
+        drop(holder);
+        let [mut second, mut third] = waiters;
+        assert!(second.poll(&mut noop).is_ready(), "its way is free");
+        drop(second.into_holds());
+        assert!(third.poll(&mut noop).is_ready(), "its way is free, too");
+        drop((third, stopped, more));
+    }
+}
+
+/// One who came before, and is stopped in his doorway, keeps a search from its end; but neither a poll nor a deadline waits for him, nor does a grant that has nothing to
+/// do with him. When he has gone on, the search is made.
+#[test]
+fn a_search_that_is_owed_blocks_nobody() {
+    let (a, b) = (new_space(), new_space());
+    let [two, three, token] = [(); 3].map(|()| Owner::new());
+    let stopped = stop_in_doorway(b, &token, 0..8, Mode::Add);
+    let of_2 = hold_of(a, &two, 0..8, Mode::Exclusive);
+    let of_3 = hold_of(b, &three, 0..8, Mode::Add);
+    let mut in_b = queue_of(b, &two, 0..8, Mode::Exclusive);
+    let mut in_a = queue_of(a, &three, 0..8, Mode::Exclusive);
+    let calls = [(); 2].map(|()| Arc::new(Count::default()));
+    let wakers = calls.each_ref().map(|calls| Waker::from(calls.clone()));
+    let mut contexts = wakers.each_ref().map(|waker| Context::from_waker(waker));
+    let is_called = || calls.each_ref().map(|calls| calls.0.load(Ordering::Relaxed) > 0);
+    assert!(in_b.poll(&mut contexts[0]).is_pending());
+    assert!(in_a.poll(&mut contexts[1]).is_pending());
+    assert_eq!(is_called(), [false; 2]);
+
+    // A deadline is kept.
+    let deadline = Instant::now() + std::time::Duration::from_millis(1);
+    assert!(matches!(queue_of(a, &three, 0..8, Mode::Add).wait_until(deadline), Err(AcquireError::TimedOut)));
+
+    // What he asks for, he gets: both hear of it, and the search of who polls first finds the deadlock.
+    stopped.0.hold();
+    wait::deliver();
+    assert_eq!(is_called(), [true; 2]);
+    assert!(matches!(in_a.poll(&mut contexts[1]), Poll::Ready(Err(AcquireError::Deadlock(_)))));
+    drop((in_a, of_3));
+    assert!(in_b.poll(&mut contexts[0]).is_pending(), "the token holds");
+    drop(stopped);
+    assert!(in_b.poll(&mut contexts[0]).is_ready());
+    drop((in_b, of_2));
+}
+
+/// The same; shape: what the searcher waits for is released while he who was stopped stays where he is.
+#[test]
+fn a_search_that_is_owed_keeps_nobody_from_a_grant() {
+    let (a, b) = (new_space(), new_space());
+    let [two, three, token] = [(); 3].map(|()| Owner::new());
+    let stopped = stop_in_doorway(b, &token, 0..8, Mode::Exclusive);
+    let of_2 = hold_of(b, &two, 8..9, Mode::Exclusive);
+    let of_3 = hold_of(a, &three, 0..8, Mode::Exclusive);
+    let behind = queue_of(b, &three, 0..8, Mode::Exclusive);
+    let mut waiter = queue_of(a, &two, 0..8, Mode::Exclusive);
+    let calls = Arc::new(Count::default());
+    let waker = Waker::from(calls.clone());
+    let mut context = Context::from_waker(&waker);
+    assert!(waiter.poll(&mut context).is_pending());
+    drop(of_3);
+    assert_eq!(calls.0.load(Ordering::Relaxed), 1, "it listens to both");
+    assert!(waiter.poll(&mut context).is_ready());
+    drop((waiter, behind, of_2, stopped));
+}
