@@ -240,7 +240,7 @@ fn a_search_that_is_owed_blocks_nobody() {
     let mut in_a = queue_of(a, &three, 0..8, Mode::Exclusive);
     let calls = [(); 2].map(|()| Arc::new(Count::default()));
     let wakers = calls.each_ref().map(|calls| Waker::from(calls.clone()));
-    let mut contexts = wakers.each_ref().map(|waker| Context::from_waker(waker));
+    let mut contexts = wakers.each_ref().map(Context::from_waker);
     let is_called = || calls.each_ref().map(|calls| calls.0.load(Ordering::Relaxed) > 0);
     assert!(in_b.poll(&mut contexts[0]).is_pending());
     assert!(in_a.poll(&mut contexts[1]).is_pending());

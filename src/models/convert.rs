@@ -495,15 +495,17 @@ fn a_split_is_not_missed_by_a_new_shortcut() {
     });
 }
 
-/// Property: who was passed by a hold is not let in when that moves. Shape: owner 2 holds, and was let past a waiter in front, who looks while the hold is split. Bound 2.
+/// Property: who was passed by a hold is not let in when that moves. Shape: owner 3 holds, and was let past a waiter in front, who looks while the hold is split. What it
+/// keeps in the first slot is nothing to the waiter. Bound 2.
 #[test]
 fn who_was_passed_does_not_miss_a_split() {
     check(2, || {
         let stage = Stage::with_child();
         introduce();
-        let held = stage.hold(add(0..=0, 2));
-        let passed = stage.queue(exclusive(0..=MIDDLE, 3));
-        let mut more = stage.acquire(&exclusive(0..=MIDDLE, 2).nested());
+        let held = stage.hold(add(1..=1, 3));
+        let passed = stage.queue(exclusive(1..=1, 2));
+        // In slot 1 of the root: its second slot is looked at before it.
+        let mut more = stage.acquire(&exclusive(0..=MIDDLE, 3).nested());
         drop(held);
         let it = spawn(&stage, |stage| {
             let held = passed.finish();
