@@ -694,6 +694,25 @@ mod tests {
         assert!(!drawn.contains("more"), "{drawn}");
     }
 
+    /// Who is just arriving is in nobody's way who queued before it came.
+    #[test]
+    fn nobody_waits_for_who_came_later() {
+        let waiter = queued(0..8, Exclusive, 1, 5 * 1024, 3);
+        let pending = |order| Row { came: Came::At(order), ..row(0..8, Exclusive, 2) };
+        for (other, is_in_front) in [
+            (pending(0), true),
+            (pending(4 * 1024), true),
+            (pending(4 * 1024 + 7), true),
+            (pending(5 * 1024), false),
+            (pending(5 * 1024 + 2), false),
+            (Row { came: Came::Holds, ..pending(0) }, true),
+        ] {
+            let snapshot = Snapshot::new(vec![waiter.clone(), other]);
+            let waiter = snapshot.waiters().next().expect("it waits");
+            assert_eq!(snapshot.waits_for(waiter).count(), usize::from(is_in_front));
+        }
+    }
+
     /// Of ranges in any places: each gets a column, none leaves the picture, and two that share no byte share no column
     /// unless one of them is too narrow for a column of its own.
     #[test]
