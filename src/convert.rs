@@ -104,12 +104,12 @@ unsafe fn succeed(space: &Space, old: &Ask, new: &Ask) -> Option<Held> {
     let attempt = Ask { entry: Entry { order: space.tree.bar(), ..new.entry } };
     // SAFETY: the caller's promise.
     let live = unsafe { Live::publish(&space.tree, &attempt, owner::visit(), &pin) };
-    let owes = pin.owes_wakes();
+    let mut owes_wakes = pin.owes_wakes();
     drop(pin);
     let own = live.0.own(new.entry.mode);
     let successor = match wait_for_doorways(space, old, new, own) {
         Ok(queued) => {
-            live.0.take_over(old.entry.order);
+            owes_wakes |= live.0.take_over(old.entry.order);
             if queued == Queued::Some {
                 ask_to_rescan(space, new, own);
             }
@@ -122,7 +122,7 @@ unsafe fn succeed(space: &Space, old: &Ask, new: &Ask) -> Option<Held> {
             None
         }
     };
-    if owes || successor.is_some() {
+    if owes_wakes {
         wait::deliver();
     }
     if successor.is_some() && OwnerId::from_slot(old.entry.owner).is_token() {
