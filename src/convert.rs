@@ -14,13 +14,13 @@
 //!
 //! - X published after that fence: its scans see the new slot.
 //! - X is queued: it is made to look again before it is granted (RESCAN); that look is behind the fence.
-//! - X is still in its doorway. If there is such a one, the holder draws a ticket, behind the fence, and raises the bar to it. If X came after that, its scans see the new slot
-//!   (O1, in `owner`). If not, the holder waits until it is through. X finds the old hold, which is still there, and so queues, or gives up. There are finitely many: those who had
-//!   begun when the ticket was drawn.
+//! - X is still in its doorway. If there is such a one, the holder draws a ticket, behind the fence, and raises the bar to it. If X came after that, its scans
+//!   see the new slot (O1, in `owner`). If not, the holder waits until it is through. X finds the old hold, which is still there, and so queues, or gives up.
+//!   There are finitely many: those who had begun when the ticket was drawn.
 //!
-//! While all this may still come to nothing, the second slot is PENDING like a newcomer's, with a newcomer's stamp: whoever was queued before need not wait for the attempt. If it succeeds,
-//! it gets the order that the hold has, and says GRANTED, a thread's too: the hold may have been let past somebody in the queue, who must not take the new slot for a later
-//! request. So that comes before RESCAN is asked for.
+//! While all this may still come to nothing, the second slot is PENDING like a newcomer's, with a newcomer's stamp: whoever was queued before need not wait for
+//! the attempt. If it succeeds, it gets the order that the hold has, and says GRANTED, a thread's too: the hold may have been let past somebody in the queue,
+//! who must not take the new slot for a later request. So that comes before RESCAN is asked for.
 //!
 //! Whoever looks for an owner's holds, or for all of them, scans without having published anything, and nobody knows of him. So each move is counted, between
 //! the two steps, and he looks again if there was one meanwhile ([`Space::look_at_rest`]).
@@ -151,7 +151,8 @@ enum Queued {
     Some,
 }
 
-/// Waits until nobody is in his doorway who is in conflict with both holds, and may not have found the new one: who had begun before the ticket was drawn that is drawn for that.
+/// Waits until nobody is in his doorway who is in conflict with both holds, and may not have found the new one: who had begun before the ticket was drawn that
+/// is drawn for that.
 fn wait_for_doorways(space: &Space, old: &Ask, new: &Ask, own: Own) -> Result<Queued, Barred> {
     let mut ticket = None;
     loop {

@@ -10,8 +10,8 @@
 //! [`index`] of blocked requests by owner. A nested request is enlisted when it queues, and so is every request of a token (it may be blocked
 //! before its owner holds anything). A batch is enlisted by its ticket. An outermost request of a thread, however contended, is in no index.
 //!
-//! Before it parks for the first time, a nested request *searches*, one search at a time in the whole process. (If it meets somebody in front who is in his doorway, it parks
-//! all the same, hears from him too, and searches again when it wakes.) There are two kinds of edges:
+//! Before it parks for the first time, a nested request *searches*, one search at a time in the whole process. (If it meets somebody in front who is in his
+//! doorway, it parks all the same, hears from him too, and searches again when it wakes.) There are two kinds of edges:
 //!
 //! - *grant*: from a blocked request to the blocked requests of the owner who holds what it asks for;
 //! - *queue*: from a request to a queued one that is in front of it, and to the blocked requests of that one's owner.
@@ -40,11 +40,12 @@
 //! - INV-C1: an entry is in the index only while its spaces are in place and its slots live. It is taken out before they are left; if a search may have
 //!   seen it, taking it out waits for that search to end. A thread that waits takes it out by itself; a future can be forgotten, and then the entry
 //!   stays: so the futures that are enlisted have locks that stay as well ([`AwaitedOn`](crate::AwaitedOn)).
-//! - INV-C2: a search sees a request in front of one whom it looks at decided or not at all: one in its doorway (QUEUING; or a token's that is PENDING) makes the
-//!   search begin anew, when it is through. (A thread's that is PENDING is a hold if the thread is blocked elsewhere; if not, no edge leads on from it.) Who is in his doorway and
-//!   came later is not in front, and never will be unless a later search lets him past: there is no edge to him, as if he came when the search is over.
-//! - INV-C3: nobody waits for anything while a search goes on, but for the index's own locks and an event's. The searcher does not wait for who is in his doorway: it goes on
-//!   waiting for its turn, as if it had searched, and hears from that one too.
+//! - INV-C2: a search sees a request in front of one whom it looks at decided or not at all: one in its doorway (QUEUING; or a token's that is PENDING) makes
+//!   the search begin anew, when it is through. (A thread's that is PENDING is a hold if the thread is blocked elsewhere; if not, no edge leads on from it.)
+//!   Who is in his doorway and came later is not in front, and never will be unless a later search lets him past: there is no edge to him, as if he came when
+//!   the search is over.
+//! - INV-C3: nobody waits for anything while a search goes on, but for the index's own locks and an event's. The searcher does not wait for who is in his
+//!   doorway: it goes on waiting for its turn, as if it had searched, and hears from that one too.
 //! - INV-C4: a search looks at each request and each owner once, and goes by that to its end: else of two that stand behind one another it could let one be
 //!   passed, and the other not, because somebody was blocked in between; and the one who passes would wait for himself.
 //!
@@ -309,8 +310,9 @@ pub(crate) fn let_searches_end() {
 
 /// Whether the request that was seen in conflict is in front of one with `ticket` that may pass `passes`.
 ///
-/// One in its doorway is not if it came after the ticket was drawn (O1): it finds the slot of the one with the ticket in its own scan, for as long as that one waits, and so
-/// queues behind it, or leaves. It cannot be a hold: whoever holds and did not wait had found nobody, and whoever was let past says GRANTED, also where his hold moves (`convert`).
+/// One in its doorway is not if it came after the ticket was drawn (O1): it finds the slot of the one with the ticket in its own scan, for as long as that one
+/// waits, and so queues behind it, or leaves. It cannot be a hold: whoever holds and did not wait had found nobody, and whoever was let past says GRANTED, also
+/// where his hold moves (`convert`).
 pub(crate) fn is_before(seen: &Seen<'_>, ticket: u64, passes: &Passes) -> bool {
     match seen.ticket() {
         None => seen.word().is_granted() || !owner::came_after(seen.order(), ticket),

@@ -12,9 +12,9 @@
 //! 1. Others take PENDING for a holder. So of two that see each other as PENDING both queue, and their tickets order them.
 //! 2. The ticket is drawn *after* publishing, and stored before the word says QUEUED. Whoever had taken the request for a holder is then
 //!    woken to look again: it may be in front now. Before that the *bar* of the lock is raised to it, which newcomers read before they publish.
-//! 3. A queued request waits for the conflicting ones that are GRANTED, QUEUED with a lower ticket, or PENDING with a stamp below its ticket. So waits lead from higher
-//!    to lower tickets or to a grant, and form no cycle. Who is PENDING with another stamp came later: he finds the queued one in his own scan, and is behind it. So of
-//!    those who are PENDING only such are waited for who had begun when the bar was raised, each of them at most once.
+//! 3. A queued request waits for the conflicting ones that are GRANTED, QUEUED with a lower ticket, or PENDING with a stamp below its ticket. So waits lead
+//!    from higher to lower tickets or to a grant, and form no cycle. Who is PENDING with another stamp came later: he finds the queued one in his own scan, and
+//!    is behind it. So of those who are PENDING only such are waited for who had begun when the bar was raised, each of them at most once.
 //! 4. It sleeps on *one* of these, the one with the highest ticket (a holder if none is queued): a chain of exclusive waiters is woken
 //!    one at a time, each by the one before it. Woken, it scans again, in full.
 //! 5. No blocker left: QUEUED -> GRANTED by CAS, unless RESCAN was set; then it scans again.

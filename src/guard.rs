@@ -29,11 +29,11 @@ use std::sync::Arc;
 /// [`split`](Guard::split), [`release`](Guard::release). Whoever waited for that part goes on. It can become more if nobody is in the way:
 /// [`try_convert`](Guard::try_convert), [`try_extend`](Guard::try_extend).
 ///
-/// None of these waits for a grant, nor for anybody who came later. `downgrade` and `shrink` wait for nobody at all. The others move the hold within the lock, and let
-/// two kinds of others finish a step first:
+/// None of these waits for a grant, nor for anybody who came later. `downgrade` and `shrink` wait for nobody at all. The others move the hold within the lock,
+/// and let two kinds of others finish a step first:
 ///
-/// - a request for bytes of this guard that had begun when the call did, and has neither found yet that it must wait, nor given up. That takes it a microsecond, unless its thread is
-///   taken off its processor there; and each thread can be waited for once.
+/// - a request for bytes of this guard that had begun when the call did, and has neither found yet that it must wait, nor given up. That takes it a
+///   microsecond, unless its thread is taken off its processor there; and each thread can be waited for once.
 /// - if the guard is of an [`Owner`](crate::Owner): a search for deadlocks that goes on.
 #[must_use = "if unused, the range is released at once"]
 #[clippy::has_significant_drop]
@@ -112,8 +112,8 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
         &self.lock
     }
 
-    /// What it is nested in. Cheap if it is [`Outermost`](Nesting::Outermost), else a look at the lock; and another one whenever some guard of the lock was converted, extended or split meanwhile.
-    /// So it is lock-free: it looks on only as long as others get on.
+    /// What it is nested in. Cheap if it is [`Outermost`](Nesting::Outermost), else a look at the lock; and another one whenever some guard of the lock was
+    /// converted, extended or split meanwhile. So it is lock-free: it looks on only as long as others get on.
     ///
     /// So a page fault can tell that it was caused by a direct write of the same thread, and skip read-ahead:
     ///

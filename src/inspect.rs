@@ -5,8 +5,8 @@
 //! whole of that call is in it, also if its guard was converted meanwhile. The lock goes on: of two requests of which one made way for the other, both
 //! may be there, and so may a guard as it was before it was converted and as it is since.
 //!
-//! A waiter with nobody in front has been called, or is looking at this moment. If a snapshot says so again and again, it is a future that nobody polls. Since when it
-//! has been called is written down nowhere; the snapshot says how long it waits in all.
+//! A waiter with nobody in front has been called, or is looking at this moment. If a snapshot says so again and again, it is a future that nobody polls. Since
+//! when it has been called is written down nowhere; the snapshot says how long it waits in all.
 //!
 //! # The map
 //! ```text

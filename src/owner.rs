@@ -20,9 +20,9 @@
 //!
 //! So the order of a nested request is above those of all requests that its owner had made before, and tells that it is nested.
 //!
-//! The order of one who is not in the queue also tells whom it has met. It was read *before* the request was published, and whoever has a ticket was
-//! published before he drew it. So if the order is [not below](came_after) a ticket, the request has found the one with the ticket in its scan, if that was in its way, and
-//! is behind it: it queues or leaves, and nobody in the queue need wait to see which. (O1)
+//! The order of one who is not in the queue also tells whom it has met. It was read *before* the request was published, and whoever has a ticket was published
+//! before he drew it. So if the order is [not below](came_after) a ticket, the request has found the one with the ticket in its scan, if that was in its way,
+//! and is behind it: it queues or leaves, and nobody in the queue need wait to see which. (O1)
 //!
 //! | pair | writer | reader | carries |
 //! |---|---|---|---|
@@ -100,8 +100,8 @@ pub(crate) const fn place_of(ticket: u64) -> u64 {
     ticket - ticket % STEP
 }
 
-/// Whether a request of this order, which waits for nobody yet, came so late that it is behind whoever has `ticket` (O1). (Also if the order is its own ticket already, which
-/// the word does not say yet.)
+/// Whether a request of this order, which waits for nobody yet, came so late that it is behind whoever has `ticket` (O1). (Also if the order is its own ticket
+/// already, which the word does not say yet.)
 pub(crate) const fn came_after(order: u64, ticket: u64) -> bool {
     order >= place_of(ticket)
 }
@@ -112,8 +112,8 @@ pub enum Recursion {
     /// It is granted: an owner does not conflict with itself. The guard [says so](crate::Guard::nesting).
     #[default]
     Reenter,
-    /// It is refused, with [`AcquireError::WouldRecurse`](crate::AcquireError::WouldRecurse). To find what its owner holds takes a look at the lock, and another one whenever
-    /// some guard of that lock was converted, extended or split meanwhile.
+    /// It is refused, with [`AcquireError::WouldRecurse`](crate::AcquireError::WouldRecurse). To find what its owner holds takes a look at the lock, and
+    /// another one whenever some guard of that lock was converted, extended or split meanwhile.
     Refuse,
 }
 

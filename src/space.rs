@@ -57,10 +57,11 @@ impl Space {
         self.tree.beside.moves.fetch_add(1, Ordering::Release);
     }
 
-    /// What `look` finds, where it must not miss anybody who holds all the while: it looks again as long as holds move meanwhile. So somebody else has got on each time.
+    /// What `look` finds, where it must not miss anybody who holds all the while: it looks again as long as holds move meanwhile. So somebody else has got on
+    /// each time.
     ///
-    /// A look that finds neither slot has looked at the new one's place before that was published, and at the old one after that was given back. So the move was not
-    /// counted when it began (Acquire), and is when it has ended.
+    /// A look that finds neither slot has looked at the new one's place before that was published, and at the old one after that was given back. So the move
+    /// was not counted when it began (Acquire), and is when it has ended.
     pub(crate) fn look_at_rest<T>(&self, mut look: impl FnMut(&Tree) -> T) -> T {
         loop {
             let before = self.tree.beside.moves.load(Ordering::Acquire);

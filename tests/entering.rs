@@ -212,7 +212,8 @@ fn an_owner_never_conflicts_with_itself() {
     }
 }
 
-/// Others who come later, and give up at once, again and again, hold up neither who is first in the queue when its way is free, nor the holder who gives back a part.
+/// Others who come later, and give up at once, again and again, hold up neither who is first in the queue when its way is free, nor the holder who gives back a
+/// part.
 #[test]
 fn whoever_comes_and_goes_holds_up_nobody_who_came_before() {
     const CHURNERS: u64 = 4;

@@ -227,8 +227,8 @@ fn who_is_stopped_in_his_doorway_holds_up_nobody_who_came_before() {
     }
 }
 
-/// One who came before, and is stopped in his doorway, keeps a search from its end; but neither a poll nor a deadline waits for him, nor does a grant that has nothing to
-/// do with him. When he has gone on, the search is made.
+/// One who came before, and is stopped in his doorway, keeps a search from its end; but neither a poll nor a deadline waits for him, nor does a grant that has
+/// nothing to do with him. When he has gone on, the search is made.
 #[test]
 fn a_search_that_is_owed_blocks_nobody() {
     let (a, b) = (new_space(), new_space());

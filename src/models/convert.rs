@@ -495,8 +495,8 @@ fn a_split_is_not_missed_by_a_new_shortcut() {
     });
 }
 
-/// Property: who was passed by a hold is not let in when that moves. Shape: owner 3 holds, and was let past a waiter in front, who looks while the hold is split. What it
-/// keeps in the first slot is nothing to the waiter. Bound 2.
+/// Property: who was passed by a hold is not let in when that moves. Shape: owner 3 holds, and was let past a waiter in front, who looks while the hold is
+/// split. What it keeps in the first slot is nothing to the waiter. Bound 2.
 #[test]
 fn who_was_passed_does_not_miss_a_split() {
     check(2, || {
@@ -521,8 +521,8 @@ fn who_was_passed_does_not_miss_a_split() {
     });
 }
 
-/// Property: who looks for its own holds finds one that is never let go of, and so does who looks for all. Shape: two spans; another activity of the owner splits it, and the slots are
-/// looked at in the order in which both halves can be missed. Bound 4.
+/// Property: who looks for its own holds finds one that is never let go of, and so does who looks for all. Shape: two spans; another activity of the owner
+/// splits it, and the slots are looked at in the order in which both halves can be missed. Bound 4.
 #[test]
 fn a_look_for_holds_does_not_miss_a_split() {
     check(4, || {

@@ -115,8 +115,8 @@ fn a_later_one_holds_no_search_up() {
     });
 }
 
-/// Owner 2 holds `a` and is queued in `b`, owner 3 the other way round. Before owner 2 a token has come to `b`, and is still in its doorway: it might be about to hold
-/// what owner 2 waits for, and nobody can tell what that leads to.
+/// Owner 2 holds `a` and is queued in `b`, owner 3 the other way round. Before owner 2 a token has come to `b`, and is still in its doorway: it might be about
+/// to hold what owner 2 waits for, and nobody can tell what that leads to.
 struct Crossed {
     of_2: (Held, Waiter),
     of_3: (Held, Waiter),
@@ -173,8 +173,8 @@ fn a_search_that_is_owed_is_made_when_the_doorway_ends_in_a_hold() {
     });
 }
 
-/// Property: a search that is owed keeps nobody from being granted. Shape: what the searcher waits for is released; the one in his doorway, in front of another who is
-/// looked at, stays. Bound 3.
+/// Property: a search that is owed keeps nobody from being granted. Shape: what the searcher waits for is released; the one in his doorway, in front of another
+/// who is looked at, stays. Bound 3.
 #[test]
 fn a_search_that_is_owed_keeps_nobody_waiting() {
     check(3, || {
@@ -192,7 +192,8 @@ fn a_search_that_is_owed_keeps_nobody_waiting() {
     });
 }
 
-/// Property: a hold that moves to another slot does not wait for who came after it had drawn a ticket. Shape: the one it does wait for leaves when a later one has come, who stays. Bound 2.
+/// Property: a hold that moves to another slot does not wait for who came after it had drawn a ticket. Shape: the one it does wait for leaves when a later one
+/// has come, who stays. Bound 2.
 #[test]
 fn a_later_one_holds_no_split_up() {
     check(2, || {

@@ -1,5 +1,5 @@
-//! The bar: a number of the tree that only rises, for the layers above. Whoever comes reads it, so it lies where that costs nothing more: on a line that is hardly
-//! ever written. It is raised under conflict alone.
+//! The bar: a number of the tree that only rises, for the layers above. Whoever comes reads it, so it lies where that costs nothing more: on a line that is
+//! hardly ever written. It is raised under conflict alone.
 
 use crate::sync::{AtomicU64, Ordering, const_fn};
 

@@ -28,8 +28,8 @@
 //! # Invariants
 //! - INV-S1: only the request that claimed a slot changes its mode, phase and record. Others set `WAITERS` or `RESCAN`, or make a queued
 //!   request a passing one, no more.
-//! - INV-S2: the record is written while the slot is CLAIMED; after that `order` while it is QUEUING, or about to be GRANTED where a hold moves to it; and `start` and
-//!   `last` by a holder who shrinks, and who then makes the version a new one.
+//! - INV-S2: the record is written while the slot is CLAIMED; after that `order` while it is QUEUING, or about to be GRANTED where a hold moves to it; and
+//!   `start` and `last` by a holder who shrinks, and who then makes the version a new one.
 //! - INV-S3: whoever clears `WAITERS` wakes. It is cleared whenever the slot changes in a way that can free a waiter.
 //!
 //! # Orderings
