@@ -171,7 +171,7 @@ type PartsOf<L> = SmallVec<[(L, ByteRange, Mode); 2]>;
 /// What the parts that are not empty ask for.
 fn asks<'a, L: LockRef>(parts: &'a PartsOf<L>, asker: &Asker) -> SmallVec<[(&'a Space, Ask); 2]> {
     let not_empty = parts.iter().filter(|(_, range, _)| !range.is_empty());
-    not_empty.map(|(lock, range, mode)| (lock.space(), Ask::new(*range, *mode, asker))).collect()
+    not_empty.map(|(lock, range, mode)| (lock.space(), Ask::new(lock.space(), *range, *mode, asker))).collect()
 }
 
 fn check_recursion_of_all<L: LockRef, O: OwnedBy>(

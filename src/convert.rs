@@ -2,7 +2,7 @@
 //!
 //! # Promise
 //! At every moment each byte that is held before *and* after a conversion is held. Whoever can be granted by one is woken, and nobody's
-//! wake-up is lost. Nothing in here waits for a grant.
+//! wake-up is lost. Nothing in here waits for a grant, nor for anybody who came later.
 //!
 //! # In place
 //! A *downgrade* changes the mode bits of the word, a *shrink* the record and the word's version: both in the slot, whose waiters are woken.
@@ -14,22 +14,31 @@
 //!
 //! - X published after that fence: its scans see the new slot.
 //! - X is queued: it is made to look again before it is granted (RESCAN); that look is behind the fence.
-//! - X is still in its doorway: the holder looks until it is not. X finds the old hold, which is still there, and so queues, or gives up.
+//! - X is still in its doorway. If there is such a one, the holder draws a ticket, behind the fence, and raises the bar to it. If X came after that, its scans
+//!   see the new slot (O1, in `owner`). If not, the holder waits until it is through. X finds the old hold, which is still there, and so queues, or gives up.
+//!   There are finitely many: those who had begun when the ticket was drawn.
+//!
+//! While all this may still come to nothing, the second slot is PENDING like a newcomer's, with a newcomer's stamp: whoever was queued before need not wait for
+//! the attempt. If it succeeds, it gets the order that the hold has, and says GRANTED, a thread's too: the hold may have been let past somebody in the queue,
+//! who must not take the new slot for a later request. So that comes before RESCAN is asked for.
+//!
+//! Whoever looks for an owner's holds, or for all of them, scans without having published anything, and nobody knows of him. So each move is counted, between
+//! the two steps, and he looks again if there was one meanwhile ([`Space::look_at_rest`]).
 //!
 //! A search for cycles of waits is a scan that nobody can make look again, and matters if the holder is blocked elsewhere: only a token can be. So
-//! between the two steps a token lets the search that goes on come to its end.
+//! between the two steps, when it has said GRANTED, a token lets the search that goes on come to its end. One that begins later finds the new slot.
 //!
 //! A request that is in conflict with the new hold and *not* with the old one is in the way: converting would overtake it. One that conflicts with
 //! both waits for the old hold already, and to wait for it in turn would be a cycle: it is passed, as any nested request would pass it.
 
-use crate::cycle;
+use crate::cycle::{self, Passes};
 use crate::grant::{Held, Live};
 use crate::mode::Mode;
 use crate::owner::{self, OwnerId};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Own, Seen, Space, what};
-use crate::sync::yield_now;
+use crate::tree::Entry;
 use crate::wait;
 use std::ops::ControlFlow::{Break, Continue};
 
@@ -82,43 +91,38 @@ pub(crate) unsafe fn convert(space: &Space, held: &mut Held, range: ByteRange, m
     true
 }
 
-/// What a look at those in conflict with a new hold says.
-enum Way {
-    Clear,
-    Barred,
-    /// Somebody is in its doorway.
-    Undecided,
-}
-
 /// A hold of `new` beside the one of `old`, such that the old one can be given back: see the header. `None` if somebody is in the way.
 ///
 /// # Safety
 /// As for [`split_off`].
 unsafe fn succeed(space: &Space, old: &Ask, new: &Ask) -> Option<Held> {
     // A look first: who converts in a loop shall not make others wait.
-    if let Way::Barred = survey(space, old, new, None, |_| ()) {
+    if survey(space, old, new, None, None, &LazyPin::new()).is_err() {
         return None;
     }
     let pin = LazyPin::new();
+    let attempt = Ask { entry: Entry { order: space.tree.bar(), ..new.entry } };
     // SAFETY: the caller's promise.
-    let live = unsafe { Live::publish(&space.tree, new, owner::visit(), &pin) };
-    let own = live.0.own(new.entry.mode);
-    let owes = pin.owes_wakes();
+    let live = unsafe { Live::publish(&space.tree, &attempt, owner::visit(), &pin) };
+    let mut owes_wakes = pin.owes_wakes();
     drop(pin);
-    let successor = loop {
-        // Nobody who conflicts with what is held is granted meanwhile.
-        match survey(space, old, new, Some(own), |seen| _ = cycle::ask_to_rescan(seen)) {
-            // Only now does a token say aloud that it holds this: a search for deadlocks must not take a mere attempt for a hold.
-            Way::Clear => break Some(Held::decided(live, new)),
-            // It leaves before wakers are called: they must not meet it undecided.
-            Way::Barred => {
-                drop(live);
-                break None;
+    let own = live.0.own(new.entry.mode);
+    let successor = match wait_for_doorways(space, old, new, own) {
+        Ok(queued) => {
+            owes_wakes |= live.0.take_over(old.entry.order);
+            if queued == Queued::Some {
+                ask_to_rescan(space, new, own);
             }
-            Way::Undecided => yield_now(),
+            space.note_move();
+            Some(Held(live))
+        }
+        // It leaves before wakers are called: they must not meet it undecided.
+        Err(Barred) => {
+            drop(live);
+            None
         }
     };
-    if owes {
+    if owes_wakes {
         wait::deliver();
     }
     if successor.is_some() && OwnerId::from_slot(old.entry.owner).is_token() {
@@ -127,21 +131,79 @@ unsafe fn succeed(space: &Space, old: &Ask, new: &Ask) -> Option<Held> {
     successor
 }
 
-/// Looks at all that conflict with `new`; shows `visit` those of them who are queued behind `old`.
-fn survey(space: &Space, old: &Ask, new: &Ask, own: Option<Own>, mut visit: impl FnMut(&Seen<'_>)) -> Way {
-    let mut way = Way::Clear;
-    let _ = space.tree.scan(&new.query(), own, &LazyPin::new(), |seen| {
-        let (range, mode) = what(&seen);
-        let waits_for_old = !mode.goes_with(old.mode()) && range.overlaps(old.range());
-        if !waits_for_old {
-            way = Way::Barred;
-            return Break(());
-        }
-        match seen.ticket() {
-            Some(_) => visit(&seen),
-            None => way = Way::Undecided,
+/// Makes all who are queued for what `new` holds look again.
+fn ask_to_rescan(space: &Space, new: &Ask, own: Own) {
+    let _ = space.tree.scan(&new.query(), Some(own), &LazyPin::new(), |seen| {
+        if seen.ticket().is_some() {
+            cycle::ask_to_rescan(&seen);
         }
         Continue(())
     });
-    way
+}
+
+/// Somebody is in the way.
+struct Barred;
+
+/// Whether somebody is queued behind the old hold and in conflict with the new one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Queued {
+    None,
+    Some,
+}
+
+/// Waits until nobody is in his doorway who is in conflict with both holds, and may not have found the new one: who had begun before the ticket was drawn that
+/// is drawn for that.
+fn wait_for_doorways(space: &Space, old: &Ask, new: &Ask, own: Own) -> Result<Queued, Barred> {
+    let mut ticket = None;
+    loop {
+        let pin = LazyPin::new();
+        let undecided = match survey(space, old, new, Some(own), ticket, &pin)? {
+            (queued, None) => return Ok(queued),
+            (_, Some(undecided)) => undecided,
+        };
+        if ticket.is_none() {
+            // Drawn behind the publication, like any other: who comes from now on finds the new hold.
+            let drawn = owner::next_ticket();
+            space.raise_bar(drawn);
+            ticket = Some(drawn);
+            continue;
+        }
+        if wait::spin_until(&space.tree.beside.luck, 1, || undecided.has_changed()) {
+            continue;
+        }
+        // Listen first, then ask to be told (INV-G3).
+        let (bells, index) = undecided.room();
+        let listener = bells.listen(index);
+        let will_hear = undecided.ask_for_wake();
+        drop(pin);
+        if will_hear {
+            listener.wait();
+        }
+    }
+}
+
+/// Looks at all that conflict with `new`: whether any of them is queued behind `old`; and one in its doorway that may not have found the new hold, if there is
+/// one: it came before the `ticket` that was drawn behind the publication, if one was.
+fn survey<'t>(
+    space: &'t Space,
+    old: &Ask,
+    new: &Ask,
+    own: Option<Own>,
+    ticket: Option<u64>,
+    pin: &'t LazyPin,
+) -> Result<(Queued, Option<Seen<'t>>), Barred> {
+    let (mut queued, mut undecided) = (Queued::None, None);
+    let looked = space.tree.scan(&new.query(), own, pin, |seen| {
+        let is_behind = ticket.is_some_and(|ticket| !cycle::is_before(&seen, ticket, &Passes::default()));
+        let (range, mode) = what(&seen);
+        let waits_for_old = !mode.goes_with(old.mode()) && range.overlaps(old.range());
+        match seen.ticket() {
+            Some(_) if waits_for_old => queued = Queued::Some,
+            None if is_behind => {}
+            None if waits_for_old => undecided = Some(seen),
+            _ => return Break(()),
+        }
+        Continue(())
+    });
+    if looked.is_break() { Err(Barred) } else { Ok((queued, undecided)) }
 }

@@ -10,7 +10,8 @@
 //! [`index`] of blocked requests by owner. A nested request is enlisted when it queues, and so is every request of a token (it may be blocked
 //! before its owner holds anything). A batch is enlisted by its ticket. An outermost request of a thread, however contended, is in no index.
 //!
-//! Before it parks for the first time, a nested request *searches*, one search at a time in the whole process. There are two kinds of edges:
+//! Before it parks for the first time, a nested request *searches*, one search at a time in the whole process. (If it meets somebody in front who is in his
+//! doorway, it parks all the same, hears from him too, and searches again when it wakes.) There are two kinds of edges:
 //!
 //! - *grant*: from a blocked request to the blocked requests of the owner who holds what it asks for;
 //! - *queue*: from a request to a queued one that is in front of it, and to the blocked requests of that one's owner.
@@ -40,9 +41,12 @@
 //! - INV-C1: an entry is in the index only while its spaces are in place and its slots live. It is taken out before they are left; if a search may have
 //!   seen it, taking it out waits for that search to end. A thread that waits takes it out by itself; a future can be forgotten, and then the entry
 //!   stays: so the futures that are enlisted have locks that stay as well ([`AwaitedOn`](crate::AwaitedOn)).
-//! - INV-C2: a search sees a request that it comes across decided or not at all: one in its doorway (QUEUING; or a token's that is PENDING) makes the
-//!   search begin anew, when it is through. (A thread's that is PENDING is a hold if the thread is blocked elsewhere; if not, no edge leads on from it.)
-//! - INV-C3: nobody waits for anything while a search goes on, but for the index's own locks.
+//! - INV-C2: a search sees a request in front of one whom it looks at decided or not at all: one in its doorway (QUEUING; or a token's that is PENDING) makes
+//!   the search begin anew, when it is through. (A thread's that is PENDING is a hold if the thread is blocked elsewhere; if not, no edge leads on from it.)
+//!   Who is in his doorway and came later is not in front, and never will be unless a later search lets him past: there is no edge to him, as if he came when
+//!   the search is over.
+//! - INV-C3: nobody waits for anything while a search goes on, but for the index's own locks and an event's. The searcher does not wait for who is in his
+//!   doorway: it goes on waiting for its turn, as if it had searched, and hears from that one too.
 //! - INV-C4: a search looks once at the blocked requests of each owner, and once at what a request has in front of it, and goes by that to its end: else of two that stand behind one another it could let one be
 //!   passed, and the other not, because somebody was blocked in between; and the one who passes would wait for himself.
 //!
@@ -52,12 +56,12 @@
 
 use crate::error::{AcquireError, Deadlock, OwnerName};
 use crate::observe;
-use crate::owner::{Owner, OwnerId};
+use crate::owner::{self, Owner, OwnerId};
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Own, Seen, Space};
-use crate::sync::{AtomicU64, Mutex, Ordering, fence, hint, lock, yield_now};
+use crate::sync::{AtomicU64, Mutex, Ordering, fence, hint, lock};
 use crate::tree::{Grant, Rescan};
-use crate::wait;
+use crate::wait::{self, Listener};
 use search::Search;
 use smallvec::SmallVec;
 use std::ptr::NonNull;
@@ -263,41 +267,59 @@ impl Enlisted {
         }
     }
 
-    /// Looks for cycles that this request closes; lets pass whom that takes.
+    /// Looks for cycles that this request closes; lets pass whom that takes. It waits for nobody who is in his doorway, and says whom it has met there.
     ///
     /// # Errors
     /// [`AcquireError::Deadlock`].
     #[cold]
-    pub(crate) fn search(&self) -> Result<(), AcquireError> {
-        loop {
-            let outcome = {
-                // Pinned first: to pin may run what other users of the epoch have left to be dropped, a future that waits for this turn perhaps. (It
-                // is waited for while pinned. But a search is short.)
-                let pin = LazyPin::new();
-                pin.get();
-                let _alone = lock(turn());
-                // ORDERING: behind the index's lock, which orders it with whoever enlisted before; the fence is for slots that were published by
-                // other threads of a token than the one that enlisted.
-                fence(Ordering::SeqCst);
-                let outcome = Search::new(&pin).run(&self.0);
-                if let Err(Stop::Deadlock(_)) = outcome {
+    pub(crate) fn search(&self) -> Result<Searched, AcquireError> {
+        let (outcome, unheard) = {
+            // Pinned first: to pin may run what other users of the epoch have left to be dropped, a future that waits for this turn perhaps. (It
+            // is waited for while pinned. But a search is short.)
+            let pin = LazyPin::new();
+            pin.get();
+            let _alone = lock(turn());
+            // ORDERING: behind the index's lock, which orders it with whoever enlisted before; the fence is for slots that were published by
+            // other threads of a token than the one that enlisted.
+            fence(Ordering::SeqCst);
+            match Search::new(&pin).run(&self.0) {
+                Ok(()) => (Ok(Searched::Done), None),
+                Err(Stop::Unsettled) => (Ok(Searched::InVain), None),
+                // Here and not later: its lock may be gone when this search has ended (INV-C1).
+                Err(Stop::Undecided(seen)) => {
+                    // Listen first, then ask to be told (INV-G3).
+                    let (bells, index) = seen.room();
+                    let listener = bells.listen(index);
+                    match seen.ask_for_wake() {
+                        true => (Ok(Searched::Owed(listener)), None),
+                        false => (Ok(Searched::InVain), Some(listener)),
+                    }
+                }
+                Err(Stop::Deadlock(deadlock)) => {
                     // It leaves: whoever searches next must not be refused for a cycle that is broken already.
                     index::remove(&self.0);
+                    (Err(deadlock), None)
                 }
-                outcome
-            };
-            // Not under the turn, and not pinned.
-            wait::deliver();
-            match outcome {
-                Ok(()) => return Ok(()),
-                Err(Stop::Deadlock(deadlock)) => {
-                    observe::deadlock(&deadlock);
-                    return Err(AcquireError::Deadlock(deadlock));
-                }
-                Err(Stop::Unsettled) => yield_now(),
             }
-        }
+        };
+        // Not under the turn, and not pinned. So for a listener that goes, and may wake others.
+        drop(unheard);
+        wait::deliver();
+        outcome.map_err(|deadlock| {
+            observe::deadlock(&deadlock);
+            AcquireError::Deadlock(deadlock)
+        })
     }
+}
+
+/// What a search has come to.
+pub(crate) enum Searched {
+    /// There is no deadlock, and whoever must pass somebody has been let past.
+    Done,
+    /// The graph has changed meanwhile: to be done again, now.
+    InVain,
+    /// Somebody in front of one whom it looked at is in its doorway: to be done again when that is through, which this one will hear.
+    Owed(Listener),
 }
 
 impl Drop for Enlisted {
@@ -316,9 +338,13 @@ pub(crate) fn let_searches_end() {
 }
 
 /// Whether the request that was seen in conflict is in front of one with `ticket` that may pass `passes`.
+///
+/// One in its doorway is not if it came after the ticket was drawn (O1): it finds the slot of the one with the ticket in its own scan, for as long as that one
+/// waits, and so queues behind it, or leaves. It cannot be a hold: whoever holds and did not wait had found nobody, and whoever was let past says GRANTED, also
+/// where his hold moves (`convert`).
 pub(crate) fn is_before(seen: &Seen<'_>, ticket: u64, passes: &Passes) -> bool {
     match seen.ticket() {
-        None => true,
+        None => seen.word().is_granted() || !owner::came_after(seen.order(), ticket),
         Some(its) if its < ticket => !passes.contains(&its),
         Some(its) => seen.word().is_passing() && index::may_pass(OwnerId::from_slot(seen.owner()), its, ticket),
     }
@@ -338,9 +364,11 @@ pub(crate) fn ask_to_rescan(seen: &Seen<'_>) -> Rescan {
 }
 
 /// Why a search ended without a result.
-enum Stop {
+enum Stop<'p> {
     Deadlock(Deadlock),
-    /// Somebody was in the doorway, or the graph has changed meanwhile.
+    /// This one is in its doorway.
+    Undecided(Seen<'p>),
+    /// The graph has changed meanwhile.
     Unsettled,
 }
 

@@ -11,9 +11,10 @@
 //!
 //! 1. Others take PENDING for a holder. So of two that see each other as PENDING both queue, and their tickets order them.
 //! 2. The ticket is drawn *after* publishing, and stored before the word says QUEUED. Whoever had taken the request for a holder is then
-//!    woken to look again: it may be in front now.
-//! 3. A queued request waits for the conflicting ones that are PENDING, GRANTED, or QUEUED with a lower ticket. So waits lead from higher
-//!    to lower tickets or to a grant, and form no cycle. A newcomer is PENDING in front of it at most once.
+//!    woken to look again: it may be in front now. Before that the *bar* of the lock is raised to it, which newcomers read before they publish.
+//! 3. A queued request waits for the conflicting ones that are GRANTED, QUEUED with a lower ticket, or PENDING with a stamp below its ticket. So waits lead
+//!    from higher to lower tickets or to a grant, and form no cycle. Who is PENDING with another stamp came later: he finds the queued one in his own scan, and
+//!    is behind it. So of those who are PENDING only such are waited for who had begun when the bar was raised, each of them at most once.
 //! 4. It sleeps on *one* of these, the one with the highest ticket (a holder if none is queued): a chain of exclusive waiters is woken
 //!    one at a time, each by the one before it. Woken, it scans again, in full.
 //! 5. No blocker left: QUEUED -> GRANTED by CAS, unless RESCAN was set; then it scans again.
@@ -29,9 +30,9 @@
 //! Tickets and "wait for the earlier conflicting requests, held or waiting, and nothing else": Kara's and Bueso's range lock
 //! patches for Linux. Publish and scan: Lamport's bakery. The terms are those of group mutual exclusion.
 
-use crate::cycle::{self, Enlisted, Passes, Site};
+use crate::cycle::{self, Enlisted, Passes, Searched, Site};
 use crate::error::AcquireError;
-use crate::inspect::{Place, Row};
+use crate::inspect::{Came, Place, Row};
 use crate::mode::Mode;
 use crate::observe::{self, WaitClock};
 use crate::owner::{self, Owner, OwnerId, Visitor};
@@ -67,16 +68,6 @@ pub(crate) type Holds = SmallVec<[Held; 1]>;
 /// What a request that is no batch was granted.
 pub(crate) fn the_one(mut holds: Holds) -> Held {
     holds.pop().expect("a request has a part")
-}
-
-/// Ends a pin, and only then wakes whoever waited for a slot that was given up under it: a waker is foreign code.
-#[inline]
-fn unpin(pin: LazyPin) {
-    let owes = pin.owes_wakes();
-    drop(pin);
-    if owes {
-        wait::deliver();
-    }
 }
 
 /// A published request. Dropping it is the release, or the cancellation.
@@ -130,11 +121,11 @@ impl Held {
     }
 
     /// The request that is held by `live`, whose scan found nobody in the way. A token says so: it may have other requests under way, so that
-    /// nobody could tell whether this one is decided (see `cycle`).
+    /// nobody could tell whether this one is decided (see `cycle`). `owes_wakes` becomes true if somebody has listened for that.
     #[inline]
-    pub(crate) fn decided(live: Live, ask: &Ask) -> Held {
+    fn decided(live: Live, ask: &Ask, owes_wakes: &mut bool) -> Held {
         if OwnerId::from_slot(ask.entry.owner).is_token() {
-            live.0.hold();
+            *owes_wakes |= live.0.hold();
         }
         Held(live)
     }
@@ -243,7 +234,11 @@ pub(crate) unsafe fn try_acquire(space: &Space, ask: &Ask, visitor: Visitor) -> 
 unsafe fn publish_and_look(space: &Space, ask: &Ask, visitor: Visitor) -> Result<Held, Live> {
     let against = ask.mode().against();
     let granted = |placed| {
-        let held = Held::decided(Live(placed), ask);
+        let mut owes_wakes = false;
+        let held = Held::decided(Live(placed), ask, &mut owes_wakes);
+        if owes_wakes {
+            wait::deliver();
+        }
         count_grants(1, ask);
         Ok(held)
     };
@@ -302,8 +297,12 @@ unsafe fn publish_and_look_from_root(
     if !clear {
         return Err(live);
     }
-    let held = Held::decided(live, &ask);
-    unpin(pin);
+    let mut owes_wakes = pin.owes_wakes();
+    drop(pin);
+    let held = Held::decided(live, &ask, &mut owes_wakes);
+    if owes_wakes {
+        wait::deliver();
+    }
     count_grants(1, &ask);
     Ok(held)
 }
@@ -395,8 +394,13 @@ unsafe fn publish_and_look_batch(asks: &[(&Space, Ask)], visitor: Visitor) -> Re
     if !parts.iter().all(|part| part.ask.is_clear(&part.space().tree, Some(part.own()), &pin)) {
         return Err(parts);
     }
-    let holds: Holds = parts.into_iter().map(|part| Held::decided(part.live, &part.ask)).collect();
-    unpin(pin);
+    let mut owes_wakes = pin.owes_wakes();
+    // Wakers are foreign code: none is called while pinned, nor before all parts are decided.
+    drop(pin);
+    let holds: Holds = parts.into_iter().map(|part| Held::decided(part.live, &part.ask, &mut owes_wakes)).collect();
+    if owes_wakes {
+        wait::deliver();
+    }
     count_grants(holds.len(), &asks[0].1);
     Ok(holds)
 }
@@ -433,7 +437,7 @@ pub(crate) struct Waiter {
     listener: Option<Listener>,
     /// Its place in the index. Before `parts`: the index is left before the slots are.
     enlisted: Option<Enlisted>,
-    /// Whether it has looked for a cycle that it closes.
+    /// Whether it has looked for a cycle that it closes. If not, though it sleeps, it hears from who kept it from that.
     searched: bool,
     parts: Parts,
     ticket: u64,
@@ -486,8 +490,9 @@ impl Waiter {
             part.space().tree.bar_shortcuts(&part.ask.query(), part.own(), &pin);
         }
         drop(pin);
-        // One ticket for all parts, drawn when all of them are published (rule 2).
+        // One ticket for all parts, drawn when all of them are published (rule 2). Who comes from now on knows that it comes later (O1).
         let ticket = owner::ticket_for(first.is_nested());
+        parts.iter().for_each(|part| part.space().raise_bar(ticket));
         // Whoever finds the ticket in a slot must find the batch behind it, so it is enlisted before the words say QUEUED.
         let enlisted = (parts.len() > 1 || first.is_nested() || token.is_some()).then(|| {
             let sites = parts.iter().map(|part| Site::new(part.space, part.ask, part.own())).collect();
@@ -555,7 +560,7 @@ impl Waiter {
         }
         // Listen first, then ask to be told (INV-G3).
         let (bells, index) = blocker.room();
-        let listener = bells.listen(index);
+        let mut listener = bells.listen(index);
         let will_hear = blocker.ask_for_wake();
         // Before the listener goes, which may wake others.
         drop(pin);
@@ -564,8 +569,13 @@ impl Waiter {
         }
         if let Some(enlisted) = &self.enlisted {
             if !self.searched && enlisted.is_nested() {
-                enlisted.search()?;
-                self.searched = true;
+                match enlisted.search()? {
+                    Searched::Done => self.searched = true,
+                    // The graph is another one by now, as somebody else has got on; so may its own turn have come.
+                    Searched::InVain => return Ok(Turn::LookAgain),
+                    // It goes on waiting, and will search when that one is through.
+                    Searched::Owed(undecided) => listener = listener.and(undecided),
+                }
             }
             // Whoever lets it pass from now on, wakes the listener.
             if enlisted.passes() != passes {
@@ -599,7 +609,7 @@ impl Waiter {
         loop {
             match self.look(Patience::Spin)? {
                 Turn::Mine => return Ok(self.into_holds()),
-                // Newcomers that come and go can make it look again and again.
+                // Others who get on can make it look again and again.
                 Turn::LookAgain if Instant::now() >= deadline => return Err(AcquireError::TimedOut),
                 Turn::LookAgain => {}
                 Turn::Wait(listener) => {
@@ -656,33 +666,37 @@ impl Waiter {
     }
 }
 
-/// What the owner of `ask` holds itself of these bytes in a mode that conflicts.
+/// What the owner of `ask` holds itself of these bytes in a mode that conflicts. Lock-free: if it looks again, a hold of this lock has been converted.
 #[cold]
 pub(crate) fn own_conflict(space: &Space, ask: &Ask) -> Option<(ByteRange, Mode)> {
-    let mut found = None;
-    own_holds(space, &Query { whose: Whose::Own, ..ask.query() }, |seen| found = Some(what(seen)));
-    found
+    let query = Query { whose: Whose::Own, ..ask.query() };
+    space.look_at_rest(|tree| {
+        let mut found = None;
+        own_holds(tree, &query, |seen| found = Some(what(seen)));
+        found
+    })
 }
 
-/// The holds that meet this one and that its owner had when it asked for it.
+/// The holds that meet this one and that its owner had when it asked for it. Lock-free, as [`own_conflict`].
 #[cold]
 pub(crate) fn holds_around(space: &Space, held: &Held) -> SmallVec<[(ByteRange, Mode); 1]> {
-    let mut found = SmallVec::new();
-    if let Some(ask) = held.ask() {
-        let query = Query { whose: Whose::Own, against: Mode::Exclusive.against(), ..ask.query() };
-        own_holds(space, &query, |seen| {
+    let Some(ask) = held.ask() else { return SmallVec::new() };
+    let query = Query { whose: Whose::Own, against: Mode::Exclusive.against(), ..ask.query() };
+    space.look_at_rest(|tree| {
+        let mut found = SmallVec::new();
+        own_holds(tree, &query, |seen| {
             if seen.order() < ask.entry.order {
                 found.push(what(seen));
             }
         });
-    }
-    found
+        found
+    })
 }
 
 /// Visits the holders that `query`, which is about an owner's own requests, finds. A token may be about to ask for something on another thread: that
 /// is no hold yet.
-fn own_holds(space: &Space, query: &Query, mut visit: impl FnMut(&Seen<'_>)) {
-    let _ = space.tree.scan(query, None, &LazyPin::new(), |seen| {
+fn own_holds(tree: &Tree, query: &Query, mut visit: impl FnMut(&Seen<'_>)) {
+    let _ = tree.scan(query, None, &LazyPin::new(), |seen| {
         if seen.ticket().is_none() && !cycle::is_undecided(&seen) {
             visit(&seen);
         }
@@ -690,7 +704,7 @@ fn own_holds(space: &Space, query: &Query, mut visit: impl FnMut(&Seen<'_>)) {
     });
 }
 
-/// How many requests hold and how many wait, at some moment of the call.
+/// How many requests hold and how many wait, at some moment of the call. Of those that move meanwhile it may miss some.
 pub(crate) fn count(tree: &Tree) -> (usize, usize) {
     let (mut holding, mut waiting) = (0, 0);
     survey(tree, |seen| match seen.ticket() {
@@ -700,19 +714,24 @@ pub(crate) fn count(tree: &Tree) -> (usize, usize) {
     (holding, waiting)
 }
 
-/// Every live request.
-pub(crate) fn rows(tree: &Tree) -> Vec<Row> {
-    let mut rows = Vec::new();
-    survey(tree, |seen| {
-        let (start, last) = seen.range();
-        let owner = OwnerId::from_slot(seen.owner());
-        let place = seen.ticket().map(|ticket| {
-            let passes = cycle::passes_of(owner, ticket).to_vec();
-            Place { ticket, age: owner::age_of(ticket), passes }
-        });
-        rows.push(Row { start, last, mode: Mode::from_bit(seen.mode()), owner, place });
+/// Every live request. Lock-free, as [`own_conflict`].
+pub(crate) fn rows(space: &Space) -> Vec<Row> {
+    space.look_at_rest(|tree| {
+        let mut rows = Vec::new();
+        survey(tree, |seen| rows.push(row(seen)));
+        rows
+    })
+}
+
+fn row(seen: &Seen<'_>) -> Row {
+    let (start, last) = seen.range();
+    let owner = OwnerId::from_slot(seen.owner());
+    let place = seen.ticket().map(|ticket| {
+        let passes = cycle::passes_of(owner, ticket).to_vec();
+        Place { ticket, age: owner::age_of(ticket), passes }
     });
-    rows
+    let came = if seen.word().is_granted() { Came::Holds } else { Came::At(seen.order()) };
+    Row { start, last, mode: Mode::from_bit(seen.mode()), owner, came, place }
 }
 
 /// Visits every live request. Not a picture of one moment: some come and go meanwhile.

@@ -27,7 +27,14 @@ use std::sync::Arc;
 /// # Conversions
 /// A guard can give up a part of what it holds without letting go of the rest: [`downgrade`](Guard::downgrade), [`shrink`](Guard::shrink),
 /// [`split`](Guard::split), [`release`](Guard::release). Whoever waited for that part goes on. It can become more if nobody is in the way:
-/// [`try_convert`](Guard::try_convert), [`try_extend`](Guard::try_extend). None of these waits.
+/// [`try_convert`](Guard::try_convert), [`try_extend`](Guard::try_extend).
+///
+/// None of these waits for a grant, nor for anybody who came later. `downgrade` and `shrink` wait for nobody at all. The others move the hold within the lock,
+/// and let two kinds of others finish a step first:
+///
+/// - a request for bytes of this guard that had begun when the call did, and has neither found yet that it must wait, nor given up. That takes it a
+///   microsecond, unless its thread is taken off its processor there; and each thread can be waited for once.
+/// - if the guard is of an [`Owner`](crate::Owner): a search for deadlocks that goes on.
 #[must_use = "if unused, the range is released at once"]
 #[clippy::has_significant_drop]
 pub struct Guard<L: LockRef, O: OwnedBy> {
@@ -105,7 +112,8 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
         &self.lock
     }
 
-    /// What it is nested in. Cheap if it is [`Outermost`](Nesting::Outermost), else a look at the lock.
+    /// What it is nested in. Cheap if it is [`Outermost`](Nesting::Outermost), else a look at the lock; and another one whenever some guard of the lock was
+    /// converted, extended or split meanwhile. So it is lock-free: it looks on only as long as others get on.
     ///
     /// So a page fault can tell that it was caused by a direct write of the same thread, and skip read-ahead:
     ///
@@ -186,6 +194,8 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
 
     /// Two guards of it: of the bytes before `at`, and of those from `at` on. No byte is let go of, and either may be empty.
     ///
+    /// It waits for nobody who came later: see [`Guard`] for whom it may let finish a step.
+    ///
     /// # Panics
     /// If `at` lies neither in the range nor directly behind it.
     ///
@@ -205,6 +215,8 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     }
 
     /// Gives back `range`, from the middle perhaps: two guards, of what lies before and of what lies behind. Either may be empty.
+    ///
+    /// It waits for nobody who came later, as [`Guard::split`].
     ///
     /// # Panics
     /// If `range` is not a part of what the guard holds, or is inverted.
@@ -235,7 +247,9 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
         Guard::new(lock, held, owner)
     }
 
-    /// Changes the mode if nobody is in the way; whether it did. It never waits, and on `false` the guard holds what it held.
+    /// Changes the mode if nobody is in the way; whether it did. On `false` the guard holds what it held.
+    ///
+    /// It waits for no grant, and for nobody who came later: see [`Guard`] for whom it may let finish a step.
     ///
     /// In the way is who holds, waits for or is just asking for some of these bytes in a mode that goes with the guard's, and does not go with `mode`.
     /// (Not who waits for this very guard: he goes on waiting.) Two guards that try to become exclusive are in each other's way.
@@ -250,7 +264,9 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
         unsafe { convert::convert(self.lock.space(), &mut self.held, range, mode) }
     }
 
-    /// Extends the guard to `range` if nobody is in the way; whether it did. It never waits, and on `false` the guard holds what it held.
+    /// Extends the guard to `range` if nobody is in the way; whether it did. On `false` the guard holds what it held.
+    ///
+    /// It waits for no grant, and for nobody who came later: see [`Guard`] for whom it may let finish a step.
     ///
     /// In the way is who holds, waits for or is just asking for some of the new bytes in a mode that conflicts, and does not wait for what the guard
     /// holds already.

@@ -2,8 +2,11 @@
 //!
 //! # Promise
 //! Each request in a [`Snapshot`] was live at some moment of the call that took it, and each that was live during the
-//! whole of that call is in it. The lock goes on meanwhile: of two requests of which one made way for the other, both
-//! may be there.
+//! whole of that call is in it, also if its guard was converted meanwhile. The lock goes on: of two requests of which one made way for the other, both
+//! may be there, and so may a guard as it was before it was converted and as it is since.
+//!
+//! A waiter with nobody in front has been called, or is looking at this moment. If a snapshot says so again and again, it is a future that nobody polls. Since
+//! when it has been called is written down nowhere; the snapshot says how long it waits in all.
 //!
 //! # The map
 //! ```text
@@ -27,7 +30,7 @@
 //! by the million, are not stored.
 
 use crate::mode::Mode;
-use crate::owner::OwnerId;
+use crate::owner::{self, OwnerId};
 use crate::range::ByteRange;
 use crate::text::Elapsed;
 use std::collections::BTreeSet;
@@ -51,8 +54,25 @@ pub(crate) struct Row {
     pub(crate) last: u64,
     pub(crate) mode: Mode,
     pub(crate) owner: OwnerId,
+    pub(crate) came: Came,
     /// Where it waits; `None` for one that holds or is just arriving, which others take for a holder.
     pub(crate) place: Option<Place>,
+}
+
+/// What is known of when a request came that does not wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Came {
+    /// At this order: it may be just arriving, and then it is behind those who have queued before.
+    At(u64),
+    /// It holds for certain.
+    Holds,
+}
+
+impl Came {
+    /// Whether it is known to be behind whoever has `ticket`.
+    fn is_after(self, ticket: u64) -> bool {
+        matches!(self, Came::At(order) if owner::came_after(order, ticket))
+    }
 }
 
 /// A place in the queue.
@@ -71,6 +91,7 @@ pub struct RequestInfo {
     range: ByteRange,
     mode: Mode,
     owner: OwnerId,
+    came: Came,
     place: Option<Place>,
 }
 
@@ -112,7 +133,7 @@ impl RequestInfo {
             self.owner != other.owner && !self.mode.goes_with(other.mode) && self.range.overlaps(other.range);
         conflict
             && match &other.place {
-                None => true,
+                None => !other.came.is_after(mine.ticket),
                 Some(its) if mine.passes.contains(&its.ticket) => false,
                 Some(its) => its.ticket < mine.ticket || its.passes.contains(&mine.ticket),
             }
@@ -138,8 +159,8 @@ impl Snapshot {
         rows.sort_by_key(|row| (row.place.as_ref().map(|place| place.ticket), row.start, row.last, row.owner));
         let holders = rows.partition_point(|row| row.place.is_none());
         let info = |(number, row): (usize, Row)| {
-            let Row { start, last, mode, owner, place } = row;
-            RequestInfo { number, range: ByteRange::new(start..=last), mode, owner, place }
+            let Row { start, last, mode, owner, came, place } = row;
+            RequestInfo { number, range: ByteRange::new(start..=last), mode, owner, came, place }
         };
         Snapshot { requests: rows.into_iter().enumerate().map(info).collect(), holders }
     }
@@ -271,8 +292,8 @@ impl<'s> Map<'s> {
         let mut blockers = self.snapshot.waits_for(waiter).map(|blocker| format!("#{}", blocker.number));
         let named: Vec<_> = blockers.by_ref().take(self.named).collect();
         match (named.is_empty(), blockers.count()) {
-            // It was not stopped for the snapshot: whoever it waited for had just gone.
-            (true, _) => "about to be granted".to_string(),
+            // It is looking at this moment, or nobody has polled it since: when it was called, nobody has written down.
+            (true, _) => "nobody in front: called, and has not come yet".to_string(),
             (false, 0) => format!("waits for {}", named.join(", ")),
             (false, more) => format!("waits for {} and {more} more", named.join(", ")),
         }
@@ -421,7 +442,7 @@ mod tests {
 
     fn row(range: impl RangeBounds<u64>, mode: Mode, thread: u64) -> Row {
         let (start, last) = ByteRange::new(range).bounds();
-        Row { start, last, mode, owner: OwnerId::from_slot(thread * 1024), place: None }
+        Row { start, last, mode, owner: OwnerId::from_slot(thread * 1024), came: Came::Holds, place: None }
     }
 
     fn queued(range: impl RangeBounds<u64>, mode: Mode, thread: u64, ticket: u64, millis: u64) -> Row {
@@ -671,6 +692,25 @@ mod tests {
         let drawn = format!("{:#}", crowd());
         assert_eq!(drawn.lines().count(), 2 + 60 + 1 + 40);
         assert!(!drawn.contains("more"), "{drawn}");
+    }
+
+    /// Who is just arriving is in nobody's way who queued before it came.
+    #[test]
+    fn nobody_waits_for_who_came_later() {
+        let waiter = queued(0..8, Exclusive, 1, 5 * 1024, 3);
+        let pending = |order| Row { came: Came::At(order), ..row(0..8, Exclusive, 2) };
+        for (other, is_in_front) in [
+            (pending(0), true),
+            (pending(4 * 1024), true),
+            (pending(4 * 1024 + 7), true),
+            (pending(5 * 1024), false),
+            (pending(5 * 1024 + 2), false),
+            (Row { came: Came::Holds, ..pending(0) }, true),
+        ] {
+            let snapshot = Snapshot::new(vec![waiter.clone(), other]);
+            let waiter = snapshot.waiters().next().expect("it waits");
+            assert_eq!(snapshot.waits_for(waiter).count(), usize::from(is_in_front));
+        }
     }
 
     /// Of ranges in any places: each gets a column, none leaves the picture, and two that share no byte share no column

@@ -133,7 +133,7 @@ pub(crate) mod sealed {
     #[allow(private_interfaces)]
     impl Sealed for ByTask {
         fn enter(&self) -> Asker {
-            Asker { owner: owner::fresh(), visitor: owner::visit(), order: 0 }
+            Asker { owner: owner::fresh(), visitor: owner::visit(), order: owner::OUTERMOST }
         }
         // It has one request: nobody counts.
         fn join(&self) {}

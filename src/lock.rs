@@ -182,7 +182,9 @@ impl RangeLock {
 
     /// Who holds and who waits, for how long and for whom. `Display` draws a map of it.
     ///
-    /// Takes time in proportion to the requests; others go on meanwhile, so that it is not the picture of one moment.
+    /// Takes time in proportion to the requests; others go on meanwhile, so that it is not the picture of one moment. But who holds all the while is in it: so
+    /// it looks once more whenever a guard of this lock was converted, extended or split meanwhile. It is lock-free, and where guards are converted without a
+    /// pause it can take many looks.
     ///
     /// ```
     /// # use spanlock::{Mode, RangeLock};
@@ -194,7 +196,7 @@ impl RangeLock {
     /// assert_eq!(snapshot.waiters().count(), 0);
     /// ```
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(grant::rows(&self.space.tree))
+        Snapshot::new(grant::rows(&self.space))
     }
 
     /// Gives the nodes back that no live request needs. Never waits; other threads go on meanwhile.

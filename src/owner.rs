@@ -14,11 +14,20 @@
 //!
 //! | | order |
 //! |---|---|
-//! | outermost: its owner has nothing else | 0 |
+//! | outermost: its owner has nothing else | its *stamp*: the bar of its lock when it came, the highest ticket of those who had queued there; a multiple of [`STEP`] |
 //! | queued | its *ticket*: a multiple of [`STEP`], and 1 more if it is nested |
 //! | nested, never queued | above the last ticket drawn and above its owner's last nested order, and no multiple of [`STEP`] |
 //!
 //! So the order of a nested request is above those of all requests that its owner had made before, and tells that it is nested.
+//!
+//! The order of one who is not in the queue also tells whom it has met. It was read *before* the request was published, and whoever has a ticket was published
+//! before he drew it. So if the order is [not below](came_after) a ticket, the request has found the one with the ticket in its scan, if that was in its way,
+//! and is behind it: it queues or leaves, and nobody in the queue need wait to see which. (O1)
+//!
+//! | pair | writer | reader | carries |
+//! |---|---|---|---|
+//! | O1 | draw: CAS of the last ticket, AcqRel; then raise the bar: CAS, Release | outermost: load of the bar, Acquire; nested: load of the last ticket, or of the owner's last order, Acquire | the publication of who drew the ticket, and of all who drew a lower one |
+//!
 //! Tickets are also times: nanoseconds since the process first drew one, in units of 64, unless they are drawn faster than that. So
 //! a ticket says how long its request has waited, and nobody has to store that.
 
@@ -78,9 +87,23 @@ impl fmt::Display for OwnerId {
     }
 }
 
+/// In place of the order of a request whose owner has nothing else: its lock says which it is.
+pub(crate) const OUTERMOST: u64 = 0;
+
 /// Whether a request that came with this order is nested: its owner had another then.
 pub(crate) const fn is_nested(order: u64) -> bool {
     order % STEP != 0
+}
+
+/// A ticket without what it says beside the place in the queue.
+pub(crate) const fn place_of(ticket: u64) -> u64 {
+    ticket - ticket % STEP
+}
+
+/// Whether a request of this order, which waits for nobody yet, came so late that it is behind whoever has `ticket` (O1). (Also if the order is its own ticket
+/// already, which the word does not say yet.)
+pub(crate) const fn came_after(order: u64, ticket: u64) -> bool {
+    order >= place_of(ticket)
 }
 
 /// What a request does when its own owner holds the same bytes in a mode that conflicts.
@@ -89,7 +112,8 @@ pub enum Recursion {
     /// It is granted: an owner does not conflict with itself. The guard [says so](crate::Guard::nesting).
     #[default]
     Reenter,
-    /// It is refused, with [`AcquireError::WouldRecurse`](crate::AcquireError::WouldRecurse).
+    /// It is refused, with [`AcquireError::WouldRecurse`](crate::AcquireError::WouldRecurse). To find what its owner holds takes a look at the lock, and
+    /// another one whenever some guard of that lock was converted, extended or split meanwhile.
     Refuse,
 }
 
@@ -187,7 +211,7 @@ impl Owner {
     /// The same, by this thread.
     pub(crate) fn enter_from(&self, visitor: Visitor) -> Asker {
         let nested = self.core.live.fetch_add(1, Ordering::AcqRel) > 0;
-        let order = if nested { self.next_order() } else { 0 };
+        let order = if nested { self.next_order() } else { OUTERMOST };
         Asker { visitor, owner: self.core.id, order }
     }
 
@@ -203,11 +227,11 @@ impl Owner {
     }
 
     fn next_order(&self) -> u64 {
-        let mut last = self.core.order.load(Ordering::Relaxed);
+        // ORDERING (O1): Acquire and Release, as the order may be that of another thread of this owner, counted on: then this one knows what that one knew.
+        let mut last = self.core.order.load(Ordering::Acquire);
         loop {
             let next = order_after(last);
-            // Relaxed: only distinct, rising values matter.
-            match self.core.order.compare_exchange(last, next, Ordering::Relaxed, Ordering::Relaxed) {
+            match self.core.order.compare_exchange(last, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return next,
                 Err(now) => last = now,
             }
@@ -281,7 +305,7 @@ pub(crate) struct Asker {
     /// The thread that does the work.
     pub(crate) visitor: Visitor,
     pub(crate) owner: OwnerId,
-    /// The request's order, unless it has to queue.
+    /// The request's order, unless it has to queue; [`OUTERMOST`] if its lock is to say.
     pub(crate) order: u64,
 }
 
@@ -290,7 +314,13 @@ impl Asker {
     #[cfg(all(test, loom))]
     pub(crate) fn numbered(number: u64) -> Asker {
         let visitor = Visitor::numbered(number);
-        Asker { visitor, owner: visitor.0, order: 0 }
+        Asker { visitor, owner: visitor.0, order: OUTERMOST }
+    }
+
+    /// The same of one that has something already.
+    #[cfg(all(test, loom))]
+    pub(crate) fn nested(self) -> Asker {
+        Asker { order: order_after(0), ..self }
     }
 }
 
@@ -382,7 +412,7 @@ pub(crate) fn enter() -> Asker {
         let visitor = local.visit();
         let live = local.live.get();
         local.live.set(live + 1);
-        let order = if live == 0 { 0 } else { local.next_order() };
+        let order = if live == 0 { OUTERMOST } else { local.next_order() };
         Asker { visitor, owner: visitor.0, order }
     })
 }
@@ -416,8 +446,8 @@ pub(crate) fn fresh() -> OwnerId {
 
 /// An order for a nested request whose owner's last one was `last`.
 fn order_after(last: u64) -> u64 {
-    // Relaxed: only the requests of one owner are compared, and each of those that queued had read its ticket from here.
-    let base = counters(|counters| counters.last_ticket.load(Ordering::Relaxed)).max(last);
+    // ORDERING (O1): Acquire: the request will find whoever has drawn a ticket up to this one.
+    let base = counters(|counters| counters.last_ticket.load(Ordering::Acquire)).max(last);
     match base % STEP {
         // A nested request that queued has the one above its ticket.
         0 => base + 2,

@@ -160,7 +160,7 @@ fn begin<O: OwnedBy, E>(
     acquire: impl FnOnce(&Space, &Ask, Visitor, Option<&Owner>) -> Result<Held, E>,
 ) -> Result<Held, E> {
     let (entered, asker) = Entered::new(owner);
-    let held = acquire(space, &Ask::new(range, mode, &asker), asker.visitor, owner.token())?;
+    let held = acquire(space, &Ask::new(space, range, mode, &asker), asker.visitor, owner.token())?;
     entered.keep();
     Ok(held)
 }
@@ -290,7 +290,7 @@ impl<L: LockRef, O: OwnedBy> Acquire<L, O> {
             check_recursion(lock.space(), range, mode, &owner)?;
         }
         let (entered, asker) = Entered::new(&owner);
-        let ask = Ask::new(range, mode, &asker);
+        let ask = Ask::new(lock.space(), range, mode, &asker);
         // SAFETY: what comes back goes into `state` or into a guard, together with the lock, and is dropped before it. All kinds of `L` keep
         // the lock where it is when they, or this future, are moved.
         let doorway = unsafe { grant::enter(lock.space(), &ask, asker.visitor, owner.token()) };

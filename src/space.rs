@@ -3,7 +3,7 @@
 use crate::mode::Mode;
 use crate::owner::{self, Asker, OwnerId};
 use crate::range::ByteRange;
-use crate::sync::const_fn;
+use crate::sync::{AtomicU64, Ordering, const_fn};
 use crate::tree::{self, Entry, Query, Room, SLOTS, Whose};
 use crate::wait::{Events, Luck};
 use std::borrow::Cow;
@@ -20,6 +20,8 @@ pub(crate) type Name = Option<Cow<'static, str>>;
 pub(crate) struct Beside {
     name: Name,
     pub(crate) luck: Luck,
+    /// How many holds have moved from one slot to another.
+    moves: AtomicU64,
 }
 
 pub(crate) type Seen<'t> = tree::Seen<'t, Bells>;
@@ -39,7 +41,34 @@ pub(crate) struct Space {
 impl Space {
     const_fn! {
         pub(crate) const fn new(name: Name) -> Space {
-            Space { tree: Tree::new(Beside { name, luck: Luck::new() }) }
+            Space { tree: Tree::new(Beside { name, luck: Luck::new(), moves: AtomicU64::new(0) }) }
+        }
+    }
+
+    /// Somebody has drawn `ticket` here, after he had published: who comes from now on is known to come later (O1, in `owner`).
+    pub(crate) fn raise_bar(&self, ticket: u64) {
+        self.tree.raise_bar(owner::place_of(ticket));
+    }
+
+    /// A hold has another slot, and is about to give back the one that it had.
+    ///
+    /// ORDERING: Release, for the other slot. Whoever finds the old one given back (Acquire) finds this, too.
+    pub(crate) fn note_move(&self) {
+        self.tree.beside.moves.fetch_add(1, Ordering::Release);
+    }
+
+    /// What `look` finds, where it must not miss anybody who holds all the while: it looks again as long as holds move meanwhile. So somebody else has got on
+    /// each time.
+    ///
+    /// A look that finds neither slot has looked at the new one's place before that was published, and at the old one after that was given back. So the move
+    /// was not counted when it began (Acquire), and is when it has ended.
+    pub(crate) fn look_at_rest<T>(&self, mut look: impl FnMut(&Tree) -> T) -> T {
+        loop {
+            let before = self.tree.beside.moves.load(Ordering::Acquire);
+            let found = look(&self.tree);
+            if self.tree.beside.moves.load(Ordering::Acquire) == before {
+                return found;
+            }
         }
     }
 
@@ -67,9 +96,11 @@ pub(crate) struct Ask {
 }
 
 impl Ask {
+    /// A request of `asker` in `space`: from now on whoever queues there need not wait for it.
     #[inline]
-    pub(crate) fn new(range: ByteRange, mode: Mode, asker: &Asker) -> Ask {
-        Ask::at(range, mode, asker.owner.get(), asker.order)
+    pub(crate) fn new(space: &Space, range: ByteRange, mode: Mode, asker: &Asker) -> Ask {
+        let order = if asker.order == owner::OUTERMOST { space.tree.bar() } else { asker.order };
+        Ask::at(range, mode, asker.owner.get(), order)
     }
 
     /// A request of `owner` that came at `order`.

@@ -14,7 +14,7 @@ pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, fence};
 #[cfg(not(any(loom, spanlock_shuttle, spanlock_tsan)))]
 pub(crate) use std::sync::{LazyLock, Mutex, MutexGuard};
 #[cfg(not(any(loom, spanlock_shuttle)))]
-pub(crate) use std::{sync::atomic::Ordering, thread::yield_now, thread_local};
+pub(crate) use std::{sync::atomic::Ordering, thread_local};
 
 #[cfg(all(spanlock_chaos, not(any(loom, spanlock_shuttle))))]
 mod chaos;
@@ -38,8 +38,7 @@ pub(crate) use {
             Mutex, MutexGuard,
             atomic::{Ordering, fence},
         },
-        thread::{self, yield_now},
-        thread_local,
+        thread, thread_local,
     },
     model::{AtomicBool, AtomicPtr, AtomicU64},
 };
@@ -51,8 +50,7 @@ pub(crate) use shuttle::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence},
     },
-    thread::{self, yield_now},
-    thread_local,
+    thread, thread_local,
 };
 
 /// For a count of who keeps an object. Not shuttle's: the epoch may let go of one in no schedule at all.

@@ -22,14 +22,20 @@ use std::time::{Duration, Instant};
 #[cfg(any(loom, spanlock_shuttle))]
 pub(crate) use model::deliver;
 #[cfg(any(loom, spanlock_shuttle))]
-use model::{Event, EventListener};
+use model::{Event, EventListener, wait_for_first};
 #[cfg(not(any(loom, spanlock_shuttle)))]
 pub(crate) use relay::deliver;
 #[cfg(not(any(loom, spanlock_shuttle)))]
 use {
     event_listener::{Event, EventListener, Listener as _},
     relay::Relay,
-    std::{future::Future, pin::Pin, sync::OnceLock, thread},
+    std::{
+        future::Future,
+        pin::Pin,
+        sync::{Arc, OnceLock},
+        task::{Wake, Waker},
+        thread,
+    },
 };
 
 /// How long a waiter looks before it sleeps, as long as that pays: about as long as it takes to wake a thread up through the system, where the
@@ -80,6 +86,7 @@ impl<const N: usize> Events<N> {
     pub(crate) fn listen(&self, slot: usize) -> Listener {
         Listener {
             place: Some(self.0[slot].listen()),
+            also: None,
             #[cfg(not(any(loom, spanlock_shuttle)))]
             relay: None,
         }
@@ -91,11 +98,13 @@ impl<const N: usize> Events<N> {
     }
 }
 
-/// A place among those who listen. Dropping it leaves.
+/// A place among those who listen, or two of them. Dropping it leaves.
 #[derive(Debug)]
 pub(crate) struct Listener {
     /// Taken only by what consumes the listener.
     place: Option<EventListener>,
+    /// Where it listens as well: what is heard first wakes it.
+    also: Option<EventListener>,
     /// How a task is woken, once it has polled.
     #[cfg(not(any(loom, spanlock_shuttle)))]
     relay: Option<Relay>,
@@ -109,18 +118,29 @@ pub(crate) enum Woken {
 }
 
 impl Listener {
+    /// Hears what `other`, which has not been polled, would hear as well.
+    pub(crate) fn and(mut self, mut other: Listener) -> Listener {
+        debug_assert!(self.also.is_none() && other.also.is_none(), "two are enough");
+        self.also = other.place.take();
+        self
+    }
+
     /// Parks the thread until the slot is notified.
     pub(crate) fn wait(mut self) {
-        if let Some(place) = self.place.take() {
-            place.wait();
+        match (self.place.take(), self.also.take()) {
+            (Some(place), Some(also)) => _ = wait_for_first([place, also], None),
+            (place, also) => place.into_iter().chain(also).for_each(EventListener::wait),
         }
     }
 
     /// Parks the thread until the slot is notified, or `deadline` has passed.
     pub(crate) fn wait_until(mut self, deadline: Instant) -> Woken {
-        match self.place.take().and_then(|place| place.wait_deadline(deadline)) {
-            Some(()) => Woken::Notified,
-            None => Woken::TimedOut,
+        match (self.place.take(), self.also.take()) {
+            (Some(place), Some(also)) => wait_for_first([place, also], Some(deadline)),
+            (place, also) => match place.or(also).and_then(|place| place.wait_deadline(deadline)) {
+                Some(()) => Woken::Notified,
+                None => Woken::TimedOut,
+            },
         }
     }
 
@@ -130,7 +150,10 @@ impl Listener {
         let Some(place) = &mut self.place else { return Poll::Ready(()) };
         let relay = self.relay.get_or_insert_with(Relay::new);
         relay.lead_to(context.waker());
-        Pin::new(place).poll(&mut Context::from_waker(relay.waker()))
+        let context = &mut Context::from_waker(relay.waker());
+        // Each of them: both have to know whom to call.
+        let heard = [Some(place), self.also.as_mut()].into_iter().flatten().map(|place| Pin::new(place).poll(context));
+        if heard.fold(false, |any, heard| any | heard.is_ready()) { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Futures are not modelled: they differ from threads in how they are woken, no more.
@@ -143,8 +166,33 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         // Leaving after a notification passes it on to somebody else in the list.
-        drop(self.place.take());
+        drop((self.place.take(), self.also.take()));
         deliver();
+    }
+}
+
+/// Parks the thread until one of the two is notified, or the deadline has passed.
+#[cfg(not(any(loom, spanlock_shuttle)))]
+fn wait_for_first(mut places: [EventListener; 2], deadline: Option<Instant>) -> Woken {
+    struct Unpark(thread::Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let context = &mut Context::from_waker(&waker);
+    loop {
+        if places.iter_mut().any(|place| Pin::new(place).poll(context).is_ready()) {
+            return Woken::Notified;
+        }
+        match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+            None => thread::park(),
+            Some(Duration::ZERO) => return Woken::TimedOut,
+            Some(left) => thread::park_timeout(left),
+        }
     }
 }
 
@@ -183,9 +231,7 @@ pub(crate) fn spin_until(luck: &Luck, _ahead: usize, _done: impl Fn() -> bool) -
 #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
-    use std::task::{Wake, Waker};
 
     #[derive(Default)]
     struct Calls(AtomicUsize);

@@ -5,12 +5,13 @@ mod common;
 
 use common::Span;
 use common::owners::{Begin, Model, Part, Who};
-use common::poll::Hand;
+use common::poll::{Hand, poll_once};
 use common::watch::Watchdog;
 use fastrand::Rng;
-use spanlock::{Mode, RangeLock};
-use std::sync::Barrier;
-use std::sync::mpsc;
+use spanlock::{Mode, Owner, RangeLock};
+use std::future::IntoFuture;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Barrier, mpsc};
 use std::thread;
 
 /// Granted at the first poll, and released again.
@@ -209,4 +210,58 @@ fn an_owner_never_conflicts_with_itself() {
         drop(inner);
         enters(&lock, Span::WHOLE, Mode::Exclusive);
     }
+}
+
+/// Others who come later, and give up at once, again and again, hold up neither who is first in the queue when its way is free, nor the holder who gives back a
+/// part.
+#[test]
+fn whoever_comes_and_goes_holds_up_nobody_who_came_before() {
+    const CHURNERS: u64 = 4;
+    const ROUNDS: usize = 100;
+    static LOCK: RangeLock = RangeLock::new();
+    let watch = Watchdog::new("whoever_comes_and_goes_holds_up_nobody_who_came_before");
+    let (turn, over, came) = (Barrier::new(CHURNERS as usize + 1), AtomicBool::new(false), AtomicU64::new(0));
+    let come_and_go = |of_owner: bool| {
+        for _ in 0..ROUNDS {
+            turn.wait();
+            while !over.load(Relaxed) {
+                // As `select!` does it.
+                let request = LOCK.request(0..16, Mode::Exclusive);
+                let is_pending = match of_owner {
+                    true => poll_once(&mut request.owner(&Owner::new()).into_future()).is_pending(),
+                    false => poll_once(&mut request.into_future()).is_pending(),
+                };
+                assert!(is_pending);
+                came.fetch_add(1, Relaxed);
+            }
+            turn.wait();
+        }
+    };
+    thread::scope(|scope| {
+        for thread in 0..CHURNERS {
+            let come_and_go = &come_and_go;
+            scope.spawn(move || come_and_go(thread % 2 == 0));
+        }
+        for _ in 0..ROUNDS {
+            watch.step();
+            let holder = Hand::new(LOCK.request(0..16, Mode::Exclusive)).ready();
+            let mut first = Hand::new(LOCK.request(0..16, Mode::Exclusive));
+            first.pending();
+            over.store(false, Relaxed);
+            let before = came.load(Relaxed);
+            turn.wait();
+            while came.load(Relaxed) < before + 2 * CHURNERS {
+                thread::yield_now();
+            }
+            let (head, tail) = holder.split(8);
+            drop(head);
+            first.pending();
+            drop(tail);
+            assert!(first.woken());
+            let guard = first.ready();
+            over.store(true, Relaxed);
+            turn.wait();
+            drop(guard);
+        }
+    });
 }

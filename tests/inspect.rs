@@ -114,3 +114,23 @@ fn a_lock_has_the_name_that_it_was_given() {
     static LOG: RangeLock = RangeLock::named("log");
     assert_eq!(LOG.name(), Some("log"));
 }
+
+/// A future that was called, and that nobody polls, keeps its place: the snapshot says so, and how long it has waited in all.
+#[test]
+fn a_snapshot_tells_who_was_called_and_has_not_come() {
+    let lock = RangeLock::new();
+    let holder = Hand::new(lock.request(0..8, Mode::Exclusive)).ready();
+    let mut forgotten = Hand::new(lock.request(0..8, Mode::Exclusive));
+    forgotten.pending();
+    let behind = Hand::new(lock.request(4..8, Mode::Add));
+    let drawn = lock.snapshot().to_string();
+    assert!(drawn.contains("waits for #0") && !drawn.contains("called"), "{drawn}");
+    drop((holder, behind));
+    assert!(forgotten.woken());
+    let snapshot = lock.snapshot();
+    let waiter = snapshot.waiters().next().expect("it waits");
+    assert_eq!(snapshot.waits_for(waiter).count(), 0);
+    let drawn = snapshot.to_string();
+    assert!(drawn.contains("called, and has not come yet"), "{drawn}");
+    drop(forgotten.ready());
+}

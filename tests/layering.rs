@@ -53,6 +53,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("stats.rs", &["sync", "text"], &["crossbeam_utils", "hdrhistogram", "std::sync"]),
     // Mechanisms: blind to each other. The tree knows no waiting and no fairness.
     ("tree/mod.rs", &["reclaim", "sync"], &[]),
+    ("tree/bar.rs", &["sync"], &[]),
     ("tree/node.rs", &["reclaim", "sync"], &[]),
     ("tree/slot.rs", &["reclaim", "sync"], &[]),
     ("tree/place.rs", &["mode", "observe", "owner", "reclaim", "sync"], &[]),
@@ -82,7 +83,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         &["error", "mode", "observe", "owner", "range", "reclaim", "space", "tree"],
         &["smallvec", "std::sync"],
     ),
-    ("convert.rs", &["cycle", "grant", "mode", "owner", "range", "reclaim", "space", "sync", "wait"], &[]),
+    ("convert.rs", &["cycle", "grant", "mode", "owner", "range", "reclaim", "space", "tree", "wait"], &[]),
     // Surface. `std::sync` there is `Arc`.
     ("request.rs", &["error", "grant", "guard", "kind", "lock", "mode", "owner", "range", "space"], &["std::sync"]),
     (

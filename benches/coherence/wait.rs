@@ -56,6 +56,11 @@ impl Listener {
         self.event.load(Ordering::Acquire) / NOTIFIED != self.seen
     }
 
+    /// No request of a workload is nested: none owes a search.
+    pub(crate) fn and(self, _other: Listener) -> Listener {
+        unreachable!("searches that are owed are not simulated")
+    }
+
     pub(crate) fn wait(self) {
         while !self.was_notified() {
             self.event.wait_for_write();

@@ -33,7 +33,7 @@
 //!
 //! What is in its doorway, and in front of a waiter of another owner, ends a search at (1) or (3), for it to begin anew (INV-C2).
 
-use super::{Blocked, Passes, Stop, ask_to_rescan, index, is_before, is_undecided, steps};
+use super::{Blocked, Passes, Site, Stop, ask_to_rescan, index, is_before, is_undecided, steps};
 use crate::error::{Deadlock, Wait};
 use crate::mode::Mode;
 use crate::observe;
@@ -158,20 +158,21 @@ struct Front {
 
 impl Front {
     /// Puts into `out` what is in front of a waiter by the order of tickets, and was not handed out before.
-    fn advance(
+    fn advance<'p>(
         &mut self,
-        things: &[Thing<'_>],
+        things: &[Thing<'p>],
         passes: &Passes,
         knot: &Knot,
         out: &mut Vec<usize>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Stop<'p>> {
         let Knot { ticket, owner, .. } = *knot;
         let is_next = |index: usize| {
             steps::add(1);
             things[index].is_before_by_ticket(ticket, passes)
         };
-        if self.undecided.iter().any(|&index| things[index].owner() != owner && is_next(index)) {
-            return Err(Stop::Unsettled);
+        let in_the_way = |&&index: &&usize| things[index].owner() != owner && is_next(index);
+        if let Some(&index) = self.undecided.iter().find(in_the_way) {
+            return Err(Stop::Undecided(things[index].seen));
         }
         if ticket <= self.top {
             return Ok(());
@@ -186,7 +187,7 @@ impl Front {
             } else if things[index].owner() == owner {
                 self.undecided.push(index);
             } else {
-                return Err(Stop::Unsettled);
+                return Err(Stop::Undecided(things[index].seen));
             }
             Ok(())
         };
@@ -235,7 +236,7 @@ impl<'p> Search<'p> {
         }
     }
 
-    pub(super) fn run(mut self, searcher: &Arc<Blocked>) -> Result<(), Stop> {
+    pub(super) fn run(mut self, searcher: &Arc<Blocked>) -> Result<(), Stop<'p>> {
         let mine = searcher.owner;
         let needed = self.needed(mine)?;
         if !needed.queue {
@@ -248,7 +249,7 @@ impl<'p> Search<'p> {
     }
 
     /// R: what grant edges lead to from the blocked requests of the owner `mine`, these included. Stops at a deadlock.
-    fn needed(&mut self, mine: OwnerId) -> Result<Needed, Stop> {
+    fn needed(&mut self, mine: OwnerId) -> Result<Needed, Stop<'p>> {
         let mut needed = Needed { owners: BTreeSet::from([mine]), knots: Vec::new(), queue: false };
         // Whence each of them was reached, for the message.
         let mut led_by: BTreeMap<KnotId, Link<'p>> = BTreeMap::new();
@@ -301,7 +302,7 @@ impl<'p> Search<'p> {
     }
 
     /// Goes wherever any edges lead to from R, so that each waiter that is led to is known to its views.
-    fn go_everywhere(&mut self, needed: &Needed) -> Result<(), Stop> {
+    fn go_everywhere(&mut self, needed: &Needed) -> Result<(), Stop<'p>> {
         let mut rest: BinaryHeap<(u64, KnotId)> = BinaryHeap::new();
         self.push(&needed.knots, &mut rest);
         let mut owners = needed.owners.clone();
@@ -424,8 +425,8 @@ impl<'p> Search<'p> {
     }
 
     /// Lets each z pass its w, and wakes the z that sleep. The searcher itself is awake.
-    fn let_pass(&mut self, pairs: &[Pair<'p>], searcher: &Arc<Blocked>) -> Result<(), Stop> {
-        let mut unsettled = false;
+    fn let_pass(&mut self, pairs: &[Pair<'p>], searcher: &Arc<Blocked>) -> Result<(), Stop<'p>> {
+        let (mut unsettled, mut undecided) = (false, None);
         // Of each z, whether its slots say that it passes somebody.
         let mut marked: BTreeMap<KnotId, bool> = BTreeMap::new();
         for &(z, w, seen) in pairs {
@@ -435,10 +436,15 @@ impl<'p> Search<'p> {
             let is_marked = *marked.entry(z).or_insert_with(|| {
                 steps::add(passing.sites.len());
                 // SAFETY: the slots are live while the entry can be seen (INV-C1).
-                passing.sites.iter().all(|site| unsafe { site.slot.let_pass() })
+                let stuck = passing.sites.iter().find(|site| !unsafe { site.slot.let_pass() });
+                match stuck.map(|site| self.in_its_doorway(site)) {
+                    Some(Some(seen)) => undecided = Some(seen),
+                    Some(None) => unsettled = true,
+                    None => {}
+                }
+                stuck.is_none()
             });
             if !is_marked {
-                unsettled = true;
                 continue;
             }
             let is_new = passing.note_pass(over);
@@ -462,7 +468,18 @@ impl<'p> Search<'p> {
         let views: BTreeSet<ViewId> =
             sleepers.flat_map(|&z| self.knots[z].views.iter().map(|&(view, _)| view)).collect();
         views.into_iter().for_each(|view| self.wake(view));
-        if unsettled { Err(Stop::Unsettled) } else { Ok(()) }
+        match undecided {
+            _ if unsettled => Err(Stop::Unsettled),
+            Some(seen) => Err(Stop::Undecided(seen)),
+            None => Ok(()),
+        }
+    }
+
+    /// The slot of an enlisted request that is not in the queue yet.
+    fn in_its_doorway(&self, site: &Site) -> Option<Seen<'p>> {
+        // SAFETY: the slot is live while the entry can be seen (INV-C1).
+        let seen = unsafe { site.slot.seen(self.pin) };
+        seen.word().is_queuing().then_some(seen)
     }
 
     /// Wakes the waiters of a view that sleep: each on something that is in conflict with it.
@@ -476,7 +493,7 @@ impl<'p> Search<'p> {
     }
 
     /// Puts into `new` what is in front of `knot` in a view, and was not handed out before to one that came by the same edges.
-    fn advance(&mut self, view: ViewId, by: By, knot: KnotId, new: &mut Vec<usize>) -> Result<(), Stop> {
+    fn advance(&mut self, view: ViewId, by: By, knot: KnotId, new: &mut Vec<usize>) -> Result<(), Stop<'p>> {
         let View { things, passes, passing, fronts, ahead, .. } = &mut self.views[view];
         new.clear();
         fronts[by as usize].advance(things, passes, &self.knots[knot], new)?;
@@ -600,7 +617,7 @@ impl<'p> Search<'p> {
     ///
     /// Nobody has to look whether `from` waits still. Its entry was in the index, so its slots are there until the search ends (INV-C1). Who was seen in its way has blocked requests, and was the
     /// same before and after these were looked up: so it is none in its doorway, and holds. And nobody is granted what is in conflict with a hold, as long as that stands.
-    fn deadlock(&self, closing: Link<'p>, led_by: &BTreeMap<KnotId, Link<'p>>) -> Stop {
+    fn deadlock(&self, closing: Link<'p>, led_by: &BTreeMap<KnotId, Link<'p>>) -> Stop<'p> {
         let mut links = vec![closing];
         while let Some(&link) = links.last().and_then(|link| led_by.get(&link.from)) {
             links.push(link);
@@ -613,6 +630,9 @@ impl<'p> Search<'p> {
             let site = &blocked.sites[place];
             // SAFETY: the slot is live while the entry can be seen (INV-C1).
             let waits_still = unsafe { site.slot.waits_with(blocked.ticket) } && !blocked.is_decided();
+            if let Some(seen) = self.in_its_doorway(site) {
+                return Stop::Undecided(seen);
+            }
             if !link.stands() {
                 return Stop::Unsettled;
             }

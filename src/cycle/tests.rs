@@ -206,7 +206,7 @@ impl Request {
     /// It is published, and has not looked.
     fn publish(space: &'static Space, asker: &Asker, ranges: &[ByteRange], mode: Mode) -> Request {
         let pin = LazyPin::new();
-        let asks: Vec<_> = ranges.iter().map(|range| Ask::new(*range, mode, asker)).collect();
+        let asks: Vec<_> = ranges.iter().map(|range| Ask::new(space, *range, mode, asker)).collect();
         // SAFETY: the space is there for good.
         let lives = asks.iter().map(|ask| unsafe { Live::publish(&space.tree, ask, asker.visitor, &pin) }).collect();
         Request { enlisted: None, lives, asks, space, ticket: 0 }
@@ -217,6 +217,7 @@ impl Request {
         self.lives.iter().for_each(|live| live.0.start_queuing());
         let first = self.asks[0];
         self.ticket = owner::ticket_for(first.is_nested());
+        self.space.raise_bar(self.ticket);
         if self.lives.len() > 1 || first.is_nested() || token.is_some() {
             let space = NonNull::from(self.space);
             let site = |(live, ask): (&Live, &Ask)| Site::new(space, *ask, live.0.own(ask.entry.mode));
@@ -230,7 +231,7 @@ impl Request {
 
     /// It holds.
     fn hold(self) -> Request {
-        self.lives.iter().for_each(|live| live.0.hold());
+        self.lives.iter().for_each(|live| _ = live.0.hold());
         self
     }
 

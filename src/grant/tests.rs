@@ -23,7 +23,7 @@ impl Wake for Look {
 fn a_refused_batch_has_left_with_all_parts_before_a_waker_is_called() {
     let space: &'static Space = Box::leak(Box::new(Space::new(None)));
     let (holder, refused, behind) = (Owner::new(), Owner::new(), Owner::new());
-    let ask = |range, asker: &Asker| Ask::new(range, Mode::Exclusive, asker);
+    let ask = |range, asker: &Asker| Ask::new(space, range, Mode::Exclusive, asker);
     let (first, second) = (ByteRange::new(0..1), ByteRange::new(8..9));
 
     let asker = holder.enter();
@@ -56,14 +56,15 @@ fn what_a_token_is_only_asking_for_it_does_not_hold() {
     let (asked, held) = (ByteRange::new(0..9), ByteRange::new(8..9));
     let asker = holder.enter();
     // SAFETY: the space is there for good, here and below.
-    let other = unsafe { acquire(space, &Ask::new(held, Mode::Add, &asker), asker.visitor, Some(&holder)) }.unwrap();
+    let other =
+        unsafe { acquire(space, &Ask::new(space, held, Mode::Add, &asker), asker.visitor, Some(&holder)) }.unwrap();
 
     let asker = token.enter();
-    let ask = Ask::new(asked, Mode::Exclusive, &asker);
+    let ask = Ask::new(space, asked, Mode::Exclusive, &asker);
     // SAFETY: as above.
     let Err(live) = (unsafe { publish_and_look(space, &ask, asker.visitor) }) else { panic!("somebody holds a part") };
     let asker = token.enter();
-    let ask = Ask::new(ByteRange::new(0..1), Mode::Block, &asker);
+    let ask = Ask::new(space, ByteRange::new(0..1), Mode::Block, &asker);
     assert_eq!(own_conflict(space, &ask), None);
 
     // When it holds it, that is another matter.
@@ -93,7 +94,7 @@ fn no_waker_is_called_while_pinned() {
     let enter = |range: std::ops::Range<u64>, mode| {
         let asker = Asker { visitor: owner::visit(), owner: owner::fresh(), order: 0 };
         // SAFETY: the space is leaked.
-        unsafe { enter(space, &Ask::new(ByteRange::new(range), mode, &asker), asker.visitor, None) }
+        unsafe { enter(space, &Ask::new(space, ByteRange::new(range), mode, &asker), asker.visitor, None) }
     };
     let granted = |range, mode| match enter(range, mode) {
         Doorway::Granted(held) => held,
@@ -139,7 +140,7 @@ impl Wake for Count {
 fn who_was_turned_back_delivers_what_it_has_found() {
     const FAR: u64 = 3 << 62;
     let space: &'static Space = Box::leak(Box::new(Space::new(None)));
-    let ask = |byte: u64, asker: &Asker| Ask::new(ByteRange::new(byte..=byte), Mode::Exclusive, asker);
+    let ask = |byte: u64, asker: &Asker| Ask::new(space, ByteRange::new(byte..=byte), Mode::Exclusive, asker);
     let take = |byte| {
         let asker = owner::enter();
         // SAFETY: the space is there for good, here and below.
@@ -169,4 +170,114 @@ fn who_was_turned_back_delivers_what_it_has_found() {
     let turned_back = take(0);
     assert_eq!(woken.0.load(Ordering::Relaxed), 1, "woken when the request was granted");
     drop((turned_back, waiter, far));
+}
+
+/// A request in a space that stays, up to the end of its doorway; by the thread, for `owner`.
+fn enter_of(space: &'static Space, owner: &Owner, range: std::ops::Range<u64>, mode: Mode) -> Doorway<Held> {
+    let asker = owner.enter();
+    // SAFETY: the space is there for good.
+    unsafe { enter(space, &Ask::new(space, ByteRange::new(range), mode, &asker), asker.visitor, Some(owner)) }
+}
+
+fn hold_of(space: &'static Space, owner: &Owner, range: std::ops::Range<u64>, mode: Mode) -> Held {
+    match enter_of(space, owner, range, mode) {
+        Doorway::Granted(held) => held,
+        Doorway::Queued(_) => panic!("nobody is in the way"),
+    }
+}
+
+fn queue_of(space: &'static Space, owner: &Owner, range: std::ops::Range<u64>, mode: Mode) -> Waiter {
+    match enter_of(space, owner, range, mode) {
+        Doorway::Queued(waiter) => waiter,
+        Doorway::Granted(_) => panic!("somebody is in the way"),
+    }
+}
+
+/// A request that stops in its doorway.
+fn stop_in_doorway(space: &'static Space, owner: &Owner, range: std::ops::Range<u64>, mode: Mode) -> Live {
+    let asker = owner.enter();
+    let ask = Ask::new(space, ByteRange::new(range), mode, &asker);
+    // SAFETY: the space is there for good.
+    unsafe { Live::publish(&space.tree, &ask, asker.visitor, &LazyPin::new()) }
+}
+
+fn new_space() -> &'static Space {
+    Box::leak(Box::new(Space::new(None)))
+}
+
+/// One who came later, and is stopped in his doorway, holds up neither who waits nor whom that one waits for.
+#[test]
+fn who_is_stopped_in_his_doorway_holds_up_nobody_who_came_before() {
+    for nested in [false, true] {
+        let (space, elsewhere) = (new_space(), new_space());
+        let [first, second, third, later] = [(); 4].map(|()| Owner::new());
+        let more =
+            nested.then(|| [&first, &second, &third, &later].map(|owner| hold_of(elsewhere, owner, 0..8, Mode::Add)));
+        let holder = hold_of(space, &first, 0..8, Mode::Exclusive);
+        let mut waiters = [&second, &third].map(|owner| queue_of(space, owner, 0..8, Mode::Exclusive));
+        let stopped = stop_in_doorway(space, &later, 4..8, Mode::Exclusive);
+        let mut noop = Context::from_waker(Waker::noop());
+        assert!(waiters.iter_mut().all(|waiter| waiter.poll(&mut noop).is_pending()));
+        drop(holder);
+        let [mut second, mut third] = waiters;
+        assert!(second.poll(&mut noop).is_ready(), "its way is free");
+        drop(second.into_holds());
+        assert!(third.poll(&mut noop).is_ready(), "its way is free, too");
+        drop((third, stopped, more));
+    }
+}
+
+/// One who came before, and is stopped in his doorway, keeps a search from its end; but neither a poll nor a deadline waits for him, nor does a grant that has
+/// nothing to do with him. When he has gone on, the search is made.
+#[test]
+fn a_search_that_is_owed_blocks_nobody() {
+    let (a, b) = (new_space(), new_space());
+    let [two, three, token] = [(); 3].map(|()| Owner::new());
+    let stopped = stop_in_doorway(b, &token, 0..8, Mode::Add);
+    let of_2 = hold_of(a, &two, 0..8, Mode::Exclusive);
+    let of_3 = hold_of(b, &three, 0..8, Mode::Add);
+    let mut in_b = queue_of(b, &two, 0..8, Mode::Exclusive);
+    let mut in_a = queue_of(a, &three, 0..8, Mode::Exclusive);
+    let calls = [(); 2].map(|()| Arc::new(Count::default()));
+    let wakers = calls.each_ref().map(|calls| Waker::from(calls.clone()));
+    let mut contexts = wakers.each_ref().map(Context::from_waker);
+    let is_called = || calls.each_ref().map(|calls| calls.0.load(Ordering::Relaxed) > 0);
+    assert!(in_b.poll(&mut contexts[0]).is_pending());
+    assert!(in_a.poll(&mut contexts[1]).is_pending());
+    assert_eq!(is_called(), [false; 2]);
+
+    // A deadline is kept.
+    let deadline = Instant::now() + std::time::Duration::from_millis(1);
+    assert!(matches!(queue_of(a, &three, 0..8, Mode::Add).wait_until(deadline), Err(AcquireError::TimedOut)));
+
+    // What he asks for, he gets: both hear of it, and the search of who polls first finds the deadlock.
+    stopped.0.hold();
+    wait::deliver();
+    assert_eq!(is_called(), [true; 2]);
+    assert!(matches!(in_a.poll(&mut contexts[1]), Poll::Ready(Err(AcquireError::Deadlock(_)))));
+    drop((in_a, of_3));
+    assert!(in_b.poll(&mut contexts[0]).is_pending(), "the token holds");
+    drop(stopped);
+    assert!(in_b.poll(&mut contexts[0]).is_ready());
+    drop((in_b, of_2));
+}
+
+/// The same; shape: what the searcher waits for is released while he who was stopped stays where he is.
+#[test]
+fn a_search_that_is_owed_keeps_nobody_from_a_grant() {
+    let (a, b) = (new_space(), new_space());
+    let [two, three, token] = [(); 3].map(|()| Owner::new());
+    let stopped = stop_in_doorway(b, &token, 0..8, Mode::Exclusive);
+    let of_2 = hold_of(b, &two, 8..9, Mode::Exclusive);
+    let of_3 = hold_of(a, &three, 0..8, Mode::Exclusive);
+    let behind = queue_of(b, &three, 0..8, Mode::Exclusive);
+    let mut waiter = queue_of(a, &two, 0..8, Mode::Exclusive);
+    let calls = Arc::new(Count::default());
+    let waker = Waker::from(calls.clone());
+    let mut context = Context::from_waker(&waker);
+    assert!(waiter.poll(&mut context).is_pending());
+    drop(of_3);
+    assert_eq!(calls.0.load(Ordering::Relaxed), 1, "it listens to both");
+    assert!(waiter.poll(&mut context).is_ready());
+    drop((waiter, behind, of_2, stopped));
 }

@@ -32,7 +32,7 @@ impl Stage {
 
     fn enter(&self, bytes: RangeInclusive<u64>, mode: Mode, who: u64) -> Doorway<Held> {
         let asker = Asker::numbered(who);
-        let ask = Ask::new(ByteRange::new(bytes), mode, &asker);
+        let ask = Ask::new(&self.space, ByteRange::new(bytes), mode, &asker);
         // SAFETY: see above.
         unsafe { grant::enter(&self.space, &ask, asker.visitor, None) }
     }

@@ -229,8 +229,10 @@ fn a_deadline_races_with_a_release() {
         let holder = stage.hold(exclusive(0..=0, 2));
         let it = spawn(&stage, |stage| {
             let ask = exclusive(0..=0, 3);
+            let asker = ask.asker();
+            let its = ask.ask_in(&stage.space, &asker);
             // SAFETY: the stage stays until all threads have ended.
-            let held = unsafe { grant::acquire_until(&stage.space, &ask.ask(), ask.asker().visitor, None, soon()) };
+            let held = unsafe { grant::acquire_until(&stage.space, &its, asker.visitor, None, soon()) };
             if let Ok(held) = held {
                 stage.release(held, Exclusive);
             }

@@ -5,6 +5,7 @@
 //! | `tree` | publish and scan, in every shape that a tree can take or change into; removal; torn slots |
 //! | `shortcut` | the same for who comes by a shortcut, and looks at one node only |
 //! | `grant` | the queue: no grant to two, no lost wake-up, first come first served, cancel |
+//! | `stamp` | who came later is not waited for, who came before is; and a search that is owed is made |
 //! | `convert` | a hold becomes another: what is kept is never let go of, what is given up wakes |
 //! | `batch` | several requests under one ticket: all or nothing |
 //! | `cycle` | a cycle of waits is answered or broken, and who is let past is past |
@@ -40,6 +41,8 @@ mod grant;
 mod shortcut;
 #[cfg(not(spanlock_epoch))]
 mod stage;
+#[cfg(not(spanlock_epoch))]
+mod stamp;
 #[cfg(not(spanlock_epoch))]
 mod tree;
 

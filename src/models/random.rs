@@ -306,7 +306,7 @@ impl Stage {
     /// The tickets of those who are queued, and in conflict with `asked`.
     fn queue(&self, asked: &Entry) -> Vec<u64> {
         let range = ByteRange::new(bytes(&asked.span));
-        let rows = grant::rows(&self.locks[asked.lock].space().tree);
+        let rows = grant::rows(self.locks[asked.lock].space());
         let in_the_way = rows
             .iter()
             .filter(|row| range.overlaps(ByteRange::new(row.start..=row.last)) && !asked.mode.goes_with(row.mode));
@@ -315,7 +315,7 @@ impl Stage {
 
     /// `asked` is granted, before which there was this `queue`: nobody who was in it waits any more.
     fn assert_in_turn(&self, queue: &[u64]) {
-        let rows = grant::rows(&self.locks[0].space().tree);
+        let rows = grant::rows(self.locks[0].space());
         let waits = |ticket| rows.iter().any(|row| row.place.as_ref().is_some_and(|place| place.ticket == ticket));
         assert!(!queue.iter().any(|&ticket| waits(ticket)), "who came first waits still");
     }

@@ -4,7 +4,7 @@
 
 use super::Byte;
 use crate::error::AcquireError;
-use crate::grant::{self, Doorway, Held, Holds, Waiter};
+use crate::grant::{self, Doorway, Held, Holds, Live, Waiter};
 use crate::mode::Mode::{self, Add, Block, Exclusive};
 use crate::owner::{Asker, Owner};
 use crate::range::ByteRange;
@@ -65,16 +65,19 @@ impl Ask {
         let thread = Asker::numbered(self.who);
         match &self.token {
             Some(token) => token.enter_from(thread.visitor),
-            None => Asker { order: u64::from(self.nested), ..thread },
+            None if self.nested => thread.nested(),
+            None => thread,
         }
     }
 
+    /// As a request that comes before anybody has queued.
     pub(super) fn ask(&self) -> space::Ask {
-        self.ask_of(&self.asker())
+        let Asker { owner, order, .. } = self.asker();
+        space::Ask::at(ByteRange::new(self.bytes.clone()), self.mode, owner.get(), order)
     }
 
-    fn ask_of(&self, asker: &Asker) -> space::Ask {
-        space::Ask::new(ByteRange::new(self.bytes.clone()), self.mode, asker)
+    pub(super) fn ask_in(&self, space: &Space, asker: &Asker) -> space::Ask {
+        space::Ask::new(space, ByteRange::new(self.bytes.clone()), self.mode, asker)
     }
 }
 
@@ -99,7 +102,15 @@ impl Stage {
     pub(super) fn enter(&self, ask: &Ask) -> Doorway<Held> {
         let asker = ask.asker();
         // SAFETY: see above.
-        unsafe { grant::enter(&self.space, &ask.ask_of(&asker), asker.visitor, ask.token.as_ref()) }
+        unsafe { grant::enter(&self.space, &ask.ask_in(&self.space, &asker), asker.visitor, ask.token.as_ref()) }
+    }
+
+    /// A request that stops in its doorway, published, and neither granted nor queued. Dropping it is giving up.
+    pub(super) fn stop_in_doorway(&self, ask: &Ask) -> Live {
+        let asker = ask.asker();
+        let its = ask.ask_in(&self.space, &asker);
+        // SAFETY: see above.
+        unsafe { Live::publish(&self.space.tree, &its, asker.visitor, &LazyPin::new()) }
     }
 
     /// For one whom nobody is in the way of.
@@ -122,7 +133,7 @@ impl Stage {
     pub(super) fn ask(&self, ask: &Ask) -> Result<Held, AcquireError> {
         let asker = ask.asker();
         // SAFETY: see above.
-        unsafe { grant::acquire(&self.space, &ask.ask_of(&asker), asker.visitor, ask.token.as_ref()) }
+        unsafe { grant::acquire(&self.space, &ask.ask_in(&self.space, &asker), asker.visitor, ask.token.as_ref()) }
             .map_err(|error| *error)
     }
 
@@ -133,7 +144,7 @@ impl Stage {
     pub(super) fn try_acquire(&self, ask: &Ask) -> Option<Held> {
         let asker = ask.asker();
         // SAFETY: see above.
-        unsafe { grant::try_acquire(&self.space, &ask.ask_of(&asker), asker.visitor) }
+        unsafe { grant::try_acquire(&self.space, &ask.ask_in(&self.space, &asker), asker.visitor) }
     }
 
     /// Whether a look from outside finds nobody in the way.
@@ -175,7 +186,7 @@ pub(super) fn assert_idle(stages: &[Arc<Stage>]) {
 pub(super) fn enter_batch(parts: &[(&Stage, Ask)]) -> Doorway<Holds> {
     let (_, first) = &parts[0];
     let asker = first.asker();
-    let asks: Vec<_> = parts.iter().map(|(stage, ask)| (&stage.space, ask.ask_of(&asker))).collect();
+    let asks: Vec<_> = parts.iter().map(|(stage, ask)| (&stage.space, ask.ask_in(&stage.space, &asker))).collect();
     // SAFETY: see above.
     unsafe { grant::enter_batch(&asks, asker.visitor, first.token.as_ref()) }
 }

@@ -36,6 +36,7 @@
 //! # Source
 //! Our own; the problem and the rivals' answers are listed in `docs/internals.md`.
 
+mod bar;
 #[cfg(all(any(test, fuzzing), not(any(loom, spanlock_shuttle))))]
 pub(crate) mod bare;
 mod node;
@@ -59,6 +60,7 @@ pub(crate) use slot::{Entry, Grant, Own, Placed, Rescan, Word};
 
 use crate::reclaim::{LazyPin, Pin};
 use crate::sync::{Ordering, const_fn, hint};
+use bar::Bar;
 use node::{Node, Target};
 use quota::Quota;
 use shortcut::Era;
@@ -80,11 +82,13 @@ pub(crate) struct Tree<R, T = ()> {
     pub(crate) beside: T,
 }
 
-/// What changes with the tree's shape only, on a line of its own: whoever takes a shortcut reads it.
+/// What changes with the tree's shape, or under conflict, and no more often, on a line of its own: whoever comes reads it.
 #[repr(align(64))]
 struct Shape {
     /// Whether shortcuts are good.
     era: Era,
+    /// The highest ticket of whoever queued here.
+    bar: Bar,
     /// How many nodes there are for threads, and may be.
     quota: Quota,
 }
@@ -100,7 +104,7 @@ impl<R: Room, T> Tree<R, T> {
         pub(crate) const fn new(beside: T) -> Tree<R, T> {
             Tree {
                 root: Node::root(),
-                shape: Shape { era: Era::new(), quota: Quota::new() },
+                shape: Shape { era: Era::new(), bar: Bar::new(), quota: Quota::new() },
                 hand: hint::AtomicU64::new(0),
                 is_sweeping: hint::AtomicBool::new(false),
                 beside,
@@ -111,6 +115,17 @@ impl<R: Room, T> Tree<R, T> {
     /// What tells this tree from others, as long as it stays where it is.
     fn key(&self) -> usize {
         (&raw const self.root).addr()
+    }
+
+    /// What the bar has been raised to.
+    #[inline(always)]
+    pub(crate) fn bar(&self) -> u64 {
+        self.shape.bar.now()
+    }
+
+    /// Raises the bar to `to`, unless it is there or higher.
+    pub(crate) fn raise_bar(&self, to: u64) {
+        self.shape.bar.raise(to);
     }
 
     /// Nodes on the heap: all but the root.

@@ -45,6 +45,10 @@ impl<R> Clone for Seen<'_, R> {
 impl<R> Copy for Seen<'_, R> {}
 
 impl<'t, R: Room> Seen<'t, R> {
+    pub(super) fn new(node: &'t Node<R>, index: usize, reading: Reading) -> Seen<'t, R> {
+        Seen { node, index, reading }
+    }
+
     pub(super) fn slot(&self) -> Slot<'t> {
         self.node.slot(self.index)
     }
@@ -63,7 +67,7 @@ impl<'t, R: Room> Seen<'t, R> {
         self.reading.owner
     }
 
-    /// When it came among its owner's requests.
+    /// When it came: see [`crate::owner`].
     pub(crate) fn order(&self) -> u64 {
         self.reading.order
     }

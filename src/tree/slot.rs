@@ -9,7 +9,7 @@
 //! | `6` | `CLAIMED` | taken, and its record is being written; not live yet |
 //! | `7` | `QUEUING` | its owner found a conflict and is about to draw a ticket; together with `QUEUED`: *passing*, it goes before somebody with a lower ticket |
 //! | `8` | `QUEUED` | it waits, and its ticket stands in the record |
-//! | `9` | `GRANTED` | it waited and was granted, or is a token's. (A thread's that never waited stays PENDING: live, and none of these three.) |
+//! | `9` | `GRANTED` | it waited and was granted, or is a token's, or is the second slot of a hold that moves. (A thread's that never waited stays PENDING: live, and none of these three.) |
 //! | `10` | `WAITERS` | somebody sleeps until this word changes; whoever clears this bit must wake them |
 //! | `11` | `RESCAN` | somebody has become a blocker behind this request's back: it must look again before it is granted |
 //! | `12..20` | parts | which eighths of the node's span the range touches |
@@ -32,8 +32,8 @@
 //! # Invariants
 //! - INV-S1: only the request that claimed a slot changes its mode, phase and record. Others set `WAITERS` or `RESCAN`, or make a queued
 //!   request a passing one, no more.
-//! - INV-S2: the record is written while the slot is CLAIMED; after that `order` while it is QUEUING, and `start` and `last` by a holder
-//!   who shrinks, and who then makes the version a new one.
+//! - INV-S2: the record is written while the slot is CLAIMED; after that `order` while it is QUEUING, or about to be GRANTED where a hold moves to it; and
+//!   `start` and `last` by a holder who shrinks, and who then makes the version a new one.
 //! - INV-S3: whoever clears `WAITERS` wakes. It is cleared whenever the slot changes in a way that can free a waiter.
 //!
 //! # Orderings
@@ -44,13 +44,13 @@
 //! | S2 | free: CAS or swap, Release | claim: CAS, Acquire; scan: load, Acquire; freeze: load, Acquire | what was done under the range |
 //! | S3 | claim: `fence(Release)`, then the record's stores | scan: the record's loads, `fence(Acquire)`, load of the word | a record of another version is noticed |
 //! | S7 | shrink: `fence(Release)`, then the record's stores; the new version by CAS, Release | as S3; scan: load of the word, Acquire | what was done under the bytes given back |
-//! | S4 | queue: CAS to QUEUED, Release | scan: load, Acquire | the ticket |
+//! | S4 | queue, take over: CAS to QUEUED or GRANTED, Release | scan: load, Acquire | the ticket, or the order of the hold that has moved |
 //! | S5 | register: CAS of `WAITERS`, AcqRel | free, queue: CAS or swap, AcqRel | the waiter's place on the event |
 //! | S6 | publish: `fence(SeqCst)` | the same fence of the other | of two requests at least one sees the other |
 
 use super::node::{Node, SLOTS};
 use super::{Room, scan::Seen};
-use crate::reclaim::Pin;
+use crate::reclaim::{LazyPin, Pin};
 use crate::sync::{AtomicU64, Ordering, const_fn, fence, publish, soon_written};
 use std::fmt;
 use std::num::NonZero;
@@ -506,6 +506,23 @@ impl<R> Own<R> {
         false
     }
 
+    /// The request as it stands, to be watched.
+    ///
+    /// # Safety
+    /// The request still has its slot.
+    pub(crate) unsafe fn seen<'p>(self, _pin: &'p LazyPin) -> Seen<'p, R>
+    where
+        R: Room,
+    {
+        // SAFETY: as in `slot`; and the node is not freed before the pin ends, or its tree, whichever comes first.
+        let node = unsafe { &*self.node };
+        let slot = node.slot(self.index);
+        let word = Word(slot.state.load(Ordering::Acquire));
+        let (start, last, owner) = slot.hint();
+        let order = slot.record.order.load(Ordering::Relaxed);
+        Seen::new(node, self.index, Reading { word, start, last, owner, order })
+    }
+
     /// Whether the request waits with `ticket`.
     ///
     /// # Safety
@@ -636,9 +653,20 @@ impl<R: Room> Placed<R> {
         if before.has(RESCAN) { Grant::LookAgain } else { Grant::Granted }
     }
 
-    /// PENDING -> GRANTED: says aloud that this request holds its range.
-    pub(crate) fn hold(&self) {
-        self.slot().update(|word| word | GRANTED);
+    /// PENDING -> GRANTED: says aloud that this request holds its range. Wakes whoever listens for that; whether there is any.
+    pub(crate) fn hold(&self) -> bool {
+        let is_watched = self.slot().update(|word| word & !WAITERS | GRANTED).has(WAITERS);
+        if is_watched {
+            self.node().tell_room(self.index());
+        }
+        is_watched
+    }
+
+    /// The same of the second slot of a hold that came at `order`.
+    pub(crate) fn take_over(&self, order: u64) -> bool {
+        // Relaxed: S4 orders it.
+        self.slot().record.order.store(order, Ordering::Relaxed);
+        self.hold()
     }
 
     /// A holder's mode becomes the one with this bit, which goes with all that the old one went with, and more.

@@ -1,5 +1,6 @@
 //! A stand-in for `event-listener` in models: the same promises, few steps, and no order beyond what it needs.
 
+use super::Woken;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use std::sync::atomic::AtomicBool as Flag;
@@ -50,6 +51,19 @@ impl Event {
             }
         }
     }
+}
+
+/// Parks the thread until one of the two is notified; or looks at both of them, if there is a deadline.
+pub(super) fn wait_for_first(places: [EventListener; 2], deadline: Option<Instant>) -> Woken {
+    places.iter().for_each(|place| place.0.waits.store(true, Ordering::Relaxed));
+    let is_heard = || places.iter().fold(false, |any, place| any | place.is_notified());
+    let mut heard = is_heard();
+    while !heard && deadline.is_none() {
+        thread::park();
+        heard = is_heard();
+    }
+    places.iter().for_each(|place| place.0.waits.store(false, Ordering::Relaxed));
+    if heard { Woken::Notified } else { Woken::TimedOut }
 }
 
 #[derive(Debug)]
