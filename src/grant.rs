@@ -44,6 +44,7 @@ use smallvec::SmallVec;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::ControlFlow::{Break, Continue};
+use std::ops::Deref;
 use std::ptr::NonNull;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -427,16 +428,43 @@ impl Part {
     }
 }
 
+/// The parts of a request that stands in the queue. Dropping them gives all of their places up, and only then wakes whoever waited for one: a waker is
+/// foreign code, and may ask for what another part stands in the way of.
+struct Queued(Parts);
+
+impl Queued {
+    fn into_parts(mut self) -> Parts {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Deref for Queued {
+    type Target = [Part];
+
+    fn deref(&self) -> &[Part] {
+        &self.0
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        if !self.0.is_empty() {
+            std::mem::take(&mut self.0).into_iter().for_each(|part| part.live.leave());
+            wait::deliver();
+        }
+    }
+}
+
 /// A queued request: one part, or the parts of a batch under one ticket. Dropping it gives the place in the queue up.
 pub(crate) struct Waiter {
-    /// Where a future sleeps.
-    listener: Option<Listener>,
     /// Its place in the index. Before `parts`: the index is left before the slots are.
     enlisted: Option<Enlisted>,
     /// Whether it has looked for a cycle that it closes.
     searched: bool,
-    parts: Parts,
+    parts: Queued,
     ticket: u64,
+    /// Where a future sleeps. Behind `parts`: the waker in it is foreign code, and may ask for what the request stood in the way of when it is dropped.
+    listener: Option<Listener>,
     /// Last: that a request gave up is told when it has gone.
     clock: WaitClock,
 }
@@ -478,9 +506,10 @@ impl Waiter {
 
     #[cold]
     fn queue(parts: Parts, token: Option<&Owner>) -> Waiter {
+        let parts = Queued(parts);
         let first = parts[0].ask;
         let pin = LazyPin::new();
-        for part in &parts {
+        for part in parts.iter() {
             part.live.0.start_queuing();
             // Who comes when it is QUEUED shall not get past it.
             part.space().tree.bar_shortcuts(&part.ask.query(), part.own(), &pin);
@@ -495,14 +524,14 @@ impl Waiter {
             // waiter drops `enlisted` first, and so does this function if it unwinds.
             unsafe { Enlisted::new(ticket, &first, token, sites) }
         });
-        for part in &parts {
+        for part in parts.iter() {
             part.live.0.queue(ticket);
         }
         wait::deliver();
         observe::contended();
         parts.iter().filter(|part| part.ask.is_nested()).for_each(|_| observe::nested());
         let clock = observe::waiting(first.range(), first.mode(), first.owner());
-        Waiter { listener: None, enlisted, searched: false, parts, ticket, clock }
+        Waiter { enlisted, searched: false, parts, ticket, listener: None, clock }
     }
 
     /// The blocker that must go last before this request can be granted: the queued one with the highest ticket of those in front, or
@@ -510,7 +539,7 @@ impl Waiter {
     fn nearest_blocker<'t>(&'t self, passes: &Passes, pin: &'t LazyPin) -> Option<(Seen<'t>, usize)> {
         let mut nearest: Option<Seen<'t>> = None;
         let (mut queued, mut is_held) = (0, false);
-        for part in &self.parts {
+        for part in self.parts.iter() {
             let _ = part.space().tree.scan(&part.ask.query(), Some(part.own()), pin, |seen| {
                 if cycle::is_before(&seen, self.ticket, passes) {
                     let ticket = seen.ticket();
@@ -557,7 +586,6 @@ impl Waiter {
         let (bells, index) = blocker.room();
         let listener = bells.listen(index);
         let will_hear = blocker.ask_for_wake();
-        // Before the listener goes, which may wake others.
         drop(pin);
         if !will_hear {
             return Ok(Turn::LookAgain);
@@ -630,7 +658,7 @@ impl Waiter {
     pub(crate) fn into_holds(self) -> Holds {
         let Waiter { parts, clock, enlisted, .. } = self;
         drop(enlisted);
-        let holds: Holds = parts.into_iter().map(|part| Held(part.live)).collect();
+        let holds: Holds = parts.into_parts().into_iter().map(|part| Held(part.live)).collect();
         holds.iter().for_each(|_| observe::acquired());
         clock.granted();
         holds

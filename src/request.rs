@@ -9,6 +9,7 @@ use crate::mode::Mode;
 use crate::owner::{Owner, Recursion, Visitor};
 use crate::range::ByteRange;
 use crate::space::{Ask, Space};
+use crate::wait;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::ops::Deref;
@@ -259,6 +260,7 @@ impl<L: LockRef, O: OwnedBy> Future for Acquire<L, O> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if let State::New(_) = this.state {
+            ready!(wait::spend(context));
             match this.begin() {
                 Ok(None) => {}
                 Ok(Some(guard)) => return Poll::Ready(O::answer(Ok(guard))),

@@ -1,36 +1,36 @@
-//! Waiting: spin a little, then park. Threads, deadlines and futures sleep on one mechanism, `event-listener`.
+//! Waiting: spin a little, then sleep. Threads, deadlines and futures sleep in one way, on the [`event`]s of a slot.
 //!
 //! A waiter *listens* first and then makes sure that there is something to wait for; whoever changes things notifies everyone
-//! who listens to the slot concerned. Wake-ups may be spurious (a slot has many occupants over time), so a woken waiter looks again.
-//!
-//! A listener owns its place in the list: it needs neither a pin nor the node that it was made in.
-//!
-//! A task's waker is foreign code: it may poll, drop or release whatever it likes, right there. `event-listener` calls wakers under
-//! its list's mutex, so tasks are woken through a [`relay`], which collects their wakers and calls them when the list is free again.
+//! who listens to the slot concerned, and then [delivers](deliver). Wake-ups may be spurious (a slot has many occupants over time), so a woken waiter looks again.
 
+mod budget;
+#[cfg(not(any(loom, spanlock_shuttle)))]
+mod delivery;
+#[cfg(not(any(loom, spanlock_shuttle)))]
+mod event;
 #[cfg(any(loom, spanlock_shuttle))]
 mod model;
-#[cfg(not(any(loom, spanlock_shuttle)))]
-mod relay;
 
 use crate::sync::hint;
-#[cfg(not(any(loom, spanlock_shuttle)))]
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+pub(crate) use budget::spend;
 #[cfg(any(loom, spanlock_shuttle))]
-pub(crate) use model::deliver;
-#[cfg(any(loom, spanlock_shuttle))]
-use model::{Event, EventListener};
+pub(crate) use model::{Events, Listener, deliver};
 #[cfg(not(any(loom, spanlock_shuttle)))]
-pub(crate) use relay::deliver;
+use {crate::processors, std::sync::atomic::Ordering, std::time::Instant};
 #[cfg(not(any(loom, spanlock_shuttle)))]
-use {
-    event_listener::{Event, EventListener, Listener as _},
-    relay::Relay,
-    std::{future::Future, pin::Pin, sync::OnceLock, thread},
+pub(crate) use {
+    delivery::deliver,
+    event::{Events, Listener},
 };
+
+/// How a wait with a deadline ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Woken {
+    Notified,
+    TimedOut,
+}
 
 /// How long a waiter looks before it sleeps, as long as that pays: about as long as it takes to wake a thread up through the system, where the
 /// processor has to be woken too. (Less, and two threads that hand over in turns and have once fallen asleep go on waking each other for long.)
@@ -65,97 +65,13 @@ impl Luck {
     }
 }
 
-/// One event per slot of a node.
-#[derive(Debug)]
-pub(crate) struct Events<const N: usize>([Event; N]);
-
-impl<const N: usize> Default for Events<N> {
-    fn default() -> Self {
-        Events(std::array::from_fn(|_| Event::new()))
-    }
-}
-
-impl<const N: usize> Events<N> {
-    /// Hears every [`Events::notify`] of `slot` from now on.
-    pub(crate) fn listen(&self, slot: usize) -> Listener {
-        Listener {
-            place: Some(self.0[slot].listen()),
-            #[cfg(not(any(loom, spanlock_shuttle)))]
-            relay: None,
-        }
-    }
-
-    /// Wakes all that listen to `slot`: threads now, tasks at the next [`deliver`] of this thread.
-    pub(crate) fn notify(&self, slot: usize) {
-        self.0[slot].notify(usize::MAX);
-    }
-}
-
-/// A place among those who listen. Dropping it leaves.
-#[derive(Debug)]
-pub(crate) struct Listener {
-    /// Taken only by what consumes the listener.
-    place: Option<EventListener>,
-    /// How a task is woken, once it has polled.
-    #[cfg(not(any(loom, spanlock_shuttle)))]
-    relay: Option<Relay>,
-}
-
-/// How a wait with a deadline ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Woken {
-    Notified,
-    TimedOut,
-}
-
-impl Listener {
-    /// Parks the thread until the slot is notified.
-    pub(crate) fn wait(mut self) {
-        if let Some(place) = self.place.take() {
-            place.wait();
-        }
-    }
-
-    /// Parks the thread until the slot is notified, or `deadline` has passed.
-    pub(crate) fn wait_until(mut self, deadline: Instant) -> Woken {
-        match self.place.take().and_then(|place| place.wait_deadline(deadline)) {
-            Some(()) => Woken::Notified,
-            None => Woken::TimedOut,
-        }
-    }
-
-    /// Ready when the slot was notified.
-    #[cfg(not(any(loom, spanlock_shuttle)))]
-    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(place) = &mut self.place else { return Poll::Ready(()) };
-        let relay = self.relay.get_or_insert_with(Relay::new);
-        relay.lead_to(context.waker());
-        Pin::new(place).poll(&mut Context::from_waker(relay.waker()))
-    }
-
-    /// Futures are not modelled: they differ from threads in how they are woken, no more.
-    #[cfg(any(loom, spanlock_shuttle))]
-    pub(crate) fn poll(&mut self, _context: &mut Context<'_>) -> Poll<()> {
-        unreachable!("futures are not modelled")
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        // Leaving after a notification passes it on to somebody else in the list.
-        drop(self.place.take());
-        deliver();
-    }
-}
-
 /// Spins until `done`, for a short while; whether it came to that. `ahead` are in front, all of whom have to be through: if there is not a processor for each
 /// of them beside this one, one of them may need this one.
 #[cfg(not(any(loom, spanlock_shuttle)))]
 pub(crate) fn spin_until(luck: &Luck, ahead: usize, done: impl Fn() -> bool) -> bool {
     /// Looks between two at the clock.
     const LOOKS: u32 = 32;
-    static PROCESSORS: OnceLock<usize> = OnceLock::new();
-    if ahead >= *PROCESSORS.get_or_init(|| thread::available_parallelism().map_or(1, usize::from)) {
+    if ahead >= processors::at_work() {
         return false;
     }
     let look = || {
@@ -178,42 +94,4 @@ pub(crate) fn spin_until(luck: &Luck, ahead: usize, done: impl Fn() -> bool) -> 
 pub(crate) fn spin_until(luck: &Luck, _ahead: usize, _done: impl Fn() -> bool) -> bool {
     let _ = (&luck.0, LONG, SHORT, Luck::MOST);
     false
-}
-
-#[cfg(all(test, not(any(loom, spanlock_shuttle))))]
-mod tests {
-    use super::*;
-    use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
-    use std::task::{Wake, Waker};
-
-    #[derive(Default)]
-    struct Calls(AtomicUsize);
-
-    impl Wake for Calls {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// A task that listens to slot 0, and how often it was woken.
-    fn task(events: &Events<1>) -> (Listener, impl Fn() -> usize) {
-        let calls = Arc::new(Calls::default());
-        let mut listener = events.listen(0);
-        assert!(listener.poll(&mut Context::from_waker(&Waker::from(Arc::clone(&calls)))).is_pending());
-        (listener, move || calls.0.load(Ordering::Relaxed))
-    }
-
-    #[test]
-    fn who_leaves_after_it_was_notified_passes_that_on() {
-        let events = Events::default();
-        let (first, first_calls) = task(&events);
-        events.notify(0);
-        assert_eq!(first_calls(), 0, "not under the event's lock");
-        deliver();
-        assert_eq!(first_calls(), 1);
-        let (_second, second_calls) = task(&events);
-        drop(first);
-        assert_eq!(second_calls(), 1, "whom the event takes for notified from now on");
-    }
 }

@@ -82,6 +82,10 @@ impl Drop for Listener {
     }
 }
 
+pub(crate) fn spend(_context: &Context<'_>) -> Poll<()> {
+    unreachable!("futures are not simulated")
+}
+
 /// Tasks are not simulated, and threads are woken at once.
 pub(crate) fn deliver() {}
 
