@@ -41,9 +41,18 @@ pub(crate) fn count_in() {
 /// How many the system has, whoever may use them: for what is laid out once. Opens a file where there is one that says so.
 pub(crate) fn of_system() -> usize {
     static ONLINE: OnceLock<usize> = OnceLock::new();
-    *ONLINE.get_or_init(|| {
+    once(&ONLINE, || {
         let text = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
         ranges(&text).filter(|&count| count > 0).unwrap_or_else(limit)
+    })
+}
+
+/// What `cell` has, or will have from now on. What there is to say is found out first: if that allocates, an allocator that itself waits for ranges may come
+/// back here.
+fn once(cell: &OnceLock<usize>, find_out: impl FnOnce() -> usize) -> usize {
+    cell.get().copied().unwrap_or_else(|| {
+        let found = find_out();
+        *cell.get_or_init(|| found)
     })
 }
 
@@ -64,7 +73,7 @@ fn ranges(text: &str) -> Option<usize> {
 /// What the standard library says, to the thread that asks first: on how many processors it may run, or fewer, if the time of the process is limited.
 fn limit() -> usize {
     static LIMIT: OnceLock<usize> = OnceLock::new();
-    *LIMIT.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
+    once(&LIMIT, || thread::available_parallelism().map_or(1, usize::from))
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -92,7 +101,7 @@ mod bound {
     fn share(mine: usize) -> usize {
         static SHARE: OnceLock<usize> = OnceLock::new();
         if mine > 1 {
-            *SHARE.get_or_init(|| if super::limit() < mine { super::limit() } else { usize::MAX })
+            super::once(&SHARE, || if super::limit() < mine { super::limit() } else { usize::MAX })
         } else {
             SHARE.get().copied().unwrap_or(usize::MAX)
         }

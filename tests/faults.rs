@@ -129,15 +129,19 @@ fn an_allocation_in_the_middle_of_a_wait_or_a_release_can_release() {
         let mut batch =
             Hand::new(Batch::new().add(lock.clone(), start..=start).add(lock.clone(), start + 8..start + 9));
         STOCK.set(stock);
-        // One allocation after the other is the one that is interrupted first.
-        RELEASES.set(true);
-        waiters.iter_mut().for_each(Hand::pending);
-        RELEASES.set(start % 128 == 0);
-        batch.pending();
-        drop(waiters.pop());
-        RELEASES.set(start % 192 != 0);
-        drop(held);
-        RELEASES.set(false);
+        // The stock is soon used up, so each step has its rounds.
+        let mut step = 0;
+        let mut interrupt = |action: &mut dyn FnMut()| {
+            RELEASES.set(start / 64 % 4 == step);
+            action();
+            RELEASES.set(false);
+            step += 1;
+        };
+        interrupt(&mut || waiters.iter_mut().for_each(Hand::pending));
+        interrupt(&mut || batch.pending());
+        interrupt(&mut || drop(waiters.pop()));
+        let mut held = Some(held);
+        interrupt(&mut || drop(held.take()));
         interrupted += 3 - STOCK.with_borrow(Vec::len) as u64;
         drop(STOCK.take());
         assert!(behind.iter().chain(&waiters).all(Hand::woken), "somebody is forgotten");
