@@ -117,12 +117,6 @@ mod bound {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_of_ranges_is_counted() {
-        let counts = ["0-3,8,10-11\n", "0", "0-127", "", "x", "3-1"].map(ranges);
-        assert_eq!(counts, [Some(7), Some(1), Some(128), None, None, None]);
-    }
-}
+// Said in full for `benches/coherence`, which includes this file from elsewhere.
+#[path = "processors/tests.rs"]
+mod tests;

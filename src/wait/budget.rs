@@ -6,7 +6,7 @@
 //! task is; it is full again when a task of the thread comes to wait, since that one returns to its executor.
 
 use std::cell::Cell;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 /// As many requests may be made in a row.
 pub(crate) const REQUESTS: u8 = 128;
@@ -17,12 +17,13 @@ std::thread_local! {
 
 /// Whether the task may make one more request now. If not, it is called again.
 ///
-/// Whoever polls with [`Waker::noop`] polls by hand, and hears of nothing: there is nobody to come back to.
+/// A waker without data, such as [`noop`](std::task::Waker::noop), leads to no task: whoever polls with it polls by hand, once perhaps, and is not put off.
+/// (`will_wake` would not tell: that waker's table of functions may be there several times.)
 pub(crate) fn spend(context: &Context<'_>) -> Poll<()> {
     match LEFT.get() {
         0 => {
             refill();
-            if context.waker().will_wake(Waker::noop()) {
+            if context.waker().data().is_null() {
                 return Poll::Ready(());
             }
             context.waker().wake_by_ref();
