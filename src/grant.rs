@@ -446,6 +446,15 @@ impl Deref for Queued {
     }
 }
 
+impl<'a> IntoIterator for &'a Queued {
+    type Item = &'a Part;
+    type IntoIter = std::slice::Iter<'a, Part>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
 impl Drop for Queued {
     fn drop(&mut self) {
         if !self.0.is_empty() {
@@ -509,7 +518,7 @@ impl Waiter {
         let parts = Queued(parts);
         let first = parts[0].ask;
         let pin = LazyPin::new();
-        for part in parts.iter() {
+        for part in &parts {
             part.live.0.start_queuing();
             // Who comes when it is QUEUED shall not get past it.
             part.space().tree.bar_shortcuts(&part.ask.query(), part.own(), &pin);
@@ -524,7 +533,7 @@ impl Waiter {
             // waiter drops `enlisted` first, and so does this function if it unwinds.
             unsafe { Enlisted::new(ticket, &first, token, sites) }
         });
-        for part in parts.iter() {
+        for part in &parts {
             part.live.0.queue(ticket);
         }
         wait::deliver();
@@ -539,7 +548,7 @@ impl Waiter {
     fn nearest_blocker<'t>(&'t self, passes: &Passes, pin: &'t LazyPin) -> Option<(Seen<'t>, usize)> {
         let mut nearest: Option<Seen<'t>> = None;
         let (mut queued, mut is_held) = (0, false);
-        for part in self.parts.iter() {
+        for part in &self.parts {
             let _ = part.space().tree.scan(&part.ask.query(), Some(part.own()), pin, |seen| {
                 if cycle::is_before(&seen, self.ticket, passes) {
                     let ticket = seen.ticket();

@@ -316,3 +316,100 @@ impl fmt::Debug for Listener {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+    use std::time::Duration;
+
+    #[derive(Default)]
+    struct Calls(AtomicUsize);
+
+    impl Wake for Calls {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A task that listens to slot 0, and how often it was woken.
+    fn task(events: &Events<1>) -> (Listener, Arc<Calls>) {
+        let calls = Arc::new(Calls::default());
+        let mut listener = events.listen(0);
+        assert!(poll(&mut listener, &calls).is_pending());
+        (listener, calls)
+    }
+
+    fn poll(listener: &mut Listener, calls: &Arc<Calls>) -> Poll<()> {
+        listener.poll(&mut Context::from_waker(&Waker::from(Arc::clone(calls))))
+    }
+
+    fn calls(calls: &Calls) -> usize {
+        calls.0.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn all_who_listen_are_woken_once_and_not_before_the_delivery() {
+        let events = Events::default();
+        let mut tasks: Vec<_> = (0..3).map(|_| task(&events)).collect();
+        events.notify(0);
+        assert!(tasks.iter().all(|(_, woken)| calls(woken) == 0), "not under the list's lock");
+        delivery::deliver();
+        assert!(tasks.iter().all(|(_, woken)| calls(woken) == 1));
+        events.notify(0);
+        delivery::deliver();
+        assert!(tasks.iter_mut().all(|(listener, woken)| calls(woken) == 1 && poll(listener, woken).is_ready()));
+    }
+
+    #[test]
+    fn who_was_rung_before_it_sleeps_does_not() {
+        let events = Events::<1>::default();
+        let [thread, timed, mut task] = [0; 3].map(|slot| events.listen(slot));
+        events.notify(0);
+        delivery::deliver();
+        assert_eq!(timed.wait_until(Instant::now() + Duration::from_secs(10)), Woken::Notified);
+        thread.wait();
+        assert!(poll(&mut task, &Arc::default()).is_ready());
+    }
+
+    #[test]
+    fn who_leaves_is_in_no_list_and_keeps_nothing() {
+        let events = Events::default();
+        let (first, woken) = task(&events);
+        let (second, last) = (task(&events), task(&events));
+        drop(second);
+        drop(first);
+        assert_eq!(Arc::strong_count(&woken), 1, "its waker is gone");
+        events.notify(0);
+        delivery::deliver();
+        assert_eq!((calls(&woken), calls(&last.1)), (0, 1));
+        assert!(lock(&events.0[0]).is_empty());
+        let timed_out = events.listen(0).wait_until(Instant::now() + Duration::from_millis(1));
+        assert_eq!(timed_out, Woken::TimedOut);
+        assert!(lock(&events.0[0]).is_empty());
+    }
+
+    #[test]
+    fn a_task_that_moved_is_woken_where_it_is() {
+        let events = Events::default();
+        let (mut listener, before) = task(&events);
+        let after = Arc::new(Calls::default());
+        assert!(poll(&mut listener, &after).is_pending());
+        assert_eq!(Arc::strong_count(&before), 1, "its old waker is gone");
+        events.notify(0);
+        delivery::deliver();
+        assert_eq!((calls(&before), calls(&after)), (0, 1));
+    }
+
+    #[test]
+    fn a_thread_that_sleeps_is_woken() {
+        let events = Events::<1>::default();
+        let listener = events.listen(0);
+        thread::scope(|scope| {
+            scope.spawn(|| listener.wait());
+            events.notify(0);
+            delivery::deliver();
+        });
+    }
+}
