@@ -299,27 +299,28 @@ fn so_may_one_of_a_tables_future() {
     assert!(table.is_empty());
 }
 
-/// The parts of a batch are given up together: who is woken by the first may ask for the second.
+/// The parts of a batch are given up together: who is woken by one may ask for the other.
 #[test]
 fn a_waker_may_wait_for_another_part_of_a_batch_that_is_dropped() {
     let lock = Arc::new(RangeLock::new());
-    let held = lock.request_arc(8.., Mode::Exclusive).wait();
-    let batch = Batch::new().exclusive(Arc::clone(&lock), 0..4).exclusive(Arc::clone(&lock), 4..16);
-    let mut batch = batch.into_future();
-    assert!(Pin::new(&mut batch).poll(&mut Context::from_waker(Waker::noop())).is_pending());
-    // Behind its first part.
-    let mut behind = ask_for(&lock, 0..2);
-    let act = Act::new({
-        let lock = Arc::clone(&lock);
-        move || {
-            let granted = lock.request(4..6, Mode::Exclusive).timeout(Duration::from_secs(10)).wait();
-            assert!(granted.is_ok(), "the second part still stands in the way");
-        }
-    });
-    assert!(poll(&mut behind, &act.clone().into()).is_pending());
-    drop(batch);
-    assert_eq!(act.calls(), 1);
-    drop(held);
+    for parts in [[0..4, 4..16], [4..16, 0..4]] {
+        let held = lock.request_arc(8.., Mode::Exclusive).wait();
+        let batch = parts.into_iter().fold(Batch::new(), |batch, part| batch.exclusive(Arc::clone(&lock), part));
+        let mut batch = batch.into_future();
+        assert!(Pin::new(&mut batch).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let mut behind = ask_for(&lock, 0..2);
+        let act = Act::new({
+            let lock = Arc::clone(&lock);
+            move || {
+                let granted = lock.request(4..6, Mode::Exclusive).timeout(Duration::from_secs(10)).wait();
+                assert!(granted.is_ok(), "the other part still stands in the way");
+            }
+        });
+        assert!(poll(&mut behind, &act.clone().into()).is_pending());
+        drop(batch);
+        assert_eq!(act.calls(), 1);
+        drop((behind, held));
+    }
 }
 
 #[test]
