@@ -588,7 +588,7 @@ impl Waiter {
             });
         };
         let luck = &self.parts[0].space().tree.beside.luck;
-        if patience == Patience::Spin && wait::spin_until(luck, ahead, || blocker.has_changed()) {
+        if patience == Patience::Spin && wait::look_for(luck, ahead, || blocker.has_changed()) {
             return Ok(Turn::LookAgain);
         }
         // Listen first, then ask to be told (INV-G3).

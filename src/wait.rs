@@ -1,4 +1,4 @@
-//! Waiting: spin a little, then sleep. Threads, deadlines and futures sleep in one way, on the [`event`]s of a slot.
+//! Waiting: spin a little or give way, then sleep. Threads, deadlines and futures sleep in one way, on the [`event`]s of a slot.
 //!
 //! A waiter *listens* first and then makes sure that there is something to wait for; whoever changes things notifies everyone
 //! who listens to the slot concerned, and then [delivers](deliver). Wake-ups may be spurious (a slot has many occupants over time), so a woken waiter looks again.
@@ -18,7 +18,7 @@ pub(crate) use budget::spend;
 #[cfg(any(loom, spanlock_shuttle))]
 pub(crate) use model::{Events, Listener, deliver};
 #[cfg(not(any(loom, spanlock_shuttle)))]
-use {crate::processors, std::sync::atomic::Ordering, std::time::Instant};
+use {crate::processors, std::sync::atomic::Ordering, std::thread, std::time::Instant};
 #[cfg(not(any(loom, spanlock_shuttle)))]
 pub(crate) use {
     delivery::deliver,
@@ -39,41 +39,80 @@ const LONG: Duration = Duration::from_micros(20);
 /// How long it looks if that has not paid of late.
 const SHORT: Duration = Duration::from_micros(4);
 
-/// Whether looking before sleeping has paid of late on a lock: 0 if it has not. Where critical sections are long it is in vain, and takes a processor away.
+/// How long a waiter gives way, at most, before it sleeps. (Among threads that do the same its turn comes within that. If it does not, somebody is on the processor
+/// who does not care.)
+const GIVING_WAY: Duration = Duration::from_micros(200);
+
+/// Whether it has paid of late on a lock not to sleep at once, in each of the two ways. Where critical sections are long it is in vain, and takes a processor away.
 #[derive(Debug)]
-pub(crate) struct Luck(hint::AtomicU8);
+pub(crate) struct Luck {
+    spinning: hint::AtomicU8,
+    giving_way: hint::AtomicU8,
+}
 
 impl Luck {
+    /// The best. The worst is 0.
     const MOST: u8 = 8;
+    /// Where it begins who has had none. From there it counts upwards: so many waits sleep at once, and then one tries again.
+    const REST: u8 = 255 - 32;
 
     pub(crate) const fn new() -> Luck {
-        Luck(hint::AtomicU8::new(Luck::MOST))
-    }
-
-    #[cfg(not(any(loom, spanlock_shuttle)))]
-    fn patience(&self) -> Duration {
-        if self.0.load(Ordering::Relaxed) > 0 { LONG } else { SHORT }
-    }
-
-    #[cfg(not(any(loom, spanlock_shuttle)))]
-    fn note(&self, paid: bool) {
-        let before = self.0.load(Ordering::Relaxed);
-        let now = if paid { (before + 1).min(Luck::MOST) } else { before.saturating_sub(1) };
-        if now != before {
-            self.0.store(now, Ordering::Relaxed);
-        }
+        Luck { spinning: hint::AtomicU8::new(Luck::MOST), giving_way: hint::AtomicU8::new(Luck::MOST) }
     }
 }
 
-/// Spins until `done`, for a short while; whether it came to that. `ahead` are in front, all of whom have to be through: if there is not a processor for each
-/// of them beside this one, one of them may need this one.
 #[cfg(not(any(loom, spanlock_shuttle)))]
-pub(crate) fn spin_until(luck: &Luck, ahead: usize, done: impl Fn() -> bool) -> bool {
+impl Luck {
+    fn patience(&self) -> Duration {
+        if self.spinning.load(Ordering::Relaxed) > 0 { LONG } else { SHORT }
+    }
+
+    fn note_spinning(&self, paid: bool) {
+        let before = self.spinning.load(Ordering::Relaxed);
+        let now = if paid { (before + 1).min(Luck::MOST) } else { before.saturating_sub(1) };
+        set(&self.spinning, before, now);
+    }
+
+    fn may_give_way(&self) -> bool {
+        let now = self.giving_way.load(Ordering::Relaxed);
+        let rests = now > Luck::MOST;
+        if rests {
+            self.giving_way.store(if now == u8::MAX { 1 } else { now + 1 }, Ordering::Relaxed);
+        }
+        !rests
+    }
+
+    fn note_giving_way(&self, paid: bool) {
+        let before = self.giving_way.load(Ordering::Relaxed).min(Luck::MOST);
+        let now = match (paid, before) {
+            (true, _) => (before + 1).min(Luck::MOST),
+            (false, 0 | 1) => Luck::REST,
+            (false, _) => before - 1,
+        };
+        set(&self.giving_way, before, now);
+    }
+}
+
+/// Writes a line that others read only if it must.
+#[cfg(not(any(loom, spanlock_shuttle)))]
+fn set(luck: &hint::AtomicU8, before: u8, now: u8) {
+    if now != before {
+        luck.store(now, Ordering::Relaxed);
+    }
+}
+
+/// Looks for `done` for a while, before the caller sleeps; whether it came to that. `ahead` are in front, all of whom have to be through. If there is a processor for
+/// each of them beside this one, it spins. If not, one of them may need this one: it gives way, and so do they, if they wait here; as long as they hand over
+/// faster than a thread can be put to sleep and woken, nobody has to be.
+#[cfg(not(any(loom, spanlock_shuttle)))]
+pub(crate) fn look_for(luck: &Luck, ahead: usize, done: impl Fn() -> bool) -> bool {
+    if ahead < processors::at_work() { spin(luck, done) } else { give_way(luck, done) }
+}
+
+#[cfg(not(any(loom, spanlock_shuttle)))]
+fn spin(luck: &Luck, done: impl Fn() -> bool) -> bool {
     /// Looks between two at the clock.
     const LOOKS: u32 = 32;
-    if ahead >= processors::at_work() {
-        return false;
-    }
     let look = || {
         std::hint::spin_loop();
         done()
@@ -85,13 +124,33 @@ pub(crate) fn spin_until(luck: &Luck, ahead: usize, done: impl Fn() -> bool) -> 
             paid = (0..LOOKS).any(|_| look());
         }
     }
-    luck.note(paid);
+    luck.note_spinning(paid);
     paid
 }
 
-/// In a model spinning is only more of the same.
+#[cfg(not(any(loom, spanlock_shuttle)))]
+fn give_way(luck: &Luck, done: impl Fn() -> bool) -> bool {
+    /// With nobody else to run, that is a few microseconds.
+    const TIMES: u32 = 8;
+    if !luck.may_give_way() {
+        return false;
+    }
+    let end = Instant::now() + GIVING_WAY;
+    let mut paid = false;
+    for _ in 0..TIMES {
+        thread::yield_now();
+        paid = done();
+        if paid || Instant::now() > end {
+            break;
+        }
+    }
+    luck.note_giving_way(paid);
+    paid
+}
+
+/// In a model looking is only more of the same.
 #[cfg(any(loom, spanlock_shuttle))]
-pub(crate) fn spin_until(luck: &Luck, _ahead: usize, _done: impl Fn() -> bool) -> bool {
-    let _ = (&luck.0, LONG, SHORT, Luck::MOST);
+pub(crate) fn look_for(luck: &Luck, _ahead: usize, _done: impl Fn() -> bool) -> bool {
+    let _ = (&luck.spinning, &luck.giving_way, LONG, SHORT, GIVING_WAY, Luck::MOST, Luck::REST);
     false
 }

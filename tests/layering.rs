@@ -62,7 +62,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("tree/quick.rs", &["owner", "reclaim", "sync"], &["smallvec"]),
     ("tree/shortcut.rs", &["owner", "reclaim", "sync"], &[]),
     // The parking itself is `std`'s, or a model's.
-    ("wait.rs", &["processors", "sync"], &["std::sync"]),
+    ("wait.rs", &["processors", "sync"], &["std::sync", "std::thread"]),
     ("wait/event.rs", &["sync"], &["std::sync", "std::thread"]),
     // `std::thread` there: whether it is panicking.
     ("wait/delivery.rs", &["processors"], &["std::sync", "std::thread"]),

@@ -99,6 +99,6 @@ impl Luck {
     }
 }
 
-pub(crate) fn spin_until(_luck: &Luck, _ahead: usize, done: impl Fn() -> bool) -> bool {
+pub(crate) fn look_for(_luck: &Luck, _ahead: usize, done: impl Fn() -> bool) -> bool {
     (0..SPINS).any(|_| done())
 }
