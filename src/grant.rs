@@ -488,7 +488,7 @@ enum Turn {
     Wait(Listener),
 }
 
-/// Whether a waiter may spin before it listens: a thread may, a future must not hold its executor up.
+/// Whether a waiter may look for a while before it listens: a thread may, a future must not hold its executor up.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Patience {
     Spin,
