@@ -21,8 +21,8 @@
 //!
 //! # Invariants
 //! - INV-G1: a live request's slot is freed exactly once, by dropping its [`Live`].
-//! - INV-G2: nobody parks, and no waker is called, while pinned. The rooms that pin are this one, `cycle` and `convert`; and `tree::shortcut`, for a
-//!   look at the tree that it takes itself.
+//! - INV-G2: nobody parks, and no waker is called, while pinned. (Who looks for a while before it parks, spinning or giving way, is pinned.) The rooms that pin
+//!   are this one, `cycle` and `convert`; and `tree::shortcut`, for a look at the tree that it takes itself.
 //! - INV-G3: who parks has listened, and has then set WAITERS in the very word that made it wait.
 //!
 //! # Source

@@ -20,6 +20,10 @@
 //! # Who wakes whom
 //! The one who rings sets `rung` first, and then looks for *whom* to wake. The one who sleeps says whom, under the lock where the other looks, and only if it
 //! finds that it was not rung yet. So either it does not fall asleep, or it is found.
+//!
+//! # What becomes of wakers
+//! One that is called is consumed by that. One that nobody has called goes with its listener, when the request has left the queue. One that is replaced, because a
+//! task has moved, is dropped there and then, with no lock held; but the request has its place still, so its destructor must not wait for that.
 
 use super::{Woken, budget, delivery};
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
