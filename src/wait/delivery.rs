@@ -1,6 +1,6 @@
 //! Waking those who were rung: with no lock held and no pin, whoever they are.
 //!
-//! A task's waker is foreign code: it may poll, release, drop or panic, right there. So what is [found](found) under a list's lock is kept in a row of the calling
+//! A task's waker is foreign code: it may poll, release, drop or panic, right there. So what is [found] under a list's lock is kept in a row of the calling
 //! thread, until that [delivers](deliver).
 //!
 //! # Promise
