@@ -10,6 +10,7 @@ use crate::owner::{Asker, Owner, Recursion, Visitor};
 use crate::range::ByteRange;
 use crate::request::{LockRef, check_recursion};
 use crate::space::{Ask, Space};
+use crate::wait;
 use smallvec::SmallVec;
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -267,6 +268,7 @@ impl<L: LockRef, O: OwnedBy> Future for AcquireBatch<L, O> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if let State::New(_) = this.state {
+            ready!(wait::spend(context));
             match this.begin() {
                 Ok(None) => {}
                 Ok(Some(guards)) => return Poll::Ready(O::answer(Ok(guards))),

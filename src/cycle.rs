@@ -419,14 +419,17 @@ fn turn() -> &'static Mutex<()> {
 #[cfg(not(any(loom, spanlock_shuttle)))]
 mod index {
     use super::{Arc, Blocked, Ordering, OwnerId, SmallVec};
+    use crate::processors;
     use crate::sync::LazyLock;
     use dashmap::DashMap;
 
     /// In the order of their tickets: a token can have thousands.
     type Entries = SmallVec<[(u64, Arc<Blocked>); 1]>;
 
-    static BY_OWNER: LazyLock<DashMap<u64, Entries>> = LazyLock::new(DashMap::new);
-    static BATCHES: LazyLock<DashMap<u64, Arc<Blocked>>> = LazyLock::new(DashMap::new);
+    static BY_OWNER: LazyLock<DashMap<u64, Entries>> =
+        LazyLock::new(|| DashMap::with_shard_amount(processors::shards()));
+    static BATCHES: LazyLock<DashMap<u64, Arc<Blocked>>> =
+        LazyLock::new(|| DashMap::with_shard_amount(processors::shards()));
 
     pub(super) fn insert(blocked: &Arc<Blocked>) {
         let ticket = blocked.ticket;

@@ -22,8 +22,8 @@
 //!
 //! # Invariants
 //! - INV-G1: a live request's slot is freed exactly once, by dropping its [`Live`].
-//! - INV-G2: nobody parks, and no waker is called, while pinned. The rooms that pin are this one, `cycle` and `convert`; and `tree::shortcut`, for a
-//!   look at the tree that it takes itself.
+//! - INV-G2: nobody parks, and no waker is called, while pinned. (Who looks for a while before it parks, spinning or giving way, is pinned.) The rooms that pin
+//!   are this one, `cycle` and `convert`; and `tree::shortcut`, for a look at the tree that it takes itself.
 //! - INV-G3: who parks has listened, and has then set WAITERS in the very word that made it wait.
 //!
 //! # Source
@@ -45,6 +45,7 @@ use smallvec::SmallVec;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::ControlFlow::{Break, Continue};
+use std::ops::Deref;
 use std::ptr::NonNull;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -431,16 +432,52 @@ impl Part {
     }
 }
 
+/// The parts of a request that stands in the queue. Dropping them gives all of their places up, and only then wakes whoever waited for one: a waker is
+/// foreign code, and may ask for what another part stands in the way of.
+struct Queued(Parts);
+
+impl Queued {
+    fn into_parts(mut self) -> Parts {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Deref for Queued {
+    type Target = [Part];
+
+    fn deref(&self) -> &[Part] {
+        &self.0
+    }
+}
+
+impl<'a> IntoIterator for &'a Queued {
+    type Item = &'a Part;
+    type IntoIter = std::slice::Iter<'a, Part>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        if !self.0.is_empty() {
+            std::mem::take(&mut self.0).into_iter().for_each(|part| part.live.leave());
+            wait::deliver();
+        }
+    }
+}
+
 /// A queued request: one part, or the parts of a batch under one ticket. Dropping it gives the place in the queue up.
 pub(crate) struct Waiter {
-    /// Where a future sleeps.
-    listener: Option<Listener>,
     /// Its place in the index. Before `parts`: the index is left before the slots are.
     enlisted: Option<Enlisted>,
     /// Whether it has looked for a cycle that it closes. If not, though it sleeps, it hears from who kept it from that.
     searched: bool,
-    parts: Parts,
+    parts: Queued,
     ticket: u64,
+    /// Where a future sleeps. Behind `parts`: the waker in it is foreign code, and may ask for what the request stood in the way of when it is dropped.
+    listener: Option<Listener>,
     /// Last: that a request gave up is told when it has gone.
     clock: WaitClock,
 }
@@ -455,7 +492,7 @@ enum Turn {
     Wait(Listener),
 }
 
-/// Whether a waiter may spin before it listens: a thread may, a future must not hold its executor up.
+/// Whether a waiter may look for a while before it listens: a thread may, a future must not hold its executor up.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Patience {
     Spin,
@@ -482,6 +519,7 @@ impl Waiter {
 
     #[cold]
     fn queue(parts: Parts, token: Option<&Owner>) -> Waiter {
+        let parts = Queued(parts);
         let first = parts[0].ask;
         let pin = LazyPin::new();
         for part in &parts {
@@ -507,7 +545,7 @@ impl Waiter {
         observe::contended();
         parts.iter().filter(|part| part.ask.is_nested()).for_each(|_| observe::nested());
         let clock = observe::waiting(first.range(), first.mode(), first.owner());
-        Waiter { listener: None, enlisted, searched: false, parts, ticket, clock }
+        Waiter { enlisted, searched: false, parts, ticket, listener: None, clock }
     }
 
     /// The blocker that must go last before this request can be granted: the queued one with the highest ticket of those in front, or
@@ -555,14 +593,13 @@ impl Waiter {
             });
         };
         let luck = &self.parts[0].space().tree.beside.luck;
-        if patience == Patience::Spin && wait::spin_until(luck, ahead, || blocker.has_changed()) {
+        if patience == Patience::Spin && wait::look_for(luck, ahead, || blocker.has_changed()) {
             return Ok(Turn::LookAgain);
         }
         // Listen first, then ask to be told (INV-G3).
         let (bells, index) = blocker.room();
         let mut listener = bells.listen(index);
         let will_hear = blocker.ask_for_wake();
-        // Before the listener goes, which may wake others.
         drop(pin);
         if !will_hear {
             return Ok(Turn::LookAgain);
@@ -640,7 +677,7 @@ impl Waiter {
     pub(crate) fn into_holds(self) -> Holds {
         let Waiter { parts, clock, enlisted, .. } = self;
         drop(enlisted);
-        let holds: Holds = parts.into_iter().map(|part| Held(part.live)).collect();
+        let holds: Holds = parts.into_parts().into_iter().map(|part| Held(part.live)).collect();
         holds.iter().for_each(|_| observe::acquired());
         clock.granted();
         holds

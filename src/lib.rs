@@ -64,6 +64,8 @@ mod models;
 mod models;
 mod observe;
 mod owner;
+#[cfg(not(any(loom, spanlock_shuttle)))] // A model has threads, and no processors.
+mod processors;
 mod range;
 mod reclaim;
 mod request;

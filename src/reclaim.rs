@@ -89,31 +89,40 @@ mod imp {
     use crossbeam_epoch::Guard;
     // In a model the shared one will do: nobody else is there.
     #[cfg(not(any(loom, spanlock_shuttle)))]
-    use crate::sync::LazyLock;
+    use crate::sync::OnceLock;
     #[cfg(loom)]
     use crossbeam_epoch::pin;
     #[cfg(not(loom))]
     use crossbeam_epoch::{Collector, LocalHandle};
     // All threads of shuttle's are one thread of the system, and its collector outlives each schedule.
     #[cfg(all(spanlock_shuttle, not(loom)))]
-    use std::sync::LazyLock;
+    use std::sync::OnceLock;
 
     /// While it lives, nothing that was reachable when it was taken is freed.
     #[derive(Debug)]
     pub(crate) struct Pin(Guard);
 
     #[cfg(not(loom))]
-    static COLLECTOR: LazyLock<Collector> = LazyLock::new(Collector::new);
+    static COLLECTOR: OnceLock<Collector> = OnceLock::new();
+
+    /// Made before it is put in its place: an allocator that itself uses range locks may come back here meanwhile, and would wait for its own thread.
+    #[cfg(not(loom))]
+    fn collector() -> &'static Collector {
+        COLLECTOR.get().unwrap_or_else(|| {
+            let new = Collector::new();
+            COLLECTOR.get_or_init(|| new)
+        })
+    }
 
     #[cfg(not(loom))]
     std::thread_local! {
-        static HANDLE: LocalHandle = COLLECTOR.register();
+        static HANDLE: LocalHandle = collector().register();
     }
 
     #[cfg(not(loom))]
     fn pin() -> Guard {
         // A thread that is ending may have dropped its handle already: then one for this pin.
-        HANDLE.try_with(LocalHandle::pin).unwrap_or_else(|_| COLLECTOR.register().pin())
+        HANDLE.try_with(LocalHandle::pin).unwrap_or_else(|_| collector().register().pin())
     }
 
     /// Whether the calling thread is pinned.

@@ -9,6 +9,7 @@ use crate::mode::Mode;
 use crate::owner::{Owner, Recursion, Visitor};
 use crate::range::ByteRange;
 use crate::space::{Ask, Space};
+use crate::wait;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::ops::Deref;
@@ -226,8 +227,12 @@ where
 
 /// A request being awaited. If it names no owner, it has one of its own, since tasks move between threads.
 ///
-/// It takes its place in the queue when it is polled first. Once queued it keeps those who come later waiting, so it must be polled
+/// It takes its place in the queue when it is polled first (but see below). Once queued it keeps those who come later waiting, so it must be polled
 /// on (or dropped), like the future of any fair lock.
+///
+/// A task that asks in a loop, and is granted at once each time, would keep its executor from everything else: so of some hundred requests that the tasks of one
+/// thread make in a row, one is put off. Its first poll calls the waker and is pending; it has not asked yet, and holds up nobody. So a poll is no way to try
+/// ([`Request::try_now`] is), unless it is by a waker that leads nowhere, as [`Waker::noop`](std::task::Waker::noop).
 ///
 /// # Errors
 /// For a request of an [`Owner`], as for [`Request::wait`]. One without is answered with the guard.
@@ -259,6 +264,7 @@ impl<L: LockRef, O: OwnedBy> Future for Acquire<L, O> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if let State::New(_) = this.state {
+            ready!(wait::spend(context));
             match this.begin() {
                 Ok(None) => {}
                 Ok(Some(guard)) => return Poll::Ready(O::answer(Ok(guard))),

@@ -12,7 +12,7 @@
 #[cfg(not(any(loom, spanlock_shuttle, spanlock_chaos)))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, fence};
 #[cfg(not(any(loom, spanlock_shuttle, spanlock_tsan)))]
-pub(crate) use std::sync::{LazyLock, Mutex, MutexGuard};
+pub(crate) use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock};
 #[cfg(not(any(loom, spanlock_shuttle)))]
 pub(crate) use std::{sync::atomic::Ordering, thread_local};
 
@@ -24,7 +24,7 @@ pub(crate) use chaos::{AtomicBool, AtomicPtr, AtomicU64, fence};
 // ThreadSanitizer sees the order that a mutex makes only if the mutex was built for it, as std is not.
 #[cfg(spanlock_tsan)]
 pub(crate) use {
-    once_cell::sync::Lazy as LazyLock,
+    once_cell::sync::{Lazy as LazyLock, OnceCell as OnceLock},
     parking_lot::{Mutex, MutexGuard},
 };
 

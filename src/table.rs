@@ -57,6 +57,7 @@ use crate::guard::Guard;
 use crate::kind::{ByTask, ByThread};
 use crate::lock::{RangeLock, granted};
 use crate::mode::Mode;
+use crate::processors;
 use crate::range::ByteRange;
 use crate::request::{LockRef, Request, sealed};
 use crate::sync::{AtomicU64, Ordering};
@@ -248,7 +249,7 @@ impl<K: Eq + Hash> LockTable<K> {
     /// A table without entries. The first one, of any key type, asks the system for the number of processors, and may
     /// open files to do so.
     pub fn new() -> LockTable<K> {
-        let map = Arc::new(Map::default());
+        let map = Arc::new(Map::with_hasher_and_shard_amount(BuildHasherDefault::default(), processors::shards()));
         let ways = std::array::from_fn(|_| Arc::new(Way(Arc::clone(&map))));
         LockTable(Arc::new(Inner { map, ways, hasher: RandomState::new() }))
     }

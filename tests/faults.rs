@@ -21,9 +21,9 @@ use common::alloc::{Counting, bytes};
 use common::forget;
 use common::poll::Hand;
 use parking_lot::Mutex;
-use spanlock::{AcquireError, Mode, Owner, RangeLock};
+use spanlock::{AcquireError, ArcRangeGuard, Batch, Mode, Owner, RangeLock};
 use std::alloc::{GlobalAlloc, Layout};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread;
@@ -35,6 +35,17 @@ struct Interrupting(Counting);
 thread_local! {
     static INTERRUPTED: Cell<Option<&'static RangeLock>> = const { Cell::new(None) };
     static INTERRUPTIONS: Cell<u64> = const { Cell::new(0) };
+    /// Whether this thread releases one of its `STOCK` whenever it allocates or frees.
+    static RELEASES: Cell<bool> = const { Cell::new(false) };
+    static STOCK: RefCell<Vec<ArcRangeGuard>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Releases a range that somebody waits for, in the middle of whatever this thread is doing. What that allocates and frees is not interrupted again.
+fn at_any_memory() {
+    if RELEASES.replace(false) {
+        drop(STOCK.with_borrow_mut(Vec::pop));
+        RELEASES.set(true);
+    }
 }
 
 // SAFETY: every call goes to `Counting`, which goes to the system; what is done before that allocates by itself, but no second time.
@@ -44,6 +55,7 @@ unsafe impl GlobalAlloc for Interrupting {
             at_allocation(lock);
             INTERRUPTED.set(Some(lock));
         }
+        at_any_memory();
         // SAFETY: the caller keeps `alloc`'s contract.
         unsafe { self.0.alloc(layout) }
     }
@@ -51,6 +63,7 @@ unsafe impl GlobalAlloc for Interrupting {
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         // SAFETY: the caller keeps `dealloc`'s contract.
         unsafe { self.0.dealloc(memory, layout) }
+        at_any_memory();
     }
 }
 
@@ -95,6 +108,49 @@ fn an_allocation_in_the_middle_of_an_acquire_can_use_the_lock() {
     drop(waiter.ready());
     LOCK.trim();
     assert_eq!(LOCK.heap_nodes(), 0);
+}
+
+/// Waiting, giving up, releasing and waking: whatever of that allocates or frees meets a release, which wakes somebody too.
+#[test]
+fn an_allocation_in_the_middle_of_a_wait_or_a_release_can_release() {
+    const EACH: u64 = 400;
+    let _alone = ALONE.lock();
+    let lock = Arc::new(RangeLock::new());
+    let mut interrupted = 0;
+    for start in (0..EACH).map(|round| round * 64) {
+        // Behind each of a few holders two wait, in one node with those that the test is about.
+        let stock: Vec<_> =
+            (1..4).map(|at| lock.request_arc(start + at..=start + at, Mode::Exclusive).wait()).collect();
+        let mut behind: Vec<_> =
+            (2..8).map(|at| Hand::new(lock.request_arc(start + at / 2..=start + at / 2, Mode::Add))).collect();
+        behind.iter_mut().for_each(Hand::pending);
+        let held = lock.request_arc(start..=start, Mode::Exclusive).wait();
+        let mut waiters: Vec<_> = (0..3).map(|_| Hand::new(lock.request_arc(start..=start, Mode::Add))).collect();
+        let mut batch =
+            Hand::new(Batch::new().add(lock.clone(), start..=start).add(lock.clone(), start + 8..start + 9));
+        STOCK.set(stock);
+        // The stock is soon used up, so each step has its rounds.
+        let mut step = 0;
+        let mut interrupt = |action: &mut dyn FnMut()| {
+            RELEASES.set(start / 64 % 4 == step);
+            action();
+            RELEASES.set(false);
+            step += 1;
+        };
+        interrupt(&mut || waiters.iter_mut().for_each(Hand::pending));
+        interrupt(&mut || batch.pending());
+        interrupt(&mut || drop(waiters.pop()));
+        let mut held = Some(held);
+        interrupt(&mut || drop(held.take()));
+        interrupted += 3 - STOCK.with_borrow(Vec::len) as u64;
+        drop(STOCK.take());
+        assert!(behind.iter().chain(&waiters).all(Hand::woken), "somebody is forgotten");
+        behind.into_iter().chain(waiters).for_each(|mut waiter| drop(waiter.ready()));
+        assert!(batch.woken());
+        drop(batch.ready());
+    }
+    assert!(interrupted > EACH, "{interrupted} interruptions are few");
+    assert!(lock.try_exclusive(..).is_some());
 }
 
 /// Its range stays locked for good, as the guard says; who waits can give up, and everybody else goes on.

@@ -15,7 +15,7 @@ const FENCED: &[&str] = &[
     "crossbeam_epoch",
     "crossbeam_utils",
     "dashmap",
-    "event_listener",
+    "rustix",
     "hdrhistogram",
     "smallvec",
     "tracing",
@@ -46,6 +46,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("sync/model.rs", &[], &["loom"]),
     // loom there: only the memory that a model gives back. `std::sync` there: the collector, which outlives each of shuttle's schedules.
     ("reclaim.rs", &["sync"], &["crossbeam_epoch", "loom", "std::sync"]),
+    ("processors.rs", &[], &["rustix", "std::sync", "std::thread"]),
     // What the rooms below say to whoever watches. Alone in knowing the features for that.
     ("observe.rs", &["mode", "owner", "range", "stats"], &["tracing"]),
     ("observe/clock.rs", &["mode", "owner", "range", "stats"], &["tracing"]),
@@ -56,14 +57,18 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("tree/bar.rs", &["sync"], &[]),
     ("tree/node.rs", &["reclaim", "sync"], &[]),
     ("tree/slot.rs", &["reclaim", "sync"], &[]),
-    ("tree/place.rs", &["mode", "observe", "owner", "reclaim", "sync"], &[]),
+    ("tree/place.rs", &["mode", "observe", "owner", "reclaim", "sync"], &["smallvec"]),
+    ("tree/quota.rs", &["owner", "sync"], &[]),
     ("tree/scan.rs", &["reclaim", "sync"], &["smallvec"]),
     ("tree/prune.rs", &["observe", "reclaim", "sync"], &["smallvec"]),
     ("tree/quick.rs", &["owner", "reclaim", "sync"], &["smallvec"]),
     ("tree/shortcut.rs", &["owner", "reclaim", "sync"], &[]),
     // The parking itself is `std`'s, or a model's.
-    ("wait.rs", &["sync"], &["event_listener", "std::sync", "std::thread"]),
-    ("wait/relay.rs", &["sync"], &["std::sync"]),
+    ("wait.rs", &["processors", "sync"], &["std::sync", "std::thread"]),
+    ("wait/event.rs", &["sync"], &["std::sync", "std::thread"]),
+    // `std::thread` there: whether it is panicking.
+    ("wait/delivery.rs", &["processors"], &["std::sync", "std::thread"]),
+    ("wait/budget.rs", &[], &[]),
     ("wait/model.rs", &["sync"], &["std::sync"]),
     // Protocol.
     ("space.rs", &["mode", "owner", "range", "sync", "tree", "wait"], &["std::sync"]),
@@ -75,7 +80,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     // `std::thread` there: the name of a thread.
     (
         "cycle.rs",
-        &["error", "observe", "owner", "reclaim", "space", "sync", "tree", "wait"],
+        &["error", "observe", "owner", "processors", "reclaim", "space", "sync", "tree", "wait"],
         &["dashmap", "smallvec", "std::sync", "std::thread"],
     ),
     (
@@ -85,16 +90,24 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ),
     ("convert.rs", &["cycle", "grant", "mode", "owner", "range", "reclaim", "space", "tree", "wait"], &[]),
     // Surface. `std::sync` there is `Arc`.
-    ("request.rs", &["error", "grant", "guard", "kind", "lock", "mode", "owner", "range", "space"], &["std::sync"]),
+    (
+        "request.rs",
+        &["error", "grant", "guard", "kind", "lock", "mode", "owner", "range", "space", "wait"],
+        &["std::sync"],
+    ),
     (
         "batch.rs",
-        &["error", "grant", "guard", "kind", "lock", "mode", "owner", "range", "request", "space"],
+        &["error", "grant", "guard", "kind", "lock", "mode", "owner", "range", "request", "space", "wait"],
         &["smallvec"],
     ),
     ("guard.rs", &["convert", "grant", "kind", "lock", "mode", "owner", "range", "request"], &["std::sync"]),
     ("lock.rs", &["error", "grant", "guard", "inspect", "mode", "range", "request", "space", "sync"], &["std::sync"]),
     // `std::sync` there: `Arc`; the rest is for its documentation.
-    ("table.rs", &["guard", "kind", "lock", "mode", "range", "request", "sync"], &["dashmap", "std::sync"]),
+    (
+        "table.rs",
+        &["guard", "kind", "lock", "mode", "processors", "range", "request", "sync"],
+        &["dashmap", "std::sync"],
+    ),
     ("whole.rs", &["guard", "lock", "mode", "request", "sync"], &[]),
 ];
 
@@ -278,7 +291,7 @@ fn the_check_sees_what_it_should() {
     assert_eq!(seen("use std::{fmt, thread};"), "tree/node.rs names std::thread");
     assert_eq!(seen("fn f() { std::thread::yield_now() }"), "tree/node.rs names std::thread");
     assert_eq!(seen("use std::sync::Arc;"), "tree/node.rs names std::sync");
-    assert_eq!(seen("use event_listener::Event;"), "tree/node.rs names event_listener");
+    assert_eq!(seen("use rustix::fs;"), "tree/node.rs names rustix");
     assert_eq!(seen("fn f(g: &crossbeam_epoch::Guard) {}"), "tree/node.rs names crossbeam_epoch");
     assert_eq!(seen("#[cfg(loom)]\nuse loom::thread;"), "tree/node.rs names loom");
     assert_eq!(seen("fn f() { LazyPin::new() }"), "tree/node.rs says LazyPin::new(");

@@ -4,7 +4,7 @@
 mod common;
 
 use common::watch::Watchdog;
-use spanlock::{Acquire, Mode, RangeLock};
+use spanlock::{Acquire, Batch, Mode, RangeLock};
 use std::cell::RefCell;
 use std::future::{Future, IntoFuture};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 type Waiting = Acquire<Arc<RangeLock>>;
 
@@ -40,6 +41,10 @@ impl<F: Fn() + Send + Sync + 'static> Wake for Act<F> {
 
 fn ask(lock: &Arc<RangeLock>, mode: Mode) -> Waiting {
     lock.request_arc(0..8, mode).into_future()
+}
+
+fn ask_for(lock: &Arc<RangeLock>, range: std::ops::Range<u64>) -> Waiting {
+    lock.request_arc(range, Mode::Exclusive).into_future()
 }
 
 fn poll(future: &mut Waiting, waker: &Waker) -> Poll<spanlock::ArcRangeGuard> {
@@ -136,6 +141,186 @@ fn a_waker_that_panics_costs_nobody_else_the_wake_up() {
     assert!(panicked.is_err(), "the panic reaches whoever released");
     assert_eq!((quiet.calls(), loud.calls()), (2, 1));
     assert!(futures.iter_mut().all(|future| poll(future, Waker::noop()).is_ready()));
+}
+
+/// The first panic goes on, and nobody stays asleep for the others.
+#[test]
+fn several_wakers_may_panic_in_one_delivery() {
+    let lock = Arc::new(RangeLock::new());
+    let holder = lock.request_arc(.., Mode::Exclusive).wait();
+    let quiet = Act::new(|| ());
+    let mut futures: Vec<_> = (0..6).map(|_| ask(&lock, Mode::Add)).collect();
+    for (index, future) in futures.iter_mut().enumerate() {
+        let loud = move || std::panic::panic_any(index);
+        let waker = if index % 2 == 1 { Waker::from(Act::new(loud)) } else { Waker::from(Arc::clone(&quiet)) };
+        assert!(poll(future, &waker).is_pending());
+    }
+    let panicked = catch_unwind(AssertUnwindSafe(|| drop(holder))).expect_err("the panic reaches whoever released");
+    assert_eq!(panicked.downcast_ref(), Some(&1_usize), "not the first one");
+    assert_eq!(quiet.calls(), 3);
+    assert!(futures.iter_mut().all(|future| poll(future, Waker::noop()).is_ready()));
+}
+
+/// A guard that is dropped because its thread panics: a second panic there would end the process.
+#[test]
+fn a_waker_may_panic_while_the_release_is_part_of_a_panic() {
+    let lock = Arc::new(RangeLock::new());
+    let holder = lock.request_arc(.., Mode::Exclusive).wait();
+    let loud = Act::new(|| panic!("a waker of the test panics"));
+    let mut future = ask(&lock, Mode::Add);
+    assert!(poll(&mut future, &Waker::from(Arc::clone(&loud))).is_pending());
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let _holder = holder;
+        std::panic::panic_any("the thread's own");
+    }));
+    assert_eq!(panicked.expect_err("it panics").downcast_ref(), Some(&"the thread's own"));
+    assert_eq!(loud.calls(), 1);
+    assert!(poll(&mut future, Waker::noop()).is_ready());
+}
+
+/// Each waker runs its task at once, which is granted, and releases, and so finds the next one: a loop, not a stack.
+#[test]
+fn wakers_that_run_their_tasks_at_once_do_not_nest() {
+    const TASKS: usize = if cfg!(debug_assertions) { 20_000 } else { 100_000 };
+    /// What is locked: disjoint, so that nobody has to look at all who wait. Task `n` has one range when it is queued, and waits for the one of `n + 1`.
+    const APART: u64 = 16;
+    static DONE: AtomicUsize = AtomicUsize::new(0);
+    let watchdog = Watchdog::new("wakers that run their tasks");
+    let lock = Arc::new(RangeLock::new());
+    let chain = move || {
+        let at = |index: usize| index as u64 * APART;
+        let last = lock.request_arc(at(TASKS)..=at(TASKS), Mode::Exclusive).wait();
+        for index in (0..TASKS).rev() {
+            let held = lock.request_arc(at(index)..=at(index), Mode::Exclusive).wait();
+            let mut waits = lock.request_arc(at(index + 1)..=at(index + 1), Mode::Add).into_future();
+            let task = Arc::new(Mutex::new(None));
+            let act = Act::new({
+                let task = Arc::clone(&task);
+                move || {
+                    let (held, mut waits): (spanlock::ArcRangeGuard, Waiting) =
+                        task.lock().unwrap().take().expect("woken once");
+                    assert!(poll(&mut waits, Waker::noop()).is_ready());
+                    DONE.fetch_add(1, Ordering::Relaxed);
+                    // Wakes the task in front of this one.
+                    drop(held);
+                }
+            });
+            assert!(poll(&mut waits, &act.into()).is_pending());
+            *task.lock().unwrap() = Some((held, waits));
+            watchdog.step();
+        }
+        drop(last);
+    };
+    // Ten frames for each task would not fit.
+    std::thread::Builder::new().stack_size(256 * 1024).spawn(chain).unwrap().join().unwrap();
+    assert_eq!(DONE.load(Ordering::Relaxed), TASKS);
+}
+
+/// Asks for the whole lock, and waits for it, when the last handle of it goes.
+struct Asks(Arc<RangeLock>, Arc<AtomicUsize>);
+
+impl Asks {
+    fn waker(lock: &Arc<RangeLock>) -> (Waker, impl Fn() -> usize) {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let asks = Asks(Arc::clone(lock), Arc::clone(&dropped));
+        (Waker::from(Arc::new(asks)), move || dropped.load(Ordering::SeqCst))
+    }
+}
+
+impl Wake for Asks {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Asks {
+    fn drop(&mut self) {
+        let granted = self.0.request(0..8, Mode::Exclusive).timeout(Duration::from_secs(10)).wait();
+        assert!(granted.is_ok(), "somebody stands in the way of a waker's destructor");
+        self.1.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// The place in the queue is given up first.
+#[test]
+fn a_waker_that_is_dropped_may_wait_for_what_its_future_asked_for() {
+    let lock = Arc::new(RangeLock::new());
+    let held = lock.request_arc(8.., Mode::Exclusive).wait();
+    let (waker, dropped) = Asks::waker(&lock);
+    let mut future = lock.request_arc(.., Mode::Exclusive).into_future();
+    assert!(poll(&mut future, &waker).is_pending());
+    drop(waker);
+    assert_eq!(dropped(), 0);
+    drop(future);
+    assert_eq!(dropped(), 1);
+    drop(held);
+}
+
+#[test]
+fn so_may_one_of_a_batch_whichever_part_it_asks_for() {
+    let lock = Arc::new(RangeLock::new());
+    for free_part_first in [true, false] {
+        let held = lock.request_arc(8.., Mode::Exclusive).wait();
+        let (waker, dropped) = Asks::waker(&lock);
+        let parts = if free_part_first { [0..8, 8..16] } else { [8..16, 0..8] };
+        let batch = parts.into_iter().fold(Batch::new(), |batch, part| batch.exclusive(Arc::clone(&lock), part));
+        let mut future = batch.into_future();
+        assert!(Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(waker);
+        drop(future);
+        assert_eq!(dropped(), 1);
+        drop(held);
+    }
+}
+
+#[test]
+fn so_may_one_of_a_tables_future() {
+    /// As [`Asks`], of a table.
+    struct AsksTable(spanlock::LockTable<u64>, Arc<AtomicUsize>);
+    impl Wake for AsksTable {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for AsksTable {
+        fn drop(&mut self) {
+            let granted = self.0.request(1, 0..8, Mode::Exclusive).timeout(Duration::from_secs(10)).wait();
+            assert!(granted.is_ok(), "somebody stands in the way of a waker's destructor");
+            self.1.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let table = spanlock::LockTable::new();
+    let held = pollster::block_on(table.request(1, 8.., Mode::Exclusive).into_future());
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let mut future = table.request(1, .., Mode::Exclusive).into_future();
+    {
+        let waker = Waker::from(Arc::new(AsksTable(table.clone(), Arc::clone(&dropped))));
+        assert!(Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    drop(future);
+    assert_eq!((dropped.load(Ordering::SeqCst), table.len()), (1, 1));
+    drop(held);
+    assert!(table.is_empty());
+}
+
+/// The parts of a batch are given up together: who is woken by one may ask for the other.
+#[test]
+fn a_waker_may_wait_for_another_part_of_a_batch_that_is_dropped() {
+    let lock = Arc::new(RangeLock::new());
+    for parts in [[0..4, 4..16], [4..16, 0..4]] {
+        let held = lock.request_arc(8.., Mode::Exclusive).wait();
+        let batch = parts.into_iter().fold(Batch::new(), |batch, part| batch.exclusive(Arc::clone(&lock), part));
+        let mut batch = batch.into_future();
+        assert!(Pin::new(&mut batch).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let mut behind = ask_for(&lock, 0..2);
+        let act = Act::new({
+            let lock = Arc::clone(&lock);
+            move || {
+                let granted = lock.request(4..6, Mode::Exclusive).timeout(Duration::from_secs(10)).wait();
+                assert!(granted.is_ok(), "the other part still stands in the way");
+            }
+        });
+        assert!(poll(&mut behind, &act.clone().into()).is_pending());
+        drop(batch);
+        assert_eq!(act.calls(), 1);
+        drop((behind, held));
+    }
 }
 
 #[test]

@@ -60,6 +60,9 @@ mod lock;
 mod mode;
 #[path = "../../src/owner.rs"]
 mod owner;
+#[path = "../../src/processors.rs"]
+#[allow(dead_code)] // The stand-in for `wait` has processors of its own.
+mod processors;
 #[path = "../../src/range.rs"]
 mod range;
 #[path = "../../src/reclaim.rs"]

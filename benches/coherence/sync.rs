@@ -9,7 +9,7 @@ use std::ptr;
 use std::sync::atomic;
 
 pub(crate) use std::sync::{
-    LazyLock, Mutex, MutexGuard,
+    LazyLock, Mutex, MutexGuard, OnceLock,
     atomic::{Ordering, fence},
 };
 

@@ -87,6 +87,10 @@ impl Drop for Listener {
     }
 }
 
+pub(crate) fn spend(_context: &Context<'_>) -> Poll<()> {
+    unreachable!("futures are not simulated")
+}
+
 /// Tasks are not simulated, and threads are woken at once.
 pub(crate) fn deliver() {}
 
@@ -100,6 +104,6 @@ impl Luck {
     }
 }
 
-pub(crate) fn spin_until(_luck: &Luck, _ahead: usize, done: impl Fn() -> bool) -> bool {
+pub(crate) fn look_for(_luck: &Luck, _ahead: usize, done: impl Fn() -> bool) -> bool {
     (0..SPINS).any(|_| done())
 }

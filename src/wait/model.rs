@@ -1,14 +1,37 @@
-//! A stand-in for `event-listener` in models: the same promises, few steps, and no order beyond what it needs.
+//! A stand-in for [`event`](super) and its deliveries in models: the same promises, few steps, and no order beyond what it needs.
+//!
+//! Futures are not modelled: they differ from threads in how they are woken, no more.
 
 use super::Woken;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use std::sync::atomic::AtomicBool as Flag;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-/// Tasks are not modelled: nothing waits to be delivered.
+/// Threads are woken at once: nothing waits to be delivered.
 pub(crate) fn deliver() {}
+
+/// One event per slot of a node.
+#[derive(Debug)]
+pub(crate) struct Events<const N: usize>([Event; N]);
+
+impl<const N: usize> Default for Events<N> {
+    fn default() -> Self {
+        Events(std::array::from_fn(|_| Event::new()))
+    }
+}
+
+impl<const N: usize> Events<N> {
+    pub(crate) fn listen(&self, slot: usize) -> Listener {
+        self.0[slot].listen()
+    }
+
+    pub(crate) fn notify(&self, slot: usize) {
+        self.0[slot].notify();
+    }
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -21,27 +44,27 @@ struct Entry {
 
 /// `list` is invisible to the model, which runs one thread at a time; `turn` is where it may switch, and what orders the two sides.
 #[derive(Debug)]
-pub(super) struct Event {
+struct Event {
     turn: AtomicU64,
     list: Mutex<Vec<Arc<Entry>>>,
 }
 
 impl Event {
-    pub(super) fn new() -> Event {
+    fn new() -> Event {
         Event { turn: AtomicU64::new(0), list: Mutex::new(Vec::new()) }
     }
 
-    pub(super) fn listen(&self) -> EventListener {
+    fn listen(&self) -> Listener {
         let entry =
             Arc::new(Entry { notified: AtomicBool::new(false), waits: Flag::new(false), thread: thread::current() });
         // The turn comes first, as in `notify`: a model switches before an atomic access and nowhere else, so each turn and the
         // look at the list behind it are one step.
         self.turn.fetch_add(1, Ordering::AcqRel);
         self.list.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());
-        EventListener(entry)
+        Listener { place: entry, also: None }
     }
 
-    pub(super) fn notify(&self, _all: usize) {
+    fn notify(&self) {
         self.turn.fetch_add(1, Ordering::AcqRel);
         let woken = std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner));
         for entry in woken {
@@ -53,38 +76,40 @@ impl Event {
     }
 }
 
-/// Parks the thread until one of the two is notified; or looks at both of them, if there is a deadline.
-pub(super) fn wait_for_first(places: [EventListener; 2], deadline: Option<Instant>) -> Woken {
-    places.iter().for_each(|place| place.0.waits.store(true, Ordering::Relaxed));
-    let is_heard = || places.iter().fold(false, |any, place| any | place.is_notified());
-    let mut heard = is_heard();
-    while !heard && deadline.is_none() {
-        thread::park();
-        heard = is_heard();
-    }
-    places.iter().for_each(|place| place.0.waits.store(false, Ordering::Relaxed));
-    if heard { Woken::Notified } else { Woken::TimedOut }
+#[derive(Debug)]
+pub(crate) struct Listener {
+    place: Arc<Entry>,
+    also: Option<Arc<Entry>>,
 }
 
-#[derive(Debug)]
-pub(super) struct EventListener(Arc<Entry>);
-
-impl EventListener {
-    /// By a swap, like its counterpart: that reads the latest value, and nobody sleeps on because a load was behind.
-    fn is_notified(&self) -> bool {
-        self.0.notified.swap(false, Ordering::Acquire)
+impl Listener {
+    pub(crate) fn and(self, other: Listener) -> Listener {
+        Listener { place: self.place, also: Some(other.place) }
     }
 
-    pub(super) fn wait(self) {
-        self.0.waits.store(true, Ordering::Relaxed);
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        [Some(&self.place), self.also.as_ref()].into_iter().flatten().map(|entry| &**entry)
+    }
+
+    /// By swaps, like their counterpart: they read the latest value, and nobody sleeps on because a load was behind.
+    fn is_notified(&self) -> bool {
+        self.entries().fold(false, |any, entry| any | entry.notified.swap(false, Ordering::Acquire))
+    }
+
+    pub(crate) fn wait(self) {
+        self.entries().for_each(|entry| entry.waits.store(true, Ordering::Relaxed));
         while !self.is_notified() {
             thread::park();
         }
-        self.0.waits.store(false, Ordering::Relaxed);
+        self.entries().for_each(|entry| entry.waits.store(false, Ordering::Relaxed));
     }
 
     /// A model has no clock: the deadline passes at once, unless the notification was faster.
-    pub(super) fn wait_deadline(self, _deadline: Instant) -> Option<()> {
-        self.is_notified().then_some(())
+    pub(crate) fn wait_until(self, _deadline: Instant) -> Woken {
+        if self.is_notified() { Woken::Notified } else { Woken::TimedOut }
+    }
+
+    pub(crate) fn poll(&mut self, _context: &mut Context<'_>) -> Poll<()> {
+        unreachable!("futures are not modelled")
     }
 }

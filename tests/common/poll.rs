@@ -37,8 +37,15 @@ impl<F: Future + Unpin> Hand<F> {
         Hand { future: future.into_future(), begun: false, wakes, waker }
     }
 
-    /// Polls with the waker of the last time.
+    /// Polls with the waker of the last time; and once more, as executors do, a future that has called its waker meanwhile: it only let others have
+    /// their turn.
     pub(crate) fn poll(&mut self) -> Poll<F::Output> {
+        let polled = self.poll_once();
+        if polled.is_pending() && self.woken() { self.poll_once() } else { polled }
+    }
+
+    /// Polls with the waker of the last time.
+    pub(crate) fn poll_once(&mut self) -> Poll<F::Output> {
         self.begun = true;
         self.wakes.0.store(0, Ordering::Relaxed);
         Pin::new(&mut self.future).poll(&mut Context::from_waker(&self.waker))
