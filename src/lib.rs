@@ -1,5 +1,5 @@
 //! Range locks for file systems, databases and virtual machines: byte ranges taken to **add**, to **block** or **exclusively**, granted
-//! first come, first served, by a lock-free interval tree whose shape follows contention.
+//! first come, first served, by a lock-free interval tree whose shape follows the threads at work.
 //!
 //! ```
 //! use spanlock::{Mode, RangeLock};
@@ -27,11 +27,14 @@
 //!   barges, `try_` included.
 //! - **Concurrent entering.** A request that conflicts with no earlier live one is granted without waiting for anybody.
 //! - **Nothing else blocks.** Disjoint ranges never wait for one another, not even for a thread that was descheduled in the middle of
-//!   an acquire or a release. (Asking, granting and releasing are lock-free; falling asleep and waking somebody take a short mutex.)
+//!   an acquire or a release; and a request that waits does not wait for one that came later. (Asking, granting and releasing are lock-free; falling asleep and waking
+//!   somebody take a short mutex. A request in conflict that is nested, a token's or a batch searches for deadlocks, and searches go on one at a time in the process.)
 //! - **Nested.** A request of an owner that holds something already is let past a queued one exactly when waiting for that one would close a cycle.
 //! - **Deadlock is an answer.** A cycle of owners that wait for one another's ranges, in whichever locks of the process, is found when it closes; the request
 //!   that closes it gets [`AcquireError::Deadlock`].
-//! - **Cancel.** A request can be given up at any moment (deadline passed, future dropped); whoever waited for it goes on.
+//! - **Cancel.** A request can be given up at any moment (deadline passed, future dropped); whoever waited for it goes on. A deadline is kept within the clock's grain, but for
+//!   that search.
+//! - **Memory.** The nodes on the heap never exceed 16 for each thread at work and one for each two live ranges.
 //!
 //! Start at [`RangeLock`]; [`WholeFileLock`] is the same without ranges, and [`LockTable`] has a range lock for each of many files. [`Batch`] asks for several ranges
 //! at once, [`Guard`] says what a guard can be turned into, [`RangeLock::snapshot`] who holds and who waits, and [`KeySpace`] maps byte-string keys to ranges.
