@@ -59,6 +59,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("tree/slot.rs", &["reclaim", "sync"], &[]),
     ("tree/place.rs", &["mode", "observe", "owner", "reclaim", "sync"], &["smallvec"]),
     ("tree/quota.rs", &["owner", "sync"], &[]),
+    ("tree/places.rs", &["owner", "sync"], &[]),
     ("tree/scan.rs", &["reclaim", "sync"], &["smallvec"]),
     ("tree/prune.rs", &["observe", "reclaim", "sync"], &["smallvec"]),
     ("tree/quick.rs", &["owner", "reclaim", "sync"], &["smallvec"]),

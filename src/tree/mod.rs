@@ -41,6 +41,7 @@ mod bar;
 pub(crate) mod bare;
 mod node;
 mod place;
+mod places;
 mod prune;
 mod quick;
 mod quota;

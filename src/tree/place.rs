@@ -21,9 +21,8 @@
 //! whole-file adders then neither write nor read one another's lines.
 
 use super::node::{CELL_BITS, Link, Node, Occupied, SLOTS, Target};
-use super::quota::places;
 use super::slot::{Entry, Placed, Slot};
-use super::{Room, Tree};
+use super::{Room, Tree, places};
 use crate::mode::Mode;
 use crate::observe;
 use crate::owner::{self, Visitor};
