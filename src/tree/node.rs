@@ -474,7 +474,7 @@ impl<R> Node<R> {
         chances > 0
     }
 
-    /// Nobody goes down here any more: there is room above, and in the end this node is vacant, and goes. (Who is here already stays, and who has a shortcut may come.)
+    /// Nobody goes down here any more: there is room above, and in the end this leaf is vacant, and goes. (Who is here already stays, and who has a shortcut may come.)
     pub(super) fn close(&self) {
         self.header.closed.store(true, Ordering::Relaxed);
     }
@@ -487,6 +487,16 @@ impl<R> Node<R> {
     #[inline(always)]
     pub(super) fn is_closed(&self) -> bool {
         self.header.closed.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has no children.
+    pub(super) fn is_leaf(&self) -> bool {
+        self.children().iter().all(Link::is_null)
+    }
+
+    /// Whether it is a leaf for ranges, with some in it for whom there is room in the node `above`. A hint.
+    pub(super) fn is_sparse_leaf(&self, above: &Node<R>) -> bool {
+        !self.is_for_threads() && self.is_leaf() && (1..=SLOTS - above.used_slots()).contains(&self.used_slots())
     }
 
     /// Slots in use. A hint.

@@ -9,6 +9,9 @@
 //! - one below a full node stays: the next request there would have to make it anew. There are at most four of them for each full
 //!   node, so that memory still follows the live requests.
 //!
+//! A leaf that is not vacant, but sparse, the hand *closes*: where there is room above for all that are in it, whoever comes stays above, and in the end it is vacant. It is
+//! opened when the room above is used up. A node with children is never closed: all who go to these would stay above with the others, for as long as one request stays in it.
+//!
 //! # Removing a node
 //! 1. Set `frozen`, then a full fence: whoever claims a slot from now on sees it and withdraws (T2).
 //! 2. Look at all slots, with Acquire: any in use, undo.
@@ -19,7 +22,7 @@
 //! Nobody waits for a pruner: a request that finds a frozen node goes to the node above. A scan that is still on a removed node goes on
 //! along its frozen links.
 
-use super::node::{Link, Node, SLOTS, Target};
+use super::node::{Link, Node, Target};
 #[cfg(all(test, not(spanlock_shuttle)))]
 use super::slot::Entry;
 use super::{Room, Tree};
@@ -70,7 +73,7 @@ impl<R: Room, T> Tree<R, T> {
             });
             // Behind the last byte of all the round begins again at 0.
             let Some((link, child)) = next else { return node.last().wrapping_add(1) };
-            let is_leaf = child.children().iter().all(Link::is_null);
+            let is_leaf = child.is_leaf();
             if is_leaf {
                 self.prune_chain(child, Useful::Spared, pin);
             }
@@ -108,8 +111,7 @@ impl<R: Room, T> Tree<R, T> {
     fn prune(&self, before: &Node<R>, link: &Link<R>, useful: Useful, pin: &Pin) -> bool {
         let target = link.load();
         let Some(node) = target.node(pin) else { return false };
-        let used = node.used_slots();
-        if useful == Useful::Spared && !node.is_for_threads() && (1..=SLOTS - before.used_slots()).contains(&used) {
+        if useful == Useful::Spared && node.is_sparse_leaf(before) {
             // Those who come would keep it in use else, although there is room for all of them above.
             node.close();
         }

@@ -380,6 +380,35 @@ fn steps_on_the_way_down_go_when_nobody_is_on_them() {
     assert_eq!(tree.nodes(), 0);
 }
 
+/// Threads that ask everywhere share the space by nodes below one that was made for ranges, and in which one request stays.
+#[test]
+fn one_that_stays_in_a_node_keeps_nobody_above() {
+    let tree = Bare::new();
+    let spread: Vec<_> = (0..=SLOTS as u64).map(|n| put(&tree, n << 36, n << 36, 3, Passing(3))).collect();
+    let (above, stays) = spread.split_at(SLOTS);
+    above.iter().for_each(|put| tree.free(put));
+    assert_eq!(tree.nodes(), 1);
+    let mut rng = Rng::with_seed(7);
+    // How often of so many times two threads ask at random, and find themselves in one node.
+    let mut meetings = |times: usize| {
+        let meet = |_: &usize| {
+            let [one, two] = [1, 2].map(|thread| {
+                let page = rng.u64(0..1 << 18) << 12;
+                let ask = Ask { start: page, last: page + 4095, mode: MODE, owner: thread };
+                tree.put_and_look(ask, MODE << 1, Passing(thread)).0
+            });
+            let together = one.0.shares_node_with(&two.0);
+            [one, two].iter().for_each(|put| tree.free(put));
+            together
+        };
+        (0..times).filter(meet).count()
+    };
+    meetings(20_000);
+    let (met, of) = (meetings(20_000), 20_000);
+    assert!(met < of / 4, "{met} times of {of} in one node, with {tree:?}");
+    stays.iter().for_each(|put| tree.free(put));
+}
+
 /// A node for each two live requests at most.
 const LIVE_PER_NODE: usize = 2;
 
