@@ -278,7 +278,7 @@ impl<R: Room, T> Tree<R, T> {
             let spot = self.descend(entry, usize::MAX, pin.get());
             (spot.node, spot.cell)
         };
-        if !self.is_shared_node(node, mine) || !self.shape.quota.has_room() {
+        if !self.is_shared_node(node, mine) || !self.shape.quota.has_room(!node.is_alone()) {
             return;
         }
         let Some(cell) = cell else { return self.part(node, entry, mine, pin) };

@@ -107,9 +107,11 @@ impl Quota {
         self.nodes.load(Ordering::Relaxed) as usize
     }
 
-    /// Whether threads may have one node more.
-    pub(super) fn has_room(&self) -> bool {
-        self.nodes() < PER_THREAD * self.threads_at_work()
+    /// Whether threads may have one node more: to cut a node that is whole, or, up to the end, to complete one that is cut already. So no thread is left above nodes of others for
+    /// want of those that were spent on smaller places.
+    pub(super) fn has_room(&self, is_cut: bool) -> bool {
+        let most = if is_cut { PER_THREAD } else { PER_THREAD / 2 };
+        self.nodes() < most * self.threads_at_work()
     }
 
     /// Whether they have more than the threads that were at work lately should.

@@ -159,15 +159,17 @@ impl Shortcut {
             // SAFETY: the caller's promise: it is a node of this type, and the caller is a keeper.
             unsafe { Node::let_go(node.cast::<Node<R>>()) };
         }
-        if !ptr::eq(self.node.get(), node.cast()) {
-            self.forget();
-            self.node.set(node.cast());
-            self.let_go.set(let_go::<R>);
-        }
+        let is_new = !ptr::eq(self.node.get(), node.cast());
+        let old = is_new.then(|| (self.node.replace(node.cast()), self.let_go.replace(let_go::<R>)));
         self.era.set(era);
         self.modes.set(modes);
         self.start.set(start);
         self.last.set(last);
+        // Last, as it may free a node, and so call an allocator that comes back here.
+        if let Some((node, let_go)) = old {
+            // SAFETY: as in `forget`.
+            unsafe { let_go(node) };
+        }
     }
 }
 
