@@ -78,6 +78,21 @@ fn one_of_two_sees_the_other_by_a_shortcut_that_a_request_has_found() {
     });
 }
 
+/// The same; shape: and that request has begun the era. Bound 3.
+#[test]
+fn one_of_two_sees_the_other_by_a_shortcut_of_a_request_that_has_begun_the_era() {
+    check(3, || {
+        let stage = Stage::with_child();
+        // Found there once: the next one begins an era.
+        stage.attempt(exclusive(0, 0, 3));
+        let it = spawn(&stage, |stage| stage.place_and_look(exclusive(0, MIDDLE, 2)));
+        let (placed, _) = stage.enter(exclusive(0, 0, 3));
+        free(placed);
+        let i_saw = stage.place_and_look(exclusive(0, 0, 3));
+        assert!(it.join().unwrap() | i_saw, "neither saw the other");
+    });
+}
+
 /// The same; shape: a third one, who is in nobody's way, ends the era. Three threads, bound 3.
 #[test]
 fn one_of_two_sees_the_other_by_a_shortcut_while_a_third_ends_the_era() {

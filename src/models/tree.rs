@@ -112,6 +112,7 @@ impl Stage {
     fn with_node_of(who: u64) -> Arc<Stage> {
         let stage = Stage::new();
         stage.part(who);
+        assert_eq!(stage.tree.heap_nodes(LazyPin::new().get()), 1, "it is there");
         stage
     }
 

@@ -233,6 +233,8 @@ impl<R: Room, T> Tree<R, T> {
     /// A node for `thread` in the chain of the node that a request of `entry` ends its way at, at a model's word.
     #[cfg(all(test, loom))]
     pub(crate) fn part_for(&self, entry: &Entry, visitor: Visitor, pin: &LazyPin) {
+        // One for a thread that is not at work would be one too many.
+        self.shape.quota.note(visitor);
         let spot = self.descend(entry, usize::MAX, pin.get());
         self.lengthen_chain(spot.node, entry.mode, visitor.mark(), pin.get());
     }
