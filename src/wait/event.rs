@@ -264,19 +264,19 @@ impl<const N: usize> fmt::Debug for Events<N> {
 #[derive(Debug)]
 pub(crate) struct Listener {
     place: Place,
-    /// Where it listens as well: what is heard first wakes it.
-    also: Option<Place>,
+    /// Where it listens as well: what is heard first wakes it. Seldom, so it takes little room.
+    also: Option<Box<Place>>,
 }
 
 impl Listener {
     /// Hears what `other` would hear as well.
     pub(crate) fn and(self, other: Listener) -> Listener {
         debug_assert!(self.also.is_none() && other.also.is_none(), "two are enough");
-        Listener { place: self.place, also: Some(other.place) }
+        Listener { place: self.place, also: Some(Box::new(other.place)) }
     }
 
     fn sleepers(&self) -> impl Iterator<Item = &Sleeper> {
-        [Some(&self.place), self.also.as_ref()].into_iter().flatten().map(|place| &*place.sleeper)
+        [Some(&self.place), self.also.as_deref()].into_iter().flatten().map(|place| &*place.sleeper)
     }
 
     fn is_rung(&self) -> bool {
