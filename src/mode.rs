@@ -70,4 +70,15 @@ mod tests {
             assert_eq!(Mode::from_bit(a.bit()), a);
         }
     }
+
+    /// A downgrade leaves the bit of the stricter mode on the links that lead to it, and does not announce the weaker one.
+    #[test]
+    fn whom_a_mode_is_in_the_way_of_a_stricter_one_is_too() {
+        for strict in Mode::ALL {
+            for weak in Mode::ALL.into_iter().filter(|weak| weak.against() & !strict.against() == 0) {
+                let concerned = |by: Mode| Mode::ALL.into_iter().filter(move |mode| mode.against() & by.bit() != 0);
+                assert!(concerned(weak).all(|mode| mode.against() & strict.bit() != 0), "{strict:?} to {weak:?}");
+            }
+        }
+    }
 }

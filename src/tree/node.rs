@@ -16,9 +16,10 @@
 //! - INV-N3: spans are powers of [`CELLS`], like the root's. So two disjoint spans in one cell always have a common one, in that
 //!   cell, that puts them into different cells: a node can be spliced in above any child.
 //! - INV-N4: a link that carries [`FROZEN`] is changed by nobody but the pruner that froze it.
-//! - INV-N5: a link carries the mode of every live request behind it: in the node that it leads to, below that, and along its chain. Whoever places a
+//! - INV-N5: a link carries the mode that every live request behind it was placed in: in the node that it leads to, below that, and along its chain. Whoever places a
 //!   request [announces](Link::announce) its mode on each link that it follows, first; who puts a node in between, or takes one out, hands on
-//!   what the link behind it carries. So a scan passes over what holds nothing in its way, however much it is.
+//!   what the link behind it carries. So a scan passes over what holds nothing in its way, however much it is. A downgrade in place is not announced, and need not be: the bit of the stricter mode
+//!   stays, and each scan that the weaker mode concerns goes by that one too (`mode::tests`).
 
 use super::Room;
 use super::slot::{Entry, Parts, Record, Scale, Slot, Sum, Word};

@@ -278,6 +278,9 @@ impl<R: Room, T> Tree<R, T> {
     }
 
     /// For who is going to wait, and may have broken his scan off: looks to the end, if there are shortcuts, so that none leads past him any more.
+    ///
+    /// If there is no era there are none; and whoever gets one in a later era sees him: it loads that era, has a fence, and looks above. Had its fence come before the caller's
+    /// (the one of his publication), then the load below, behind that, would find that era too, or its end.
     pub(crate) fn bar_shortcuts(&self, query: &Query, own: Own<R>, pin: &LazyPin) {
         if self.shape.era.now() > OVER {
             let _ = self.scan(query, Some(own), pin, |_| Continue(()));

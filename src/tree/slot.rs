@@ -461,7 +461,8 @@ impl<R> Own<R> {
         ptr::eq(self.node, node)
     }
 
-    /// Whether `node` spans less than the one that it is in.
+    /// Whether `node`, which the request's own scan has come to, lies below the one that it is in: if it spans less. For both meet the range, which its own node covers whole, and of two
+    /// spans that meet the smaller one lies within the other.
     #[inline]
     pub(super) fn is_above(self, node: &Node<R>) -> bool {
         node.cell_shift() < self.cell_shift
