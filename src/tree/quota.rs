@@ -7,7 +7,7 @@
 //! # How
 //! Each thread that looks at the tree's shape leaves its bit in a set. When those in it have had some turns to tidy up, the next set begins: a *spell* is over. At work are the threads
 //! of this spell and of the last one: threads that run, that is, as spells are short. More than 64 count as 64. So nodes are made for threads that run beside one another.
-//! Whether there are too many, goes by the most that were at work in any of many spells: a thread that was off its processor for a while finds its nodes again.
+//! Whether there are too many, goes by the most that were at work in any of some spells: a thread that was off its processor for a while finds its nodes again.
 //!
 //! Everything here is a hint: it steers growth, and no argument about exclusion, order or memory rests on it.
 
@@ -24,7 +24,7 @@ const TOO_MANY_PER_THREAD: usize = 16;
 const TURNS: u64 = 4;
 
 /// Spells for which it counts how many threads were at work.
-const SPELLS: u64 = 64;
+const SPELLS: u64 = 8;
 
 pub(super) struct Quota {
     /// Nodes in the tree that were made for threads to part.
