@@ -168,7 +168,7 @@ fn wait_for_doorways(space: &Space, old: &Ask, new: &Ask, own: Own) -> Result<Qu
             ticket = Some(drawn);
             continue;
         }
-        if wait::look_for(&space.tree.beside.luck, 1, || undecided.has_changed()) {
+        if wait::look_for(&space.tree.beside.luck, wait::Patience::GiveWay, 1, || undecided.has_changed()) {
             continue;
         }
         // Listen first, then ask to be told (INV-G3).

@@ -40,7 +40,7 @@ use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Bells, Own, Seen, Space, Tree, what};
 use crate::tree::{ByShortcut, Glance, Grant, Placed, Query, Whose, Word};
-use crate::wait::{self, Listener, Woken};
+use crate::wait::{self, Listener, Patience, Woken};
 use smallvec::SmallVec;
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -492,13 +492,6 @@ enum Turn {
     Wait(Listener),
 }
 
-/// Whether a waiter may look for a while before it listens: a thread may, a future must not hold its executor up.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Patience {
-    Spin,
-    None,
-}
-
 impl Waiter {
     /// # Safety
     /// The space is neither moved nor dropped while the waiter lives.
@@ -593,7 +586,7 @@ impl Waiter {
             });
         };
         let luck = &self.parts[0].space().tree.beside.luck;
-        if patience == Patience::Spin && wait::look_for(luck, ahead, || blocker.has_changed()) {
+        if wait::look_for(luck, patience, ahead, || blocker.has_changed()) {
             return Ok(Turn::LookAgain);
         }
         // Listen first, then ask to be told (INV-G3).
@@ -634,7 +627,7 @@ impl Waiter {
 
     pub(crate) fn wait(mut self) -> Result<Holds, AcquireError> {
         loop {
-            match self.look(Patience::Spin)? {
+            match self.look(Patience::GiveWay)? {
                 Turn::Mine => return Ok(self.into_holds()),
                 Turn::LookAgain => {}
                 Turn::Wait(listener) => listener.wait(),

@@ -101,12 +101,28 @@ fn set(luck: &hint::AtomicU8, before: u8, now: u8) {
     }
 }
 
+/// What a waiter may do before it sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Nothing: a future must not hold its executor up.
+    None,
+    /// Look for a moment, if it has a processor for that. Not more with a deadline: who gives way comes back when the system likes.
+    Spin,
+    /// Spin or give way.
+    GiveWay,
+}
+
 /// Looks for `done` for a while, before the caller sleeps; whether it came to that. `ahead` are in front, all of whom have to be through. If there is a processor for
 /// each of them beside this one, it spins. If not, one of them may need this one: it gives way, and so do they, if they wait here; as long as they hand over
 /// faster than a thread can be put to sleep and woken, nobody has to be.
 #[cfg(not(any(loom, spanlock_shuttle)))]
-pub(crate) fn look_for(luck: &Luck, ahead: usize, done: impl Fn() -> bool) -> bool {
-    if ahead < processors::at_work() { spin(luck, done) } else { give_way(luck, done) }
+pub(crate) fn look_for(luck: &Luck, patience: Patience, ahead: usize, done: impl Fn() -> bool) -> bool {
+    match patience {
+        Patience::None => false,
+        _ if ahead < processors::at_work() => spin(luck, done),
+        Patience::Spin => false,
+        Patience::GiveWay => give_way(luck, done),
+    }
 }
 
 #[cfg(not(any(loom, spanlock_shuttle)))]
@@ -150,7 +166,7 @@ fn give_way(luck: &Luck, done: impl Fn() -> bool) -> bool {
 
 /// In a model looking is only more of the same.
 #[cfg(any(loom, spanlock_shuttle))]
-pub(crate) fn look_for(luck: &Luck, _ahead: usize, _done: impl Fn() -> bool) -> bool {
+pub(crate) fn look_for(luck: &Luck, _: Patience, _ahead: usize, _done: impl Fn() -> bool) -> bool {
     let _ = (&luck.spinning, &luck.giving_way, LONG, SHORT, GIVING_WAY, Luck::MOST, Luck::REST);
     false
 }
