@@ -104,6 +104,15 @@ impl Luck {
     }
 }
 
-pub(crate) fn look_for(_luck: &Luck, _ahead: usize, done: impl Fn() -> bool) -> bool {
+/// As the library's. Only threads that wait without an end are simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code)]
+pub(crate) enum Patience {
+    None,
+    Spin,
+    GiveWay,
+}
+
+pub(crate) fn look_for(_luck: &Luck, _: Patience, _ahead: usize, done: impl Fn() -> bool) -> bool {
     (0..SPINS).any(|_| done())
 }
