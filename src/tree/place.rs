@@ -1,4 +1,4 @@
-//! Where a request goes: descend, claim a slot; and grow, where the tree is full or contended.
+//! Where a request goes: descend, claim a slot; and grow, where a node is full or shared.
 //!
 //! # Growth
 //! A node gets a child for a cell, so that the *next* request there goes deeper, in two cases.

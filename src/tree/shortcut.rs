@@ -235,7 +235,7 @@ impl<R: Room, T> Tree<R, T> {
         let found = self.with_shortcut(entry.start, |shortcut| shortcut.node_for(era, entry));
         let Some(Some(node)) = found else { return ByShortcut::None };
         // SAFETY: the era is the tree's, so it is a node of this tree, of the same type. The thread is one of its keepers until it forgets it, below, or remembers
-        // another: it may do so in `sample_here`, and then the live slot keeps the node in the tree, which is a keeper too.
+        // another, which only a walk does: not while this one is borrowed.
         let node = unsafe { &*node.cast::<Node<R>>() };
         // Others who share its chain have nodes of their own there; and by now it may not be the deepest one for the range.
         if !node.overflow().is_null() || node.is_cut_at(entry.start, entry.last) {
