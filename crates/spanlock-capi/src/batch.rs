@@ -45,8 +45,10 @@ pub unsafe extern "C" fn spanlock_batch_part(
     asked: spanlock_mode,
 ) -> spanlock_status {
     answer(|| {
-        // SAFETY: the caller's promise, word by word.
-        let (batch, lock) = unsafe { (borrow_mut(batch, "the batch")?, borrow(lock, "the lock")?) };
+        // SAFETY: the caller's promise.
+        let batch = unsafe { borrow_mut(batch, "the batch") }?;
+        // SAFETY: as above.
+        let lock = unsafe { borrow(lock, "the lock") }?;
         batch.0.push((lock.0.clone(), range(offset, length)?, mode(asked)?));
         Ok(())
     })
@@ -68,8 +70,10 @@ pub unsafe extern "C" fn spanlock_batch_wait(
     count: usize,
 ) -> spanlock_status {
     answer(|| {
-        // SAFETY: the caller's promise, word by word.
-        let (batch, owner) = unsafe { (borrow(batch, "the batch")?, owner.as_ref()) };
+        // SAFETY: the caller's promise.
+        let batch = unsafe { borrow(batch, "the batch") }?;
+        // SAFETY: as above.
+        let owner = unsafe { owner.as_ref() };
         if count != batch.0.len() || guards.is_null() {
             let places = if guards.is_null() { 0 } else { count };
             return Err(invalid(format!(

@@ -10,6 +10,9 @@
 //! # Files
 //! `status` what a call answers, `lock` locks, owners and requests that block, `guard` what is held, `batch` several ranges at once, `request` requests that call back.
 
+// C has no use for it.
+#![allow(missing_debug_implementations)]
+
 mod batch;
 mod guard;
 mod lock;

@@ -93,8 +93,10 @@ pub unsafe extern "C" fn spanlock_wait(
     guard: *mut *mut spanlock_guard,
 ) -> spanlock_status {
     answer(|| {
-        // SAFETY: the caller's promise, word by word.
-        let (out, ask) = unsafe { (place(guard)?, Asked::new(lock, offset, length, mode, owner)?) };
+        // SAFETY: the caller's promise.
+        let out = unsafe { place(guard) }?;
+        // SAFETY: as above.
+        let ask = unsafe { Asked::new(lock, offset, length, mode, owner) }?;
         // One that is too long to be a time is none.
         let timeout = timeout(timeout_ns);
         let granted: spanlock_guard = match ask.owner {
@@ -121,8 +123,10 @@ pub unsafe extern "C" fn spanlock_try(
     guard: *mut *mut spanlock_guard,
 ) -> spanlock_status {
     answer(|| {
-        // SAFETY: the caller's promise, word by word.
-        let (out, ask) = unsafe { (place(guard)?, Asked::new(lock, offset, length, mode, owner)?) };
+        // SAFETY: the caller's promise.
+        let out = unsafe { place(guard) }?;
+        // SAFETY: as above.
+        let ask = unsafe { Asked::new(lock, offset, length, mode, owner) }?;
         let granted: Option<spanlock_guard> = match ask.owner {
             Some(owner) => ask.request().owner(owner).try_now().map(Into::into),
             None => ask.request().try_now().map(Into::into),

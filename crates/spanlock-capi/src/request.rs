@@ -142,8 +142,10 @@ pub unsafe extern "C" fn spanlock_request_start(
     request: *mut *mut spanlock_request,
 ) -> spanlock_status {
     answer(|| {
-        // SAFETY: the caller's promise, word by word.
-        let (out, ask) = unsafe { (place(request).ok(), Asked::new(lock, offset, length, mode, owner)?) };
+        // SAFETY: the caller's promise. (NULL is allowed.)
+        let out = unsafe { place(request) }.ok();
+        // SAFETY: as above.
+        let ask = unsafe { Asked::new(lock, offset, length, mode, owner) }?;
         let granted = granted.ok_or_else(|| invalid("there is no callback"))?;
         let work: Work = match ask.owner {
             Some(owner) => {
@@ -184,8 +186,7 @@ pub unsafe extern "C" fn spanlock_request_cancel(request: *const spanlock_reques
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn spanlock_request_free(request: *mut spanlock_request) {
     // SAFETY: the caller's promise.
-    unsafe {
-        spanlock_request_cancel(request);
-        free(request);
-    }
+    unsafe { spanlock_request_cancel(request) };
+    // SAFETY: as above.
+    unsafe { free(request) }
 }
