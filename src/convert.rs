@@ -126,7 +126,7 @@ unsafe fn succeed(space: &Space, old: &Ask, new: &Ask) -> Option<Held> {
         wait::deliver();
     }
     if successor.is_some() && OwnerId::from_slot(old.entry.owner).is_token() {
-        cycle::let_searches_end();
+        space.let_search_end();
     }
     successor
 }
