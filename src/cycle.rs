@@ -10,8 +10,8 @@
 //! [`index`] of blocked requests by owner. A nested request is enlisted when it queues, and so is every request of a token (it may be blocked
 //! before its owner holds anything). A batch is enlisted by its ticket. An outermost request of a thread, however contended, is in no index.
 //!
-//! Before it parks for the first time, a nested request *searches*, one search at a time in the whole process. (If it meets somebody in front who is in his
-//! doorway, it parks all the same, hears from him too, and searches again when it wakes.) There are two kinds of edges:
+//! Before it parks for the first time, a nested request *searches*. (If it meets somebody in front who is in his doorway, or another search, it parks all the same,
+//! hears from that one too, and searches again when it wakes.) There are two kinds of edges:
 //!
 //! - *grant*: from a blocked request to the blocked requests of the owner who holds what it asks for;
 //! - *queue*: from a request to a queued one that is in front of it, and to the blocked requests of that one's owner.
@@ -37,18 +37,38 @@
 //! So w is held back before z goes ahead. If z is not in the queue yet, or w was granted before (2), nothing of this stands; the graph is another one,
 //! and the search starts again.
 //!
+//! # Turns
+//! Each lock has a [`Turn`], and a search has those of all locks that it looks at: of the requests that it comes to, its own included. So searches that come to
+//! one lock go one after the other, and others know nothing of one another. It takes a turn when it comes to the lock, under the lock of the [`index`] where it finds the request; or it lets go of
+//! all, sleeps until that one is given back (or until it is granted, or its time is up), and begins anew with all those that it knows by then.
+//!
+//! 1. *The answers are those of searches that go one after the other* (INV-C5). Of two that come to one lock, the one that ends first has ended before the other one began, as far as
+//!    anybody can tell. If the later one had begun by then, and came to that lock only afterwards, then what it had looked at before can be older than what the other one has seen: so it begins
+//!    anew. (It knows by a count of all searches that have ended in the process; most often that stands where it stood.)
+//! 2. *No cycle is missed.* Say a cycle stands, and of all searches by its requests, and all that have made a pass in it, T is the last to end. T has come, from its own request or from the one that
+//!    it has let pass, along the cycle up to an edge that it did not see. That is no pass: who made it has had the turn of the lock where it is, as T has, and ended before T. So it is an owner that had no blocked
+//!    request yet when T looked. That one's request came into the index after that, and then searched: it is U, which begins after T looked, and ends before T. U goes on along the cycle, up to an edge that it did not
+//!    see in its turn, or to a lock where T has been. It is the latter in the end, for each of these comes later than the one before, and there are finitely many, and the first of them is in the index since before T looked.
+//!    Then U and T have come to one lock, U has ended first, and has begun after T looked: which cannot be, by (1).
+//! 3. *One cycle is answered once.* Two that find it have come to the same locks. The first one's request leaves the index with the turns in hand.
+//! 4. *Some search ends.* One fails only where another has a turn. That one is under way, or begins, and takes the turns that it knows, in the order of their numbers: then it may fail itself, but only
+//!    at a turn with a higher number, or at one that it did not know, and knows now.
+//!
 //! # Invariants
-//! - INV-C1: an entry is in the index only while its spaces are in place and its slots live. It is taken out before they are left; if a search may have
-//!   seen it, taking it out waits for that search to end. A thread that waits takes it out by itself; a future can be forgotten, and then the entry
-//!   stays: so the futures that are enlisted have locks that stay as well ([`AwaitedOn`](crate::AwaitedOn)).
+//! - INV-C1: an entry is in the index only while its spaces are in place and its slots live. It is taken out before they are left. A search follows an entry if it took, or had, all its turns
+//!   when it found it there, under a lock that whoever takes it out needs as well; and it lets go of the entry, and of what it has found in those spaces, before it gives the turns back. So who has left the
+//!   index and finds that somebody else has the entry, waits for the turn to be given back, and then leaves the spaces. A thread that waits takes the entry out by itself; a future can be forgotten,
+//!   and then the entry stays: so the futures that are enlisted have locks that stay as well ([`AwaitedOn`](crate::AwaitedOn)).
 //! - INV-C2: a search sees a request in front of one whom it looks at decided or not at all: one in its doorway (QUEUING; or a token's that is PENDING) makes
 //!   the search begin anew, when it is through. (A thread's that is PENDING is a hold if the thread is blocked elsewhere; if not, no edge leads on from it.)
 //!   Who is in his doorway and came later is not in front, and never will be unless a later search lets him past: there is no edge to him, as if he came when
 //!   the search is over.
-//! - INV-C3: nobody waits for anything while a search goes on, but for the index's own locks and an event's. The searcher does not wait for who is in his
-//!   doorway: it goes on waiting for its turn, as if it had searched, and hears from that one too.
+//! - INV-C3: a search waits for nothing but the index's own locks and an event's; not for who is in his doorway, nor for another search. Its request goes on waiting, as if it had searched, and hears
+//!   from that one too. For a search wait: who leaves the index and was found by it, and a token that converts a hold in one of its locks.
 //! - INV-C4: a search looks once at the blocked requests of each owner, and once at what a request has in front of it, and goes by that to its end: else of two that stand behind one another it could let one be
 //!   passed, and the other not, because somebody was blocked in between; and the one who passes would wait for himself.
+//! - INV-C5: a search says that there is no cycle, or lets somebody pass, only if all that it goes by was looked at after each other search that has had one of its turns before. A cycle of grants stands by itself (each
+//!   of its requests was found with its turns in hand, so none of them was refused).
 //!
 //! # Source
 //! The distinction between edges to holders and edges to queued requests: PostgreSQL's deadlock detector (hard and soft edges). The rule was found
@@ -229,9 +249,10 @@ impl Enlisted {
             None => Identity::Thread { name: std::thread::current().name().map(Box::from), nested: ask.is_nested() },
         };
         // SAFETY: the caller's promise.
-        let mut turns: SmallVec<_> = sites.iter().map(|site| unsafe { site.space.as_ref() }.turn()).collect();
-        turns.sort_unstable_by_key(Arc::as_ptr);
-        turns.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        let mut turns: SmallVec<[Arc<Turn>; 1]> =
+            sites.iter().map(|site| unsafe { site.space.as_ref() }.turn()).collect();
+        turns.sort_unstable_by_key(|turn| turn.number());
+        turns.dedup_by_key(|turn| turn.number());
         let blocked = Arc::new(Blocked {
             ticket,
             owner: ask.owner(),
@@ -283,7 +304,6 @@ impl Enlisted {
     /// [`AcquireError::Deadlock`].
     #[cold]
     pub(crate) fn search(&mut self, luck: &Luck, patience: Patience) -> Result<Searched, AcquireError> {
-        let mut known = Known::new();
         let (mut unheard, mut taken) = (None, None);
         let outcome = {
             // Pinned first: to pin may free what others have left.
@@ -294,11 +314,12 @@ impl Enlisted {
             match begun.and_then(|()| Search::new(&pin, &mut turns).run(&self.blocked)) {
                 Ok(()) => Ok(Searched::Done),
                 Err(Stop::Unsettled) => {
-                    known = turns.known();
+                    self.known.extend(turns.known());
                     Ok(Searched::InVain)
                 }
                 Err(Stop::Taken(turn)) => {
-                    known = turns.known();
+                    self.known.extend(turns.known());
+                    self.known.insert(turn.number(), Arc::clone(&turn));
                     taken = Some(turn);
                     Ok(Searched::InVain)
                 }
@@ -325,9 +346,7 @@ impl Enlisted {
         // With no turn in hand, and not pinned. So for a listener that goes, and may wake others.
         drop(unheard);
         wait::deliver();
-        self.known = known;
         if let Some(turn) = taken {
-            self.known.insert(Turn::address(&turn), turn.clone());
             if !wait::look_for(luck, patience, 1, || !turn.is_taken()) {
                 return Ok(turn.listen().map_or(Searched::InVain, Searched::Owed));
             }

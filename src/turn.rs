@@ -14,7 +14,7 @@
 //! | U2 | take: CAS, `fence(SeqCst)`, then look at the lock | publish, `fence(SeqCst)`, then look at the turn ([`Turn::let_search_end`]) | one of them sees the other |
 //! | U3 | end: add to the count of ended searches, AcqRel, then give back | take: load of the count, Acquire | whether some search has ended since this one began |
 
-use crate::sync::{AtomicPtr, AtomicU64, Ordering, const_fn, fence};
+use crate::sync::{AtomicPtr, AtomicU64, Ordering, const_fn, fence, hint};
 use crate::wait::{Events, Listener};
 use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
@@ -24,6 +24,8 @@ use std::sync::Arc;
 /// A lock's turn to be searched.
 #[derive(Debug)]
 pub(crate) struct Turn {
+    /// Which differs between any two. In the order of these they are taken by who knows several.
+    number: u64,
     word: AtomicU64,
     /// Of one slot.
     events: Events<1>,
@@ -36,12 +38,14 @@ const AWAITED: u64 = 2;
 
 impl Turn {
     fn new() -> Turn {
-        Turn { word: AtomicU64::new(FREE), events: Events::default() }
+        static NUMBERS: hint::AtomicU64 = hint::AtomicU64::new(0);
+        // Relaxed: only distinct values matter.
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        Turn { number, word: AtomicU64::new(FREE), events: Events::default() }
     }
 
-    /// What tells it from others that are there at the same time.
-    pub(crate) fn address(turn: &Arc<Turn>) -> usize {
-        Arc::as_ptr(turn).addr()
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     pub(crate) fn is_taken(&self) -> bool {
@@ -146,8 +150,8 @@ impl Drop for Place {
     }
 }
 
-/// Turns that a search is to begin with, by their addresses.
-pub(crate) type Known = BTreeMap<usize, Arc<Turn>>;
+/// Turns that a search is to begin with, by their numbers.
+pub(crate) type Known = BTreeMap<u64, Arc<Turn>>;
 
 /// The turns that a search has. Dropping it gives them back: the search has ended.
 #[derive(Default)]
@@ -160,7 +164,7 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    /// A search begins: takes the turns that it knows, in the order of their addresses. The others it takes when it comes to them.
+    /// A search begins: takes the turns that it knows, in the order of their numbers. The others it takes when it comes to them.
     ///
     /// # Errors
     /// One that somebody else has.
@@ -176,14 +180,13 @@ impl Turns {
     /// # Errors
     /// The turn, if somebody else has it.
     pub(crate) fn take(&mut self, turn: &Arc<Turn>) -> Result<(), Arc<Turn>> {
-        let address = Turn::address(turn);
-        if self.held.contains_key(&address) {
+        if self.held.contains_key(&turn.number) {
             return Ok(());
         }
         if !turn.take() {
             return Err(Arc::clone(turn));
         }
-        self.held.insert(address, Arc::clone(turn));
+        self.held.insert(turn.number, Arc::clone(turn));
         // ORDERING (U3): Acquire. If somebody had the turn since this search began, his end is counted here.
         self.are_late |= ended(|count| count.load(Ordering::Acquire)) != self.since;
         Ok(())

@@ -1,7 +1,7 @@
 //! One search: who needs whom, and what follows from it.
 //!
 //! # Promise
-//! - The answer is the one that the rule gives (sections 1 and 2 of [`cycle`](super)).
+//! - The answer is the one that the rule gives (sections 1 and 2 of [`cycle`](super)), as if no other search went on meanwhile.
 //! - *Cost.* A search scans once for each different range and mode, of each lock, in which a request waits that edges lead to: it makes a *view*. After that it takes time in proportion to the
 //!   things in its views, to the requests and owners that it came by, to the things that were let past somebody times the waiters of their views, and to the passes that come of it: each once, a
 //!   logarithm apart. So N waiters on one row are N steps, and N such searches are a square.
@@ -31,7 +31,8 @@
 //!    marked once: the unmarked ones are a lower end that shrinks.
 //! 5. *Pairs*: in the views of R, each queued thing of S's owner, or of an owner outside of R that leads to S; with whoever in R has it in front, and is of another owner.
 //!
-//! What is in its doorway, and in front of a waiter of another owner, ends a search at (1) or (3), for it to begin anew (INV-C2).
+//! What is in its doorway, and in front of a waiter of another owner, ends a search at (1) or (3), for it to begin anew (INV-C2). So does an entry of the index one of whose turns another search has;
+//! and at the end, that another search has ended before this one had all its turns (INV-C5).
 
 use super::{Blocked, Passes, Site, Stop, ask_to_rescan, index, is_before, is_decided, is_undecided, steps};
 use crate::error::{Deadlock, Wait};
@@ -249,7 +250,7 @@ impl<'p> Search<'p> {
             let back = self.leading_back(mine);
             pairs = self.pairs(mine, &needed, &back)?;
         }
-        // Who searched where this one came late may have looked before somebody came whom this one has missed, and the other way round (INV-C5).
+        // What this one has looked at may be older than what another has seen, with a turn that came late (INV-C5).
         if !self.turns.are_whole() {
             return Err(Stop::Unsettled);
         }
@@ -620,7 +621,7 @@ impl<'p> Search<'p> {
     }
 
     fn space(&self, space: NonNull<Space>) -> &'p Space {
-        // SAFETY: it comes from an entry that this search has seen in the index, and is in place until the search has ended (INV-C1); `'p` is
+        // SAFETY: it comes from an entry that this search has found in the index with its turns in hand, and is in place until they are given back (INV-C1); `'p` is
         // no longer than that.
         unsafe { space.as_ref() }
     }

@@ -11,6 +11,9 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+#[path = "tests/stopped.rs"]
+mod stopped;
+
 /// How many of everything. Ten thousand waiters take too long to queue in a build that is not optimised.
 const SIZES: &[u64] = if cfg!(debug_assertions) { &[100, 1_000] } else { &[100, 1_000, 10_000] };
 
@@ -40,7 +43,7 @@ fn plain(lock: &'static RangeLock, range: Range<u64>, mode: Mode) -> impl Sized 
 }
 
 /// Queues a request of an owner, and says how many steps its search made.
-fn search(lock: &'static RangeLock, owner: &Owner, range: Range<u64>, mode: Mode) -> (impl Sized + use<>, u64) {
+fn search(lock: &'static RangeLock, owner: &Owner, range: Range<u64>, mode: Mode) -> (impl Sized + Send + use<>, u64) {
     let mut future = Box::pin(lock.request(range, mode).owner(owner).into_future());
     assert!(poll(&mut future).is_pending(), "somebody is in its way");
     (future, steps::of_the_last_search() as u64)
@@ -160,7 +163,7 @@ fn passes_cost_a_step_each() {
             let queue: Vec<_> = (0..n).map(|_| plain(hot, 0..2, mode)).collect();
             // Nobody holds what it asks for, so that it is granted by its passes.
             let mut future = Box::pin(hot.request(1..2, Mode::Add).owner(&me).into_future());
-                let granted = poll(&mut future);
+            let granted = poll(&mut future);
             assert!(granted.is_ready(), "it passes everybody");
             assert_few(steps::of_the_last_search() as u64, n, "waiters that are passed");
             drop((granted, queue, mine));
@@ -267,7 +270,9 @@ fn a_batch_that_is_decided_holds_whatever_its_words_say() {
     drop(turns);
 
     batch.enlisted.as_ref().unwrap().decide();
-    let Err(Stop::Deadlock(deadlock)) = Search::new(&pin, &mut Turns::default()).run(nested.blocked()) else { panic!("it holds") };
+    let Err(Stop::Deadlock(deadlock)) = Search::new(&pin, &mut Turns::default()).run(nested.blocked()) else {
+        panic!("it holds")
+    };
     assert_eq!(deadlock.waits().len(), 2, "{deadlock}");
     drop((nested, batch, for_mine, mine));
 }
@@ -290,7 +295,9 @@ fn a_request_of_a_thread_that_queues_meanwhile_is_no_hold() {
     drop(search);
     drop(turns);
     let mut turns = Turns::default();
-    assert!(matches!(Search::new(&pin, &mut turns).needed(mine.owner), Ok(needed) if needed.owners == BTreeSet::from([me.id()])));
+    assert!(
+        matches!(Search::new(&pin, &mut turns).needed(mine.owner), Ok(needed) if needed.owners == BTreeSet::from([me.id()]))
+    );
     drop((queued, nested));
     owner::leave();
     owner::leave();
