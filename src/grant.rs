@@ -597,9 +597,9 @@ impl Waiter {
         if !will_hear {
             return Ok(Turn::LookAgain);
         }
-        if let Some(enlisted) = &self.enlisted {
+        if let Some(enlisted) = &mut self.enlisted {
             if !self.searched && enlisted.is_nested() {
-                match enlisted.search()? {
+                match enlisted.search(luck, patience)? {
                     Searched::Done => self.searched = true,
                     // The graph is another one by now, as somebody else has got on; so may its own turn have come.
                     Searched::InVain => return Ok(Turn::LookAgain),

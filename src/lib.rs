@@ -91,6 +91,7 @@ mod sync;
 mod table;
 mod text;
 mod tree;
+mod turn;
 mod wait;
 mod whole;
 

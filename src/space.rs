@@ -3,11 +3,13 @@
 use crate::mode::Mode;
 use crate::owner::{self, Asker, OwnerId};
 use crate::range::ByteRange;
-use crate::sync::{AtomicU64, Ordering, const_fn};
+use crate::sync::{AtomicU64, Ordering, const_fn, fence};
 use crate::tree::{self, Entry, Query, Room, SLOTS, Whose};
+use crate::turn::{Place, Turn};
 use crate::wait::{Events, Luck};
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 /// The events of one node's slots.
 pub(crate) type Bells = Events<SLOTS>;
@@ -22,6 +24,7 @@ pub(crate) struct Beside {
     pub(crate) luck: Luck,
     /// How many holds have moved from one slot to another.
     moves: AtomicU64,
+    turn: Place,
 }
 
 pub(crate) type Seen<'t> = tree::Seen<'t, Bells>;
@@ -41,7 +44,7 @@ pub(crate) struct Space {
 impl Space {
     const_fn! {
         pub(crate) const fn new(name: Name) -> Space {
-            Space { tree: Tree::new(Beside { name, luck: Luck::new(), moves: AtomicU64::new(0) }) }
+            Space { tree: Tree::new(Beside { name, luck: Luck::new(), moves: AtomicU64::new(0), turn: Place::new() }) }
         }
     }
 
@@ -69,6 +72,20 @@ impl Space {
             if self.tree.beside.moves.load(Ordering::Acquire) == before {
                 return found;
             }
+        }
+    }
+
+    /// Who has it may search this lock for cycles of waits.
+    pub(crate) fn turn(&self) -> Arc<Turn> {
+        self.tree.beside.turn.get_or_make()
+    }
+
+    /// Waits for the search that goes on here, if one does. One that begins later finds whatever the caller has published.
+    pub(crate) fn let_search_end(&self) {
+        // ORDERING (U2, in `turn`): either this sees that the turn is there, and taken, or whoever takes it sees what was published before.
+        fence(Ordering::SeqCst);
+        if let Some(turn) = self.tree.beside.turn.get() {
+            turn.let_search_end();
         }
     }
 

@@ -72,7 +72,9 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("wait/budget.rs", &[], &[]),
     ("wait/model.rs", &["sync"], &["std::sync"]),
     // Protocol.
-    ("space.rs", &["mode", "owner", "range", "sync", "tree", "wait"], &["std::sync"]),
+    // `std::sync` in these two: `Arc`.
+    ("turn.rs", &["sync", "wait"], &["std::sync"]),
+    ("space.rs", &["mode", "owner", "range", "sync", "tree", "turn", "wait"], &["std::sync"]),
     (
         "grant.rs",
         &["cycle", "error", "inspect", "mode", "observe", "owner", "range", "reclaim", "space", "sync", "tree", "wait"],
@@ -81,12 +83,12 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     // `std::thread` there: the name of a thread.
     (
         "cycle.rs",
-        &["error", "observe", "owner", "processors", "reclaim", "space", "sync", "tree", "wait"],
+        &["error", "observe", "owner", "processors", "reclaim", "space", "sync", "tree", "turn", "wait"],
         &["dashmap", "smallvec", "std::sync", "std::thread"],
     ),
     (
         "cycle/search.rs",
-        &["error", "mode", "observe", "owner", "range", "reclaim", "space", "tree"],
+        &["error", "mode", "observe", "owner", "range", "reclaim", "space", "tree", "turn"],
         &["smallvec", "std::sync"],
     ),
     ("convert.rs", &["cycle", "grant", "mode", "owner", "range", "reclaim", "space", "tree", "wait"], &[]),

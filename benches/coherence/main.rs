@@ -75,6 +75,8 @@ mod space;
 mod text;
 #[path = "../../src/tree/mod.rs"]
 mod tree;
+#[path = "../../src/turn.rs"]
+mod turn;
 
 // `reclaim` names the crate `crossbeam_epoch`: here that is this crate, with the stand-in.
 extern crate self as crossbeam_epoch;

@@ -1,7 +1,7 @@
 //! One search: who needs whom, and what follows from it.
 //!
 //! # Promise
-//! - The answer is the one that the rule gives (sections 1 and 2 of [`cycle`](super)).
+//! - The answer is the one that the rule gives (sections 1 and 2 of [`cycle`](super)), as if no other search went on meanwhile.
 //! - *Cost.* A search scans once for each different range and mode, of each lock, in which a request waits that edges lead to: it makes a *view*. After that it takes time in proportion to the
 //!   things in its views, to the requests and owners that it came by, to the things that were let past somebody times the waiters of their views, and to the passes that come of it: each once, a
 //!   logarithm apart. So N waiters on one row are N steps, and N such searches are a square.
@@ -31,9 +31,10 @@
 //!    marked once: the unmarked ones are a lower end that shrinks.
 //! 5. *Pairs*: in the views of R, each queued thing of S's owner, or of an owner outside of R that leads to S; with whoever in R has it in front, and is of another owner.
 //!
-//! What is in its doorway, and in front of a waiter of another owner, ends a search at (1) or (3), for it to begin anew (INV-C2).
+//! What is in its doorway, and in front of a waiter of another owner, ends a search at (1) or (3), for it to begin anew (INV-C2). So does an entry of the index one of whose turns another search has;
+//! and at the end, that another search has ended before this one had all its turns (INV-C5).
 
-use super::{Blocked, Passes, Site, Stop, ask_to_rescan, index, is_before, is_undecided, steps};
+use super::{Blocked, Passes, Site, Stop, ask_to_rescan, index, is_before, is_decided, is_undecided, steps};
 use crate::error::{Deadlock, Wait};
 use crate::mode::Mode;
 use crate::observe;
@@ -42,6 +43,7 @@ use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Seen, Space, what};
 use crate::tree::{Query, Rescan};
+use crate::turn::Turns;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::mem;
@@ -217,6 +219,7 @@ type Outlook = (usize, u64, u64, u64, Option<KnotId>);
 /// The part of the graph that a search has looked at.
 pub(super) struct Search<'p> {
     pin: &'p LazyPin,
+    turns: &'p mut Turns,
     knots: Vec<Knot>,
     by_ticket: HashMap<u64, KnotId>,
     views: Vec<View<'p>>,
@@ -225,9 +228,11 @@ pub(super) struct Search<'p> {
 }
 
 impl<'p> Search<'p> {
-    pub(super) fn new(pin: &'p LazyPin) -> Search<'p> {
+    pub(super) fn new(pin: &'p LazyPin, turns: &'p mut Turns) -> Search<'p> {
+        steps::begin();
         Search {
             pin,
+            turns,
             knots: Vec::new(),
             by_ticket: HashMap::new(),
             views: Vec::new(),
@@ -239,12 +244,16 @@ impl<'p> Search<'p> {
     pub(super) fn run(mut self, searcher: &Arc<Blocked>) -> Result<(), Stop<'p>> {
         let mine = searcher.owner;
         let needed = self.needed(mine)?;
-        if !needed.queue {
-            return Ok(());
+        let mut pairs = Vec::new();
+        if needed.queue {
+            self.go_everywhere(&needed)?;
+            let back = self.leading_back(mine);
+            pairs = self.pairs(mine, &needed, &back)?;
         }
-        self.go_everywhere(&needed)?;
-        let back = self.leading_back(mine);
-        let pairs = self.pairs(mine, &needed, &back);
+        // What this one has looked at may be older than what another has seen, with a turn that came late (INV-C5).
+        if !self.turns.are_whole() {
+            return Err(Stop::Unsettled);
+        }
         self.let_pass(&pairs, searcher)
     }
 
@@ -255,7 +264,7 @@ impl<'p> Search<'p> {
         let mut led_by: BTreeMap<KnotId, Link<'p>> = BTreeMap::new();
         // The highest ticket first: a view is best entered from behind.
         let mut rest: BinaryHeap<(u64, KnotId)> = BinaryHeap::new();
-        let own = self.blocked_of(mine);
+        let own = self.blocked_of(mine)?;
         self.push(&own, &mut rest);
         let mut new = Vec::new();
         while let Some((ticket, from)) = rest.pop() {
@@ -283,7 +292,7 @@ impl<'p> Search<'p> {
                         continue;
                     }
                     let link = Link { from, place, seen };
-                    let blocked = self.blocked_of(its_owner);
+                    let blocked = self.blocked_of(its_owner)?;
                     // What was seen PENDING may have been in its doorway, and be among the blocked ones by now.
                     if !blocked.is_empty() && !link.stands() {
                         return Err(Stop::Unsettled);
@@ -316,7 +325,7 @@ impl<'p> Search<'p> {
                     let thing = self.views[view].things[index];
                     let owner = thing.owner();
                     if let Some(ticket) = thing.ticket() {
-                        let knot = self.knot_of(&thing.seen, ticket, view);
+                        let knot = self.knot_of(&thing.seen, ticket, view)?;
                         self.reach(knot, &mut rest);
                         // Who is not in the index, and no token, has nothing but the one request.
                         if self.knots[knot].blocked.is_none() && !owner.is_token() {
@@ -324,7 +333,7 @@ impl<'p> Search<'p> {
                         }
                     }
                     if owners.insert(owner) {
-                        self.blocked_of(owner).iter().for_each(|&knot| self.reach(knot, &mut rest));
+                        self.blocked_of(owner)?.iter().for_each(|&knot| self.reach(knot, &mut rest));
                     }
                 }
             }
@@ -386,7 +395,7 @@ impl<'p> Search<'p> {
     }
 
     /// Who must pass whom: each of R whoever is queued in front of it, and of S's owner, or outside of R and leading to S.
-    fn pairs(&mut self, mine: OwnerId, needed: &Needed, back: &BTreeSet<OwnerId>) -> Vec<Pair<'p>> {
+    fn pairs(&mut self, mine: OwnerId, needed: &Needed, back: &BTreeSet<OwnerId>) -> Result<Vec<Pair<'p>>, Stop<'p>> {
         // Of each view, those of S, and the others; the highest ticket first.
         let mut by_view: BTreeMap<ViewId, [Vec<KnotId>; 2]> = BTreeMap::new();
         let mut knots: Vec<(u64, KnotId)> = needed.knots.iter().map(|&knot| (self.knots[knot].ticket, knot)).collect();
@@ -412,7 +421,7 @@ impl<'p> Search<'p> {
                     for &z in knots {
                         steps::add(1);
                         if self.views[view].is_in_front(index, self.knots[z].ticket, z) {
-                            pairs.push((z, self.knot_of(&thing.seen, ticket, view), thing.seen));
+                            pairs.push((z, self.knot_of(&thing.seen, ticket, view)?, thing.seen));
                         } else if !thing.seen.word().is_passing() {
                             // Nor is it for those with lower tickets (INV-V1).
                             break;
@@ -421,7 +430,7 @@ impl<'p> Search<'p> {
                 }
             }
         }
-        pairs
+        Ok(pairs)
     }
 
     /// Lets each z pass its w, and wakes the z that sleep. The searcher itself is awake.
@@ -544,8 +553,7 @@ impl<'p> Search<'p> {
         let mut things = Vec::new();
         let _ = self.space(space).tree.scan(&query, None, self.pin, |seen| {
             steps::add(1);
-            let decided = seen.ticket().and_then(index::batch).is_some_and(|batch| batch.is_decided());
-            things.push(Thing { seen, decided });
+            things.push(Thing { seen, decided: is_decided(&seen) });
             Continue(())
         });
         let passing = (0..things.len()).filter(|&index| things[index].seen.word().is_passing()).collect();
@@ -556,15 +564,20 @@ impl<'p> Search<'p> {
     }
 
     /// The knot of a queued request that is in a view.
-    fn knot_of(&mut self, seen: &Seen<'_>, ticket: u64, view: ViewId) -> KnotId {
+    fn knot_of(&mut self, seen: &Seen<'_>, ticket: u64, view: ViewId) -> Result<KnotId, Stop<'p>> {
         steps::add(1);
         if let Some(&knot) = self.by_ticket.get(&ticket) {
-            return knot;
+            return Ok(knot);
         }
         let owner = OwnerId::from_slot(seen.owner());
         // A single request of who is no token, and had nothing else, is in no index.
-        let single = || (owner::is_nested(ticket) || owner.is_token()).then(|| index::find(owner, ticket)).flatten();
-        match index::batch(ticket).or_else(single) {
+        let is_enlisted = owner::is_nested(ticket) || owner.is_token();
+        let mut take = |blocked: &Arc<Blocked>| take(self.turns, blocked).map(|()| blocked.clone());
+        let found = match index::ask_batch(ticket, &mut take) {
+            None if is_enlisted => index::ask(owner, ticket, take),
+            batch => batch,
+        };
+        Ok(match found.transpose()? {
             Some(blocked) => self.knot(blocked),
             None => {
                 let (range, mode) = what(seen);
@@ -572,7 +585,7 @@ impl<'p> Search<'p> {
                 let places = SmallVec::from_buf([(self.views[view].space, query)]);
                 self.add(Knot { ticket, owner, blocked: None, places, views: SmallVec::new(), is_reached: false })
             }
-        }
+        })
     }
 
     fn knot(&mut self, blocked: Arc<Blocked>) -> KnotId {
@@ -596,19 +609,19 @@ impl<'p> Search<'p> {
     }
 
     /// The blocked requests of an owner, as they were when this search asked first (INV-C4).
-    fn blocked_of(&mut self, owner: OwnerId) -> Rc<[KnotId]> {
+    fn blocked_of(&mut self, owner: OwnerId) -> Result<Rc<[KnotId]>, Stop<'p>> {
         if let Some(blocked) = self.blocked.get(&owner) {
-            return blocked.clone();
+            return Ok(blocked.clone());
         }
-        let found = index::of(owner);
+        let found = index::of(owner, |blocked| take(self.turns, blocked))?;
         steps::add(1 + found.len());
         let blocked: Rc<[KnotId]> = found.into_iter().map(|blocked| self.knot(blocked)).collect();
         self.blocked.insert(owner, blocked.clone());
-        blocked
+        Ok(blocked)
     }
 
     fn space(&self, space: NonNull<Space>) -> &'p Space {
-        // SAFETY: it comes from an entry that this search has seen in the index, and is in place until the search has ended (INV-C1); `'p` is
+        // SAFETY: it comes from an entry that this search has found in the index with its turns in hand, and is in place until they are given back (INV-C1); `'p` is
         // no longer than that.
         unsafe { space.as_ref() }
     }
@@ -646,6 +659,11 @@ impl<'p> Search<'p> {
         }
         Stop::Deadlock(Deadlock::new(waits))
     }
+}
+
+/// Takes the turns of an entry that the index has: from now on it can be followed, until the search ends (INV-C1).
+fn take<'p>(turns: &mut Turns, blocked: &Blocked) -> Result<(), Stop<'p>> {
+    blocked.turns.iter().try_for_each(|turn| turns.take(turn)).map_err(Stop::Taken)
 }
 
 /// A grant edge: the request `from` waits, at one of its places, for who was seen there.

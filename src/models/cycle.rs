@@ -106,6 +106,48 @@ fn one_of_three_in_a_ring_is_refused() {
     });
 }
 
+/// The same; shape: three owners, two locks, and one of the three, who only waits, is to be passed by the first. Bound 2.
+#[test]
+fn one_of_three_in_two_locks_is_refused() {
+    check(2, || {
+        let stages @ [a, b] = &Stage::two();
+        let token = Owner::new();
+        let [held_2, held_4] = [a.hold(add(0..=0, 2)), a.hold(add(1..=1, 4))];
+        let held = b.hold(exclusive(0..=0, 3).of(&token));
+        let w = a.queue(exclusive(0..=0, 3).of(&token));
+        let in_a = a.queue(exclusive(0..=1, 2).nested());
+        let in_b = b.queue(exclusive(0..=0, 4).nested());
+        let it = spawn_on([a, b], |_, b| finish(b, in_b, held_4));
+        let refused = finish(a, in_a, held_2);
+        a.finish(w, Exclusive);
+        drop(held);
+        assert!(refused != it.join().unwrap(), "one and only one");
+        assert_idle(stages);
+    });
+}
+
+/// Property: of two searches that come to one another's lock, one is made, and the other one after it, by who gives up meanwhile or not. Shape: no cycle; each waits
+/// for one who is blocked in the other's lock. Bound 3.
+#[test]
+fn two_searches_that_meet_are_both_made() {
+    check(3, || {
+        let stages @ [a, b] = &Stage::two();
+        let (before_a, before_b) = (a.hold(exclusive(1..=1, 6)), b.hold(exclusive(1..=1, 7)));
+        let [held_4, held_5] = [a.hold(exclusive(0..=0, 4)), b.hold(exclusive(0..=0, 5))];
+        let (of_4, of_5) = (b.queue(exclusive(1..=1, 4).nested()), a.queue(exclusive(1..=1, 5).nested()));
+        let (in_a, in_b) = (a.queue(exclusive(0..=0, 2).nested()), b.queue(exclusive(0..=0, 3).nested()));
+        let it = spawn_on([a, b], |_, b| {
+            drop((of_4, held_4));
+            b.finish(in_b, Exclusive);
+        });
+        drop((of_5, held_5));
+        a.finish(in_a, Exclusive);
+        it.join().unwrap();
+        drop((before_a, before_b));
+        assert_idle(stages);
+    });
+}
+
 /// Property: a request that leaves the queue while a search looks at it leaves nothing behind, and nobody hangs; who is refused was in a
 /// cycle at some moment. Shape: of two that cross, one is cancelled. Bound 4.
 #[test]

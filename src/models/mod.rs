@@ -9,6 +9,7 @@
 //! | `convert` | a hold becomes another: what is kept is never let go of, what is given up wakes |
 //! | `batch` | several requests under one ticket: all or nothing |
 //! | `cycle` | a cycle of waits is answered or broken, and who is let past is past |
+//! | `turn` | one search at a time in a lock; who leaves lets it end; what it sees of what others publish |
 //! | `epoch` | on the real reclaimer: nobody reads a node that was freed |
 //!
 //! # How they see a fault
@@ -45,6 +46,8 @@ mod stage;
 mod stamp;
 #[cfg(not(spanlock_epoch))]
 mod tree;
+#[cfg(not(spanlock_epoch))]
+mod turn;
 
 use crate::mode::Mode;
 use loom::cell::UnsafeCell;
