@@ -48,12 +48,13 @@ mod quota;
 mod scan;
 mod shortcut;
 mod slot;
+pub(crate) mod steps;
 #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
 mod tests;
 
 pub(crate) use node::SLOTS;
 pub(crate) use quick::Glance;
-pub(crate) use scan::{Query, Seen, Whose};
+pub(crate) use scan::{Extent, Query, Rank, Scope, Seen, Whose};
 pub(crate) use shortcut::ByShortcut;
 #[cfg(all(test, loom, spanlock_epoch))]
 pub(crate) use shortcut::forget;
@@ -80,6 +81,9 @@ pub(crate) struct Tree<R, T = ()> {
     hand: hint::AtomicU64,
     /// Whether somebody is moving it.
     is_sweeping: hint::AtomicBool,
+    /// How many nodes the hand has come by in chains when it last went to their ends, or as many as this holds; and how many were made since.
+    chained: hint::AtomicU16,
+    made: hint::AtomicU16,
     pub(crate) beside: T,
 }
 
@@ -108,6 +112,8 @@ impl<R: Room, T> Tree<R, T> {
                 shape: Shape { era: Era::new(), bar: Bar::new(), quota: Quota::new() },
                 hand: hint::AtomicU64::new(0),
                 is_sweeping: hint::AtomicBool::new(false),
+                chained: hint::AtomicU16::new(0),
+                made: hint::AtomicU16::new(0),
                 beside,
             }
         }
