@@ -395,9 +395,7 @@ unsafe fn publish_and_look_batch(asks: &[(&Space, Ask)], visitor: Visitor) -> Re
             Part { space: NonNull::from(space), live, ask, is_covered }
         })
         .collect();
-    // A part that is covered leaves the look to the one that covers it, but not the end of the era: it may be higher up, and held for longer.
-    parts.iter().filter(|part| part.is_covered).for_each(|part| part.bar_shortcuts(&pin));
-    if !widest(&parts).all(|part| part.ask.is_clear(&part.space().tree, Some(part.own()), &pin)) {
+    if !are_clear(&parts, &pin) {
         return Err(parts);
     }
     let mut owes_wakes = pin.owes_wakes();
@@ -447,6 +445,13 @@ struct Part {
 }
 
 type Parts = SmallVec<[Part; 1]>;
+
+/// Whether nobody is in the way of any of the parts, which are published.
+fn are_clear(parts: &[Part], pin: &LazyPin) -> bool {
+    // A part that is covered leaves the look to the one that covers it, but not the end of the era: it may be higher up, and held for longer.
+    parts.iter().filter(|part| part.is_covered).for_each(|part| part.bar_shortcuts(pin));
+    widest(parts).all(|part| part.ask.is_clear(&part.space().tree, Some(part.own()), pin))
+}
 
 /// Those that look for the others, too.
 fn widest(parts: &[Part]) -> impl Iterator<Item = &Part> {

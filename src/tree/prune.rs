@@ -205,6 +205,13 @@ impl<R: Room, T> Tree<R, T> {
         assert!(node.freeze());
     }
 
+    /// As it leaves it when it goes on, and finds somebody there.
+    #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
+    pub(crate) fn thaw_for(&self, entry: &Entry, pin: &LazyPin) {
+        let (_, _, node) = self.root.way_down(entry, pin.get()).expect("there is a child");
+        node.thaw();
+    }
+
     /// The same, when it has frozen the links as well.
     #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
     pub(super) fn freeze_links_for(&self, entry: &Entry, pin: &LazyPin) {
