@@ -22,6 +22,7 @@
 //! | T2 | freeze: `frozen`, `fence(SeqCst)`, then look at the slots | claim: publish, `fence(SeqCst)`, then look at `frozen` | one of them backs off |
 //! | T3 | announce: a mode on each link of the way, then publish, `fence(SeqCst)` | scan: `fence(SeqCst)`, then load the link | what is behind a link is passed over only by who came first |
 //! | T4 | scan: end the era, `fence(SeqCst)`, then look below its own node | shortcut: publish, `fence(SeqCst)`, then look at the era | one of them sees the other (`shortcut`) |
+//! | T5 | who waits: draw a ticket (AcqRel), then look through the nodes of the chain that are newer than its own | who comes to one of these: publish, `fence(SeqCst)`, then scan | who was not there yet is behind, and need not be looked for again (`scan`) |
 //!
 //! **Why a scan misses nobody.** X and Y both publish, fence, then scan. Say Y's scan does not see X's slot. If Y reached X's node, it
 //! read the state before X's publication, so Y's fence came before X's (S6), and X's scan sees Y. If Y did not reach it, Y read some
@@ -81,7 +82,7 @@ pub(crate) struct Tree<R, T = ()> {
     hand: hint::AtomicU64,
     /// Whether somebody is moving it.
     is_sweeping: hint::AtomicBool,
-    /// How many nodes the hand has come by in chains when it last went to their ends, or as many as this holds; and how many were made since.
+    /// How many nodes the hand has left in chains when it last went to their ends, or as many as this holds; and how many were made since.
     chained: hint::AtomicU16,
     made: hint::AtomicU16,
     pub(crate) beside: T,

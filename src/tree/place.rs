@@ -15,7 +15,7 @@
 //!
 //! If a child is there but does not cover the range, a node that covers both is spliced in above it, by one CAS; the old child
 //! keeps working. A range that crosses the borders of its cells cannot go down; when the node is full it takes a slot of
-//! the node's chain. New chain nodes go in at the front, so that a frozen one at the end delays nobody.
+//! the node's chain: of the first few nodes there, or of a new one in front of them. So a frozen one at the end delays nobody, nor do thousands that are full.
 //!
 //! Threads that share a node with ranges that cannot go down, in a mode that goes with itself, get nodes of their own in its chain:
 //! whole-file adders then neither write nor read one another's lines.

@@ -18,11 +18,14 @@
 //! 3. Freeze all links by CAS, each as it is: whoever would add something there finds the mark. More than one leads on: undo.
 //! 4. CAS the link that leads here to the one that leads on, or to nothing; if it has changed, undo. Retire.
 //!
+//! Who waits, and comes by many vacant nodes in a chain, takes them out as well: nobody goes there any more, and the hand may be long in coming.
+//!
 //! Two pruners at neighbouring nodes cannot both succeed: one of them changes, or freezes, the link that the other's CAS compares.
 //! Nobody waits for a pruner: a request that finds a frozen node goes to the node above. A scan that is still on a removed node goes on
 //! along its frozen links.
 
 use super::node::{Link, Node, Target};
+use super::place::REACH;
 #[cfg(all(test, not(spanlock_shuttle)))]
 use super::slot::Entry;
 use super::{Room, Tree, steps};
@@ -68,7 +71,7 @@ impl<R: Room, T> Tree<R, T> {
         }
     }
 
-    /// Moves the hand, and says how many nodes it has come by in chains, which it looks at up to the node `reach`. `None`: somebody else moves it.
+    /// Moves the hand, and says how many nodes it has left in chains, which it looks at up to the node `reach`. `None`: somebody else moves it.
     fn sweep_chains(&self, steps: usize, reach: usize, pin: &Pin) -> Option<usize> {
         // One at a time, and nobody waits for him: if several visited one leaf at the same moment, they would use up all its chances, and remove what
         // is in use.
@@ -123,18 +126,21 @@ impl<R: Room, T> Tree<R, T> {
         }
     }
 
-    /// Removes the vacant nodes of a chain, among the first `reach` of it; returns how many it looked at.
+    /// Removes the vacant nodes of a chain, among the first `reach` of it; returns how many of these are left.
     fn prune_chain(&self, owner: &Node<R>, useful: Useful, reach: usize, pin: &Pin) -> usize {
-        let (mut before, mut looked) = (owner, 0);
+        let (mut before, mut looked, mut left) = (owner, 0, 0);
         while looked < reach {
             let Some(node) = before.overflow().load().node(pin) else { break };
             looked += 1;
-            if !self.prune(before, before.overflow(), useful, pin) {
+            // So far from the front nobody finds it any more, unless it is a thread's own.
+            let is_useless = looked > REACH && !node.is_for_threads();
+            if !self.prune(before, before.overflow(), if is_useless { Useful::Removed } else { useful }, pin) {
                 before = node;
+                left += 1;
             }
         }
         steps::add(looked);
-        looked
+        left
     }
 
     /// Removes a node of a chain that `link` leads to as `target`, at the word of a waiter that came by many vacant ones, too far from the front for anybody to go there. Nodes that threads
