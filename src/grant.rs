@@ -15,8 +15,9 @@
 //! 3. A queued request waits for the conflicting ones that are GRANTED, QUEUED with a lower ticket, or PENDING with a stamp below its ticket. So waits lead
 //!    from higher to lower tickets or to a grant, and form no cycle. Who is PENDING with another stamp came later: he finds the queued one in his own scan, and
 //!    is behind it. So of those who are PENDING only such are waited for who had begun when the bar was raised, each of them at most once.
-//! 4. It sleeps on *one* of these, the one with the highest ticket (a holder if none is queued): a chain of exclusive waiters is woken
-//!    one at a time, each by the one before it. Woken, it scans again, in full.
+//! 4. It sleeps on *one* of these, the one with the highest ticket that it has found (some holder if none is queued): a chain of exclusive waiters is woken
+//!    one at a time, each by the one before it. Woken, it scans again, but for those who are behind it (`tree::scan`). If it was woken for nothing, it sleeps on any of those in front, every other
+//!    time: so half of them have gone on average when it wakes, in whatever order they go.
 //! 5. No blocker left: QUEUED -> GRANTED by CAS, unless RESCAN was set; then it scans again.
 //! 6. Release and cancel are one step: free the slot, wake who waited for it.
 //!
@@ -39,14 +40,14 @@ use crate::owner::{self, Owner, OwnerId, Visitor};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Bells, Own, Seen, Space, Tree, what};
-use crate::tree::{ByShortcut, Glance, Grant, Placed, Query, Whose, Word};
+use crate::tree::{ByShortcut, Extent, Glance, Grant, Placed, Query, Rank, Scope, Whose, Word};
 use crate::wait::{self, Listener, Patience, Woken};
 use smallvec::SmallVec;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::ControlFlow::{Break, Continue};
 use std::ops::Deref;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -356,7 +357,8 @@ pub(crate) unsafe fn enter(space: &Space, ask: &Ask, visitor: Visitor, token: Op
 /// As for [`acquire`], for each space.
 pub(crate) unsafe fn try_acquire_batch(asks: &[(&Space, Ask)], visitor: Visitor) -> Option<Holds> {
     let pin = LazyPin::new();
-    if !asks.iter().all(|(space, ask)| ask.is_clear(&space.tree, None, &pin)) {
+    let mut widest = asks.iter().zip(covered(asks)).filter(|(_, is_covered)| !is_covered);
+    if !widest.all(|((space, ask), _)| ask.is_clear(&space.tree, None, &pin)) {
         observe::contended();
         return None;
     }
@@ -386,13 +388,14 @@ unsafe fn publish_and_look_batch(asks: &[(&Space, Ask)], visitor: Visitor) -> Re
     let pin = LazyPin::new();
     let parts: Parts = asks
         .iter()
-        .map(|&(space, ask)| {
+        .zip(covered(asks))
+        .map(|(&(space, ask), is_covered)| {
             // SAFETY: the caller's promise, word by word.
             let live = unsafe { Live::publish(&space.tree, &ask, visitor, &pin) };
-            Part { space: NonNull::from(space), live, ask }
+            Part { space: NonNull::from(space), live, ask, is_covered }
         })
         .collect();
-    if !parts.iter().all(|part| part.ask.is_clear(&part.space().tree, Some(part.own()), &pin)) {
+    if !are_clear(&parts, &pin) {
         return Err(parts);
     }
     let mut owes_wakes = pin.owes_wakes();
@@ -406,15 +409,54 @@ unsafe fn publish_and_look_batch(asks: &[(&Space, Ask)], visitor: Visitor) -> Re
     Ok(holds)
 }
 
+/// Of each part of a batch, whether another one covers it: asks for all of its bytes, and maybe more, in the same mode. Whoever is in the way of the one is in the way of the other, as both have one
+/// owner and one ticket; so it is enough that the widest look.
+fn covered(asks: &[(&Space, Ask)]) -> SmallVec<[bool; 2]> {
+    let mut covered: SmallVec<[bool; 2]> = SmallVec::from_elem(false, asks.len());
+    // By space and mode; the one that begins first, and of these the longest, comes first.
+    let key = |&index: &usize| {
+        let (space, Ask { entry }) = asks[index];
+        ((&raw const *space).addr(), entry.mode, entry.start, u64::MAX - entry.last)
+    };
+    let mut order: SmallVec<[usize; 2]> = (0..asks.len()).collect();
+    order.sort_by_key(key);
+    let mut widest: Option<usize> = None;
+    for index in order {
+        let covers = |&widest: &usize| {
+            let ((space, wide), (its_space, its)) = (asks[widest], asks[index]);
+            ptr::eq(space, its_space) && wide.entry.mode == its.entry.mode && its.entry.last <= wide.entry.last
+        };
+        covered[index] = widest.as_ref().is_some_and(covers);
+        if !covered[index] {
+            widest = Some(index);
+        }
+    }
+    covered
+}
+
 /// One lock's part of a waiting request.
 struct Part {
     /// INV-G4: neither moved nor dropped while the part lives.
     space: NonNull<Space>,
     live: Live,
     ask: Ask,
+    /// Whether another part covers it: see [`covered`].
+    is_covered: bool,
 }
 
 type Parts = SmallVec<[Part; 1]>;
+
+/// Whether nobody is in the way of any of the parts, which are published.
+fn are_clear(parts: &[Part], pin: &LazyPin) -> bool {
+    // A part that is covered leaves the look to the one that covers it, but not the end of the era: it may be higher up, and held for longer.
+    parts.iter().filter(|part| part.is_covered).for_each(|part| part.bar_shortcuts(pin));
+    widest(parts).all(|part| part.ask.is_clear(&part.space().tree, Some(part.own()), pin))
+}
+
+/// Those that look for the others, too.
+fn widest(parts: &[Part]) -> impl Iterator<Item = &Part> {
+    parts.iter().filter(|part| !part.is_covered)
+}
 
 // SAFETY: `space` is a shared reference in all but its lifetime, and a `Space` is `Sync`; the rest is `Send` by itself.
 unsafe impl Send for Part {}
@@ -429,6 +471,11 @@ impl Part {
 
     fn own(&self) -> Own {
         self.live.0.own(self.ask.entry.mode)
+    }
+
+    /// Nobody gets past it by a shortcut from now on.
+    fn bar_shortcuts(&self, pin: &LazyPin) {
+        self.space().tree.bar_shortcuts(&self.ask.query(), self.own(), pin);
     }
 }
 
@@ -476,10 +523,84 @@ pub(crate) struct Waiter {
     searched: bool,
     parts: Queued,
     ticket: u64,
+    /// Of each of the widest parts, where somebody in front of it can be.
+    scopes: SmallVec<[Scope; 1]>,
+    /// How often it has gone to sleep.
+    sleeps: u32,
     /// Where a future sleeps. Behind `parts`: the waker in it is foreign code, and may ask for what the request stood in the way of when it is dropped.
     listener: Option<Listener>,
     /// Last: that a request gave up is told when it has gone.
     clock: WaitClock,
+}
+
+/// Whom a waiter has found in front of it.
+struct InFront<'t> {
+    /// The one with the highest ticket, if one is queued.
+    last: Option<Seen<'t>>,
+    /// Any of all that were found, each as likely as the others.
+    any: Option<Seen<'t>>,
+    queued: usize,
+    holders: usize,
+    extent: Extent,
+    /// Decides which is any. (It need only have nothing to do with the order in which they go.)
+    dice: u64,
+}
+
+impl<'t> InFront<'t> {
+    /// All who are in front of a request with `ticket`, or so many that it is not its turn for long. `scopes` are of its widest parts.
+    fn of(
+        parts: &'t [Part],
+        ticket: u64,
+        passes: &Passes,
+        scopes: &mut [Scope],
+        dice: u64,
+        pin: &'t LazyPin,
+    ) -> InFront<'t> {
+        let mut found = InFront { last: None, any: None, queued: 0, holders: 0, extent: Extent::All, dice };
+        for (part, scope) in widest(parts).zip(scopes) {
+            let tree = &part.space().tree;
+            let extent = tree.scan_ahead(&part.ask.query(), &part.live.0, scope, pin, |seen| {
+                if cycle::is_before(&seen, ticket, passes) { found.add(seen) } else { Rank::Behind }
+            });
+            if extent == Extent::Part {
+                found.extent = extent;
+            }
+        }
+        found
+    }
+
+    fn add(&mut self, seen: Seen<'t>) -> Rank {
+        // The n-th of them takes the place of those before it once in n times. The multiplier is Knuth's, for MMIX.
+        self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let count = (self.queued + self.holders) as u64 + 1;
+        if (self.dice >> 32) * count >> 32 == 0 {
+            self.any = Some(seen);
+        }
+        let ticket = seen.ticket();
+        if ticket.is_none() {
+            self.holders += 1;
+            return Rank::Holder;
+        }
+        self.queued += 1;
+        if self.last.as_ref().is_some_and(|last| ticket < last.ticket()) {
+            return Rank::Ahead;
+        }
+        self.last = Some(seen);
+        Rank::Next
+    }
+
+    /// How many have to be through before: the queued ones, and the holders, who count as one.
+    fn count(&self) -> usize {
+        match self.extent {
+            Extent::All => self.queued + usize::from(self.holders > 0),
+            Extent::Part => usize::MAX,
+        }
+    }
+}
+
+/// From now on anybody in front can be anywhere.
+fn look_everywhere(scopes: &mut [Scope]) {
+    scopes.fill(Scope::All);
 }
 
 /// What a look at the tree says to a waiter.
@@ -506,7 +627,7 @@ impl Waiter {
         token: Option<&Owner>,
     ) -> Waiter {
         let ask = Ask::at(range, mode, owner.get(), order);
-        let part = Part { space: NonNull::from(space), live, ask };
+        let part = Part { space: NonNull::from(space), live, ask, is_covered: false };
         Waiter::queue(SmallVec::from_buf([part]), token)
     }
 
@@ -518,7 +639,7 @@ impl Waiter {
         for part in &parts {
             part.live.0.start_queuing();
             // Who comes when it is QUEUED shall not get past it.
-            part.space().tree.bar_shortcuts(&part.ask.query(), part.own(), &pin);
+            part.bar_shortcuts(&pin);
         }
         drop(pin);
         // One ticket for all parts, drawn when all of them are published (rule 2). Who comes from now on knows that it comes later (O1).
@@ -538,29 +659,8 @@ impl Waiter {
         observe::contended();
         parts.iter().filter(|part| part.ask.is_nested()).for_each(|_| observe::nested());
         let clock = observe::waiting(first.range(), first.mode(), first.owner());
-        Waiter { enlisted, searched: false, parts, ticket, listener: None, clock }
-    }
-
-    /// The blocker that must go last before this request can be granted: the queued one with the highest ticket of those in front, or
-    /// else a holder. And how many have to be through before: the queued ones, and the holders, who count as one.
-    fn nearest_blocker<'t>(&'t self, passes: &Passes, pin: &'t LazyPin) -> Option<(Seen<'t>, usize)> {
-        let mut nearest: Option<Seen<'t>> = None;
-        let (mut queued, mut is_held) = (0, false);
-        for part in &self.parts {
-            let _ = part.space().tree.scan(&part.ask.query(), Some(part.own()), pin, |seen| {
-                if cycle::is_before(&seen, self.ticket, passes) {
-                    let ticket = seen.ticket();
-                    queued += usize::from(ticket.is_some());
-                    is_held |= ticket.is_none();
-                    // `None`, a holder, is less than any ticket.
-                    if nearest.as_ref().is_none_or(|nearest| ticket >= nearest.ticket()) {
-                        nearest = Some(seen);
-                    }
-                }
-                Continue(())
-            });
-        }
-        nearest.map(|nearest| (nearest, queued + usize::from(is_held)))
+        let scopes = SmallVec::from_elem(Scope::All, widest(&parts).count());
+        Waiter { enlisted, searched: false, parts, ticket, scopes, sleeps: 0, listener: None, clock }
     }
 
     /// QUEUED -> GRANTED, all parts or none, unless somebody asked for another scan.
@@ -579,12 +679,25 @@ impl Waiter {
     fn look(&mut self, patience: Patience) -> Result<Turn, AcquireError> {
         let passes = self.passes();
         let pin = LazyPin::new();
-        let Some((blocker, ahead)) = self.nearest_blocker(&passes, &pin) else {
+        let dice = self.ticket ^ u64::from(self.sleeps);
+        let found = InFront::of(&self.parts, self.ticket, &passes, &mut self.scopes, dice, &pin);
+        // Whom it may pass is not in front now, and can be so again.
+        if !passes.is_empty() {
+            look_everywhere(&mut self.scopes);
+        }
+        // In the order of their tickets, if they go as they came; else half of them at a time.
+        let blocker = if self.sleeps % 2 == 0 { found.last.or(found.any) } else { found.any };
+        let Some(blocker) = blocker else {
             return Ok(match self.grant() {
                 Grant::Granted => Turn::Mine,
-                Grant::LookAgain => Turn::LookAgain,
+                Grant::LookAgain => {
+                    // Behind its own CAS, which has cleared RESCAN (T5).
+                    look_everywhere(&mut self.scopes);
+                    Turn::LookAgain
+                }
             });
         };
+        let ahead = found.count();
         let luck = &self.parts[0].space().tree.beside.luck;
         if wait::look_for(luck, patience, ahead, || blocker.has_changed()) {
             return Ok(Turn::LookAgain);
@@ -612,6 +725,7 @@ impl Waiter {
                 return Ok(Turn::LookAgain);
             }
         }
+        self.sleeps = self.sleeps.wrapping_add(1);
         Ok(Turn::Wait(listener))
     }
 

@@ -55,6 +55,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     // Mechanisms: blind to each other. The tree knows no waiting and no fairness.
     ("tree/mod.rs", &["reclaim", "sync"], &[]),
     ("tree/bar.rs", &["sync"], &[]),
+    ("tree/steps.rs", &[], &[]),
     ("tree/node.rs", &["reclaim", "sync"], &[]),
     ("tree/slot.rs", &["reclaim", "sync"], &[]),
     ("tree/place.rs", &["mode", "observe", "owner", "reclaim", "sync"], &["smallvec"]),

@@ -559,3 +559,26 @@ fn a_snapshot_does_not_miss_a_hold_that_moves() {
         stage.assert_idle();
     });
 }
+
+/// Property: one who waits finds a hold that has moved to a node of its chain that is newer than its own (T5). Shape: it has looked at the newer ones before, or not. Bound 3.
+#[test]
+fn a_split_into_a_newer_node_is_not_missed() {
+    check(3, || {
+        introduce();
+        let stage = Stage::new();
+        let full = [100, 101].map(|who| stage.hold(add(u64::MAX..=u64::MAX, who)));
+        let mut held = stage.hold(exclusive(0..=MIDDLE, 2));
+        let waiter = stage.queue(exclusive(1..=MIDDLE, 3));
+        let it = spawn(&stage, |stage| {
+            let held = waiter.finish();
+            stage.next.touch(Exclusive);
+            drop(held);
+        });
+        let other = split(&stage, &mut held, 0..=0, 1..=MIDDLE);
+        stage.next.touch(Exclusive);
+        drop(other);
+        it.join().unwrap();
+        drop((held, full));
+        stage.assert_idle();
+    });
+}

@@ -22,6 +22,7 @@
 //! | T2 | freeze: `frozen`, `fence(SeqCst)`, then look at the slots | claim: publish, `fence(SeqCst)`, then look at `frozen` | one of them backs off |
 //! | T3 | announce: a mode on each link of the way, then publish, `fence(SeqCst)` | scan: `fence(SeqCst)`, then load the link | what is behind a link is passed over only by who came first |
 //! | T4 | scan: end the era, `fence(SeqCst)`, then look below its own node | shortcut: publish, `fence(SeqCst)`, then look at the era | one of them sees the other (`shortcut`) |
+//! | T5 | who waits: draw a ticket (AcqRel), then look through the nodes of the chain that are newer than its own | who comes to one of these: publish, `fence(SeqCst)`, then scan | who was not there yet is behind, and need not be looked for again (`scan`) |
 //!
 //! **Why a scan misses nobody.** X and Y both publish, fence, then scan. Say Y's scan does not see X's slot. If Y reached X's node, it
 //! read the state before X's publication, so Y's fence came before X's (S6), and X's scan sees Y. If Y did not reach it, Y read some
@@ -48,12 +49,13 @@ mod quota;
 mod scan;
 mod shortcut;
 mod slot;
+pub(crate) mod steps;
 #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
 mod tests;
 
 pub(crate) use node::SLOTS;
 pub(crate) use quick::Glance;
-pub(crate) use scan::{Query, Seen, Whose};
+pub(crate) use scan::{Extent, Query, Rank, Scope, Seen, Whose};
 pub(crate) use shortcut::ByShortcut;
 #[cfg(all(test, loom, spanlock_epoch))]
 pub(crate) use shortcut::forget;
@@ -80,6 +82,9 @@ pub(crate) struct Tree<R, T = ()> {
     hand: hint::AtomicU64,
     /// Whether somebody is moving it.
     is_sweeping: hint::AtomicBool,
+    /// How many nodes the hand has left in chains when it last went to their ends, or as many as this holds; and how many were made since.
+    chained: hint::AtomicU16,
+    made: hint::AtomicU16,
     pub(crate) beside: T,
 }
 
@@ -108,6 +113,8 @@ impl<R: Room, T> Tree<R, T> {
                 shape: Shape { era: Era::new(), bar: Bar::new(), quota: Quota::new() },
                 hand: hint::AtomicU64::new(0),
                 is_sweeping: hint::AtomicBool::new(false),
+                chained: hint::AtomicU16::new(0),
+                made: hint::AtomicU16::new(0),
                 beside,
             }
         }

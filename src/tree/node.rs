@@ -201,6 +201,11 @@ impl<R> Node<R> {
         outside >> self.header.cell_shift >> CELL_BITS == 0
     }
 
+    /// Whether its span is that of `other`: it is that node, or of its chain.
+    pub(super) fn has_span_of(&self, other: &Node<R>) -> bool {
+        (self.header.base, self.header.cell_shift) == (other.header.base, other.header.cell_shift)
+    }
+
     /// Whether `start..=last` shares a byte with the span.
     #[inline]
     pub(super) fn meets(&self, start: u64, last: u64) -> bool {

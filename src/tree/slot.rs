@@ -593,7 +593,7 @@ impl<R: Room> Placed<R> {
     }
 
     #[inline]
-    fn node(&self) -> &Node<R> {
+    pub(super) fn node(&self) -> &Node<R> {
         debug_assert!(!self.is_nowhere());
         // SAFETY: the slot is live, so the node is neither pruned nor freed, and it is only ever shared (see the type).
         unsafe { &*self.node_ptr() }.used()
