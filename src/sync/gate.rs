@@ -31,7 +31,7 @@ thread_local! {
 /// Decides whether to stop at a step.
 type Choice = Box<dyn FnMut(Step) -> bool + Send>;
 
-/// What stops a thread at one step, once.
+/// What stops a thread at one step after the other.
 pub(crate) struct Gate {
     choice: sync::Mutex<Choice>,
     passed: sync::Mutex<Vec<Step>>,
@@ -92,13 +92,20 @@ impl Gate {
         }
     }
 
-    /// Lets the thread go on.
+    /// Lets the thread go on, to its next stop.
+    pub(crate) fn go_on(&self) {
+        *lock_of(&self.state) = State::Running;
+        self.changed.notify_all();
+    }
+
+    /// Lets the thread go on, to its end.
     pub(crate) fn open(&self) {
         *lock_of(&self.state) = State::Open;
         self.changed.notify_all();
     }
 
-    fn stop(&self, step: Step) {
+    /// Whether it is to be asked again.
+    fn stop(&self, step: Step) -> bool {
         let mut state = lock_of(&self.state);
         let passed = lock_of(&self.passed).clone();
         *state = State::Stopped(Stop { step, passed, has: HELD.get().into_iter().flatten().collect() });
@@ -106,6 +113,7 @@ impl Gate {
         while matches!(*state, State::Stopped(_)) {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        matches!(*state, State::Running)
     }
 }
 
@@ -128,9 +136,7 @@ fn ask(gate: &'static Gate, step: Step) {
     // Not asked by what it does itself.
     GATE.set(None);
     let stops = (*lock_of(&gate.choice))(step);
-    if stops {
-        gate.stop(step);
-    } else {
+    if !stops || gate.stop(step) {
         lock_of(&gate.passed).push(step);
         GATE.set(Some(gate));
     }
