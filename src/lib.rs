@@ -80,6 +80,9 @@ mod observe;
 mod owner;
 #[cfg(not(any(loom, spanlock_shuttle)))] // A model has threads, and no processors.
 mod processors;
+#[cfg(all(test, not(any(loom, spanlock_shuttle, spanlock_chaos))))]
+#[path = "tests/progress.rs"]
+mod progress;
 mod range;
 mod reclaim;
 mod request;

@@ -86,6 +86,10 @@ impl Sleeper {
 
     /// The same for a task, which may have said so before.
     fn lie_down_as(&self, waker: &Waker) -> bool {
+        // Without the lock first: whoever has rung, and is about to call, may be stopped with it.
+        if self.is_rung() {
+            return false;
+        }
         let is_known = {
             let whom = lock(&self.whom);
             if self.is_rung() {
