@@ -32,6 +32,7 @@ use crate::reclaim::LazyPin;
 use crate::reclaim::Pin;
 use crate::sync::{Ordering, fence};
 use smallvec::SmallVec;
+use std::ptr;
 
 /// What a pruner does with a vacant node that seems useful.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -119,15 +120,18 @@ impl<R: Room, T> Tree<R, T> {
         if target.is_frozen() || !node.is_vacant() || node.links().filter(|link| !link.is_null()).count() > 1 {
             return false;
         }
+        if !may_lead_to(before, link, node.overflow().load(), pin) {
+            return false;
+        }
         let is_one_too_many = node.is_for_threads() && self.shape.quota.is_exceeded();
         if useful == Useful::Spared && !is_one_too_many && (node.take_chance() || before.is_full()) {
             return false;
         }
-        self.remove(link, target, node, pin)
+        self.remove(before, link, target, node, pin)
     }
 
-    /// The four steps of the header, for a node that was vacant, and that `link` led to as `target`.
-    fn remove(&self, link: &Link<R>, target: Target<R>, node: &Node<R>, pin: &Pin) -> bool {
+    /// The four steps of the header, for a node that was vacant, and that `link`, a link of `before`, led to as `target`.
+    fn remove(&self, before: &Node<R>, link: &Link<R>, target: Target<R>, node: &Node<R>, pin: &Pin) -> bool {
         if !node.freeze() {
             return false;
         }
@@ -135,7 +139,11 @@ impl<R: Room, T> Tree<R, T> {
         fence(Ordering::SeqCst);
         let mut frozen = Frozen::default();
         let is_for_threads = node.is_for_threads();
-        if node.is_vacant() && frozen.all_links_of(node) && link.change(target, frozen.rest) {
+        if node.is_vacant()
+            && frozen.all_links_of(node)
+            && may_lead_to(before, link, frozen.rest, pin)
+            && link.change(target, frozen.rest)
+        {
             // SAFETY:
             // - from `Box::into_raw`: every node but the root is made by `Target::make`, and the root is behind no link;
             // - once: only the winner of the CAS that unlinks it gets here, and it cannot be linked again;
@@ -157,7 +165,7 @@ impl<R: Room, T> Tree<R, T> {
     #[cfg(all(test, loom))]
     pub(crate) fn remove_for(&self, entry: &Entry, pin: &LazyPin) {
         if let Some((link, target, node)) = self.root.way_down(entry, pin.get()) {
-            self.remove(link, target, node, pin.get());
+            self.remove(&self.root, link, target, node, pin.get());
         }
     }
 
@@ -175,6 +183,11 @@ impl<R: Room, T> Tree<R, T> {
         let (_, _, node) = self.root.way_down(entry, pin.get()).expect("there is a child");
         assert!(Frozen::default().all_links_of(node));
     }
+}
+
+/// Whether `link`, a link of `before`, may lead to what `rest` leads to: to a node for a class only along a chain (INV-N6).
+fn may_lead_to<R>(before: &Node<R>, link: &Link<R>, rest: Target<R>, pin: &Pin) -> bool {
+    ptr::eq(link, before.overflow()) || !rest.node(pin).is_some_and(Node::is_of_a_class)
 }
 
 /// The links of a node that this pruner has frozen, with what they held.

@@ -177,14 +177,15 @@ impl<R: Room, T> Tree<R, T> {
 }
 
 #[inline]
-fn look_along_chain<'t, R: Room>(
+pub(super) fn look_along_chain<'t, R: Room>(
     node: &'t Node<R>,
     query: &Query,
     own: Option<Own<R>>,
     pin: &'t Pin,
     visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    node.chain_against(query.against, pin).try_for_each(|chained| look(chained, query, own, visit))
+    node.chain_against((query.start, query.last), query.against, pin)
+        .try_for_each(|chained| look(chained, query, own, visit))
 }
 
 /// Visits what there is in the slots of one node.
