@@ -66,6 +66,16 @@ macro_rules! traced {
 
 traced!(AtomicBool: bool, AtomicU8: u8, AtomicU16: u16, AtomicU64: u64);
 
+impl AtomicU8 {
+    pub(crate) fn fetch_or(&self, bits: u8, order: Ordering) -> u8 {
+        self.trace(Access::Write).fetch_or(bits, order)
+    }
+
+    pub(crate) fn fetch_and(&self, bits: u8, order: Ordering) -> u8 {
+        self.trace(Access::Write).fetch_and(bits, order)
+    }
+}
+
 impl AtomicU16 {
     pub(crate) fn fetch_add(&self, more: u16, order: Ordering) -> u16 {
         self.trace(Access::Write).fetch_add(more, order)

@@ -116,6 +116,18 @@ impl Stage {
         stage
     }
 
+    /// One in which a node is in the root's chain for requests of the class of the first page, and of this mode so far.
+    fn with_node_of_a_class(ask: Ask) -> Arc<Stage> {
+        let stage = Stage::new();
+        stage.part_by_class(ask);
+        assert_eq!(stage.tree.heap_nodes(LazyPin::new().get()), 1, "it is there");
+        stage
+    }
+
+    fn part_by_class(&self, ask: Ask) {
+        self.tree.part_by_class_for(&ask.entry(), Visitor::numbered(ask.who), &LazyPin::new());
+    }
+
     fn part(&self, who: u64) {
         self.tree.part_for(&add(0, MIDDLE, who).entry(), Visitor::numbered(who), &LazyPin::new());
     }
@@ -397,6 +409,54 @@ fn one_of_two_sees_the_other_apart_in_one_chain() {
     });
 }
 
+/// The same; shape: both go to the node for the class of their page, in the root's chain. Bound 3.
+#[test]
+fn one_of_two_sees_the_other_in_a_node_of_their_class() {
+    check(3, || {
+        let stage = Stage::with_node_of_a_class(exclusive(0, 0, 1));
+        one_sees_the_other(&stage, exclusive(0, 1, 2), exclusive(0, 0, 3), None);
+    });
+}
+
+/// The same; shape: one has bytes of several classes, and stays in the root. Bound 3.
+#[test]
+fn one_of_two_sees_the_other_in_a_node_of_one_class() {
+    check(3, || {
+        let stage = Stage::with_node_of_a_class(exclusive(0, 0, 1));
+        one_sees_the_other(&stage, exclusive(0, MIDDLE, 2), exclusive(0, 0, 3), None);
+    });
+}
+
+/// The same; shape: a third makes that node. Three threads, bound 2.
+#[test]
+fn one_of_two_sees_the_other_while_a_node_is_cut_by_class() {
+    check(2, || {
+        let stage = Stage::new();
+        let cut = |stage: &Stage| stage.part_by_class(exclusive(0, 0, 1));
+        one_sees_the_other(&stage, exclusive(0, 1, 2), exclusive(0, 0, 3), Some(cut));
+    });
+}
+
+/// The same; shape: the links to that node do not speak of the second's mode yet. Bound 3.
+#[test]
+fn one_of_two_sees_the_other_in_a_node_of_one_class_and_another_mode() {
+    check(3, || {
+        let stage = Stage::with_node_of_a_class(blocking(0, 0, 1));
+        one_sees_the_other(&stage, blocking(0, MIDDLE, 2), add(0, 0, 3), None);
+    });
+}
+
+/// The same; shape: one goes below the root, in whose chain the other is. Bound 3.
+#[test]
+fn one_of_two_sees_the_other_below_a_node_that_is_cut_by_class() {
+    check(3, || {
+        // A child for the bytes 0 and 1 alone; the other one's bytes are of the same page, and not in there.
+        let stage = Stage::with_small_child();
+        stage.part_by_class(exclusive(1, 2, 1));
+        one_sees_the_other(&stage, exclusive(1, 2, 2), exclusive(1, 1, 3), None);
+    });
+}
+
 /// The same; shape: the child that the second goes to is being pruned. Three threads, bound 2.
 #[test]
 fn one_of_two_sees_the_other_while_a_child_is_pruned() {
@@ -525,6 +585,37 @@ fn a_claim_in_a_node_of_its_own_is_found_after_a_prune() {
         let pruner = spawn(&stage, Stage::trim);
         let (placed, clear) = stage.enter(add(0, MIDDLE, 2));
         pruner.join().unwrap();
+        assert!(clear && stage.finds(2), "lost");
+        free(placed);
+        stage.assert_can_be_emptied();
+    });
+}
+
+/// The same; shape: a node for a class is pruned while somebody of that class goes there. Bound 3.
+#[test]
+fn a_claim_in_a_node_of_its_class_is_found_after_a_prune() {
+    check(3, || {
+        let stage = Stage::with_node_of_a_class(exclusive(0, 0, 1));
+        let pruner = spawn(&stage, Stage::trim);
+        let (placed, clear) = stage.enter(exclusive(0, 0, 2));
+        pruner.join().unwrap();
+        assert!(clear && stage.finds(2), "lost");
+        free(placed);
+        stage.assert_can_be_emptied();
+    });
+}
+
+/// The same; shape: a node is being pruned while it is cut by class, and somebody goes there. Three threads, bound 2.
+#[test]
+fn a_claim_below_a_pruned_node_that_is_cut_by_class_is_found() {
+    check(2, || {
+        let stage = Stage::with_child();
+        let pruner = spawn(&stage, Stage::trim);
+        let it = spawn(&stage, |stage| stage.part_by_class(exclusive(0, 0, 1)));
+        // (Of another class than the first page, by the way.)
+        let (placed, clear) = stage.enter(exclusive(4096, 4096, 2));
+        pruner.join().unwrap();
+        it.join().unwrap();
         assert!(clear && stage.finds(2), "lost");
         free(placed);
         stage.assert_can_be_emptied();

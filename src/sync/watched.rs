@@ -96,12 +96,31 @@ macro_rules! counting {
 
 counting!(AtomicU64, u64);
 
+#[cfg(not(spanlock_chaos))]
+macro_rules! bits {
+    ($name:ident, $value:ty) => {
+        #[allow(dead_code)]
+        impl $name {
+            #[track_caller]
+            pub(crate) fn fetch_or(&self, value: $value, order: Ordering) -> $value {
+                around("fetch_or", || self.0.fetch_or(value, order))
+            }
+
+            #[track_caller]
+            pub(crate) fn fetch_and(&self, value: $value, order: Ordering) -> $value {
+                around("fetch_and", || self.0.fetch_and(value, order))
+            }
+        }
+    };
+}
+
 /// Only a test stops there: they order nothing.
 #[cfg(not(spanlock_chaos))]
 mod advice {
     use super::*;
 
     watched!(AtomicU8, atomic::AtomicU8, u8);
+    bits!(AtomicU8, u8);
     watched!(AtomicU16, atomic::AtomicU16, u16);
     counting!(AtomicU16, u16);
 }

@@ -4,7 +4,7 @@
 #![cfg_attr(not(fuzzing), allow(unreachable_pub))]
 
 use super::node::Node;
-use super::slot::MODES;
+use super::slot::{Classes, MODES};
 use super::{ByShortcut, Entry, Glance, Placed, Query, Room, Tree, Whose};
 use crate::owner::Visitor;
 use crate::reclaim::{LazyPin, Pin};
@@ -91,6 +91,12 @@ impl Bare {
     #[cfg(test)]
     pub(super) fn sample_for(&self, ask: Ask, thread: Thread) {
         self.0.sample(&entry(ask), thread.visitor(), &LazyPin::new());
+    }
+
+    /// Gives the node that such a request comes to one for its class.
+    #[cfg(test)]
+    pub(super) fn part_by_class(&self, ask: Ask) {
+        self.0.part_by_class_for(&entry(ask), Visitor::numbered(1), &LazyPin::new());
     }
 
     /// Leaves the root's child for such a request as a pruner does who is taken off its processor just before it unlinks it.
@@ -185,10 +191,13 @@ fn query(Ask { start, last, owner, .. }: Ask, against: u64) -> Query {
     Query { start, last, against, owner, whose: Whose::Others }
 }
 
-/// Requests lie within their node's span, and the links that lead to them carry their modes (`carried`: those to this node); chains have the span of what
+/// Requests lie within their node's span, and are of its classes; and the links that lead to them carry their modes (`carried`: those to this node); chains have the span of what
 /// they hang on, and children lie within their cells.
 fn check_below(node: &Node<()>, carried: u64, pin: &Pin) -> Result<usize, String> {
     let (mut live, mut announced) = (0, carried);
+    if node.is_of_a_class() {
+        return Err(format!("{:#x} is for some classes, and no node of a chain", node.base()));
+    }
     for one in std::iter::once(node).chain(node.chain(pin)) {
         if (one.base(), one.span_shift()) != (node.base(), node.span_shift()) {
             return Err(format!("a chain of {:#x} has a node of {:#x}", node.base(), one.base()));
@@ -201,6 +210,9 @@ fn check_below(node: &Node<()>, carried: u64, pin: &Pin) -> Result<usize, String
                     node.base(),
                     node.last()
                 ));
+            }
+            if !Classes::of(start, last).are_among(one.classes()) {
+                return Err(format!("{start:#x}..={last:#x} lies in a node for another class"));
             }
             if slot.mode_now() & !announced != 0 {
                 return Err(format!("{start:#x}..={last:#x} is behind a link that does not say so"));

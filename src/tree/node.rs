@@ -20,9 +20,12 @@
 //!   request [announces](Link::announce) its mode on each link that it follows, first; who puts a node in between, or takes one out, hands on
 //!   what the link behind it carries. So a scan passes over what holds nothing in its way, however much it is. A downgrade in place is not announced, and need not be: the bit of the stricter mode
 //!   stays, and each scan that the weaker mode concerns goes by that one too (`mode::tests`).
+//! - INV-N6: a node takes requests of some classes of grains (`slot`): of all, unless it is one in a chain that was made for fewer. All bytes of a live request in it are in grains of these. They
+//!   do not change, so a scan passes over a node of other classes than its own, whatever is there. Who has other classes finds his place before it, so such a node has no children, and never takes the place
+//!   of the node that it is chained to.
 
 use super::Room;
-use super::slot::{Entry, Parts, Record, Scale, Slot, Sum, Word};
+use super::slot::{Classes, Entry, Parts, Record, Scale, Slot, Sum, Word};
 use crate::reclaim::Pin;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU16, AtomicU64, Ordering, atomics, const_fn, hint};
 use std::ptr::{self, NonNull};
@@ -45,11 +48,17 @@ const APART: [usize; SLOTS] = {
 pub(super) const CELL_BITS: u32 = if cfg!(any(loom, spanlock_shuttle)) { 1 } else { 2 };
 pub(super) const CELLS: usize = 1 << CELL_BITS;
 
+/// Nodes of a chain among which one for a class is looked for: of each of the eight classes one, and some others.
+pub(super) const CHAINED_BY_CLASS: usize = 12;
+
 /// Set in a node's count of keepers for good: it was made so that threads part, and counts in the tree's quota.
 const FOR_THREADS: u16 = 1 << 15;
 
 /// Visits of the pruner's hand that a node survives without being used.
 const CHANCES: u8 = if cfg!(spanlock_shuttle) { 1 } else { 3 };
+
+/// Set beside a node's chances: whoever is on the way down stays above. See [`Node::close`].
+const CLOSED: u8 = 1 << 7;
 
 #[repr(C, align(128))]
 pub(crate) struct Node<R> {
@@ -64,11 +73,11 @@ struct Header<R> {
     base: u64,
     /// log2 of the bytes in a cell.
     cell_shift: u8,
+    /// The classes of grains that it takes requests of (INV-N6), as a byte.
+    classes: u8,
     /// Set while somebody tries to remove the node, and for good once that has succeeded.
     frozen: AtomicBool,
-    /// Whoever is on the way down stays above: see [`Node::close`].
-    closed: hint::AtomicBool,
-    /// How often the pruner's hand will still spare it: [`CHANCES`] after each use.
+    /// How often the pruner's hand will still spare it: [`CHANCES`] after each use. And [`CLOSED`].
     chances: hint::AtomicU8,
     /// Whose sampled acquire ended here last: see [`Mark`].
     mark: hint::AtomicU16,
@@ -135,8 +144,8 @@ impl<R> Node<R> {
                 header: Header {
                     base,
                     cell_shift: cell_shift as u8,
+                    classes: Classes::ALL.to_byte(),
                     frozen: AtomicBool::new(false),
-                    closed: hint::AtomicBool::new(false),
                     chances: hint::AtomicU8::new(CHANCES),
                     mark: hint::AtomicU16::new(0),
                     keepers: AtomicU16::new(1),
@@ -181,6 +190,22 @@ impl<R> Node<R> {
     /// Whether it is: see [`Node::set_for_threads`].
     pub(super) fn is_for_threads(&self) -> bool {
         self.header.keepers.load(Ordering::Relaxed) & FOR_THREADS != 0
+    }
+
+    /// Makes it one of a chain for requests of these classes, and for no others.
+    pub(super) fn set_classes(&mut self, classes: Classes) {
+        self.header.classes = classes.to_byte();
+    }
+
+    /// The classes of grains that it takes requests of (INV-N6).
+    #[inline]
+    pub(super) fn classes(&self) -> Classes {
+        Classes::from_byte(self.header.classes)
+    }
+
+    /// Whether there are requests within its span that it does not take (INV-N6).
+    pub(super) fn is_of_a_class(&self) -> bool {
+        self.classes() != Classes::ALL
     }
 
     /// The first and the last byte of a cell.
@@ -325,11 +350,45 @@ impl<R> Node<R> {
         std::iter::successors(self.overflow().load().node(pin), |node| node.overflow().load().node(pin))
     }
 
-    /// Those of them that may hold a request in one of the modes `against`, and some more.
+    /// Those of them that may hold a request in one of the modes `against` that meets `start..=last`, and some more.
     #[inline]
-    pub(super) fn chain_against<'a>(&'a self, against: u64, pin: &'a Pin) -> impl Iterator<Item = &'a Node<R>> {
+    pub(super) fn chain_against<'a>(
+        &'a self,
+        (start, last): (u64, u64),
+        against: u64,
+        pin: &'a Pin,
+    ) -> impl Iterator<Item = &'a Node<R>> {
         let next = move |node: &Node<R>| node.overflow().load_if(against).node(pin);
-        std::iter::successors(next(self), move |node| next(node))
+        let chain = std::iter::successors(next(self), move |node| next(node));
+        let classes = Classes::of(start, last);
+        chain.filter(move |node| node.classes().meet(classes))
+    }
+
+    /// The one of them that is for requests of the class of `entry`, among the first of the chain, which are for classes; the links to it say from now on that such a request may be there.
+    #[inline]
+    pub(super) fn of_its_class<'a>(&'a self, entry: &Entry, pin: &'a Pin) -> Option<&'a Node<R>> {
+        let classes = Classes::of(entry.start, entry.last);
+        let mut node = self;
+        for _ in 0..CHAINED_BY_CLASS {
+            let link = node.overflow();
+            let mut target = link.load();
+            if !target.node(pin)?.is_of_a_class() {
+                return None;
+            }
+            if !target.may_hold(entry.mode) {
+                target = link.announce(entry.mode)?;
+            }
+            node = target.node(pin)?;
+            if node.is_of_a_class() && classes.are_among(node.classes()) {
+                return Some(node);
+            }
+        }
+        None
+    }
+
+    /// Whether its chain begins with a node for requests of a class.
+    pub(super) fn is_cut_by_class(&self, pin: &Pin) -> bool {
+        self.overflow().load().node(pin).is_some_and(Node::is_of_a_class)
     }
 
     #[inline]
@@ -466,33 +525,35 @@ impl<R> Node<R> {
     /// It is being used: the pruner's hand is to spare it.
     #[inline]
     pub(super) fn renew_chances(&self) {
-        if self.header.chances.load(Ordering::Relaxed) != CHANCES {
-            self.header.chances.store(CHANCES, Ordering::Relaxed);
+        if self.header.chances.load(Ordering::Relaxed) & CHANCES != CHANCES {
+            self.header.chances.fetch_or(CHANCES, Ordering::Relaxed);
         }
     }
 
     /// Uses up a chance; whether there was one left.
     pub(super) fn take_chance(&self) -> bool {
-        let chances = self.header.chances.load(Ordering::Relaxed);
-        if chances > 0 {
-            self.header.chances.store(chances - 1, Ordering::Relaxed);
+        let found = self.header.chances.load(Ordering::Relaxed);
+        let is_left = found & CHANCES > 0;
+        if is_left {
+            // Unless it was used, or opened, meanwhile: then the next visit takes it.
+            let _ = self.header.chances.compare_exchange(found, found - 1, Ordering::Relaxed, Ordering::Relaxed);
         }
-        chances > 0
+        is_left
     }
 
     /// Nobody goes down here any more: there is room above, and in the end this leaf is vacant, and goes. (Who is here already stays, and who has a shortcut may come.)
     pub(super) fn close(&self) {
-        self.header.closed.store(true, Ordering::Relaxed);
+        self.header.chances.fetch_or(CLOSED, Ordering::Relaxed);
     }
 
     /// The room above is used up.
     pub(super) fn open(&self) {
-        self.header.closed.store(false, Ordering::Relaxed);
+        self.header.chances.fetch_and(!CLOSED, Ordering::Relaxed);
     }
 
     #[inline(always)]
     pub(super) fn is_closed(&self) -> bool {
-        self.header.closed.load(Ordering::Relaxed)
+        self.header.chances.load(Ordering::Relaxed) & CLOSED != 0
     }
 
     /// Whether it has no children.

@@ -20,9 +20,10 @@
 //! Threads that share a node with ranges that cannot go down, in a mode that goes with itself, get nodes of their own in its chain:
 //! whole-file adders then neither write nor read one another's lines.
 
-use super::node::{CELL_BITS, Link, Node, Occupied, SLOTS, Target};
-use super::slot::{Entry, Placed, Slot};
-use super::{Room, Tree, places, steps};
+use super::node::{CELL_BITS, CHAINED_BY_CLASS, Link, Node, Occupied, SLOTS, Target};
+use super::places::{self, MOST_ALONG};
+use super::slot::{Classes, Entry, GRAIN_SHIFT, Placed, Slot};
+use super::{Room, Tree, steps};
 use crate::mode::Mode;
 use crate::observe;
 use crate::owner::{self, Visitor};
@@ -150,14 +151,19 @@ impl<R: Room, T> Tree<R, T> {
     ///
     /// Not in any of them: there can be thousands, all full. So those who are far from the front are older than those who are near, and leave vacant nodes, which go (`prune`).
     fn place_in_chain(&self, node: &Node<R>, entry: &Entry, visitor: Visitor, pin: &Pin) -> Option<Placed<R>> {
-        let mut before = node;
-        for _ in 0..REACH {
+        let classes = Classes::of(entry.start, entry.last);
+        let (mut before, mut tried) = (node, 0);
+        while tried < REACH {
             let Some(chained) = before.overflow().announce(entry.mode).and_then(|target| target.node(pin)) else {
                 break;
             };
             steps::add(1);
-            if let Occupied::Slot(index) = chained.occupy_unless_frozen(entry, visitor.home(), pin) {
-                return Some(Placed::new(chained, index));
+            // (INV-N6) Those for other classes do not count, and are few.
+            if classes.are_among(chained.classes()) {
+                tried += 1;
+                if let Occupied::Slot(index) = chained.occupy_unless_frozen(entry, visitor.home(), pin) {
+                    return Some(Placed::new(chained, index));
+                }
             }
             before = chained;
         }
@@ -197,7 +203,8 @@ impl<R: Room, T> Tree<R, T> {
                 return None;
             }
             let chained = target.node(pin)?;
-            if chained.is_reserved_for(thread) {
+            // (INV-N6)
+            if chained.is_reserved_for(thread) && !chained.is_of_a_class() {
                 return Some(chained);
             }
             before = chained;
@@ -244,6 +251,15 @@ impl<R: Room, T> Tree<R, T> {
         self.lengthen_chain(spot.node, entry.mode, visitor.mark(), pin.get());
     }
 
+    /// A node for the class of `entry` in the chain of the node that such a request ends its way at, at a model's or a test's word; of two threads that are at work, the visitor is one.
+    #[cfg(all(test, not(spanlock_shuttle)))]
+    pub(crate) fn part_by_class_for(&self, entry: &Entry, visitor: Visitor, pin: &LazyPin) {
+        self.shape.quota.note(visitor);
+        self.shape.quota.note(Visitor::numbered(visitor.home() as u64 + 1));
+        let spot = self.descend(entry, usize::MAX, pin.get());
+        self.part_by_class(spot.node, entry, pin.get());
+    }
+
     /// Growth at a model's word: the node that a request of `entry` would go to gets a child for it, or a node spliced in above the child.
     #[cfg(all(test, loom))]
     pub(crate) fn grow_for(&self, entry: &Entry, pin: &LazyPin) {
@@ -285,13 +301,41 @@ impl<R: Room, T> Tree<R, T> {
             let spot = self.descend(entry, usize::MAX, pin.get());
             (spot.node, spot.cell)
         };
-        if !self.is_shared_node(node, mine) || !self.shape.quota.has_room(!node.is_alone()) {
+        // Those who were parted by class meet there, if anywhere.
+        let meeting = if node.is_alone() { None } else { node.of_its_class(entry, pin.get()) };
+        let place = meeting.unwrap_or(node);
+        if !self.is_shared_node(place, mine) || !self.shape.quota.has_room(!node.is_alone()) {
             return;
         }
         let Some(cell) = cell else { return self.part(node, entry, mine, pin) };
-        if let Some(block) = apart(node, entry, before) {
-            self.grow(node, cell, entry, block, Why::Shared, pin.get());
+        let along =
+            places::count_along(self.key(), visitor, before.and_then(|before| goes_along(place, entry, before)));
+        if along == MOST_ALONG {
+            if meeting.is_none() {
+                self.part_by_class(node, entry, pin.get());
+            }
+        } else if along < MOST_ALONG / 2 {
+            if let Some(block) = apart(place, entry, before) {
+                self.grow(node, cell, entry, block, Why::Shared, pin.get());
+            }
         }
+    }
+
+    /// Gives `node` a node in its chain for requests of the class of `entry`, for threads that work all over the node together: at the tail of a file, they take one page after the other, and
+    /// seldom two of one class at the same time.
+    fn part_by_class(&self, node: &Node<R>, entry: &Entry, pin: &Pin) {
+        let front = node.overflow().load();
+        let is_free = front.node(pin).is_none_or(Node::is_of_a_class) && !front.is_frozen();
+        let is_full = node.chain(pin).nth(CHAINED_BY_CLASS - 1).is_some();
+        let classes = Classes::of(entry.start, entry.last);
+        if !is_free || is_full || !classes.is_one() || node.cell_shift() < GRAIN_SHIFT {
+            return;
+        }
+        let mut more = Node::new(node.base(), node.cell_shift());
+        more.set_classes(classes);
+        more.set_for_threads();
+        more.overflow().set(front);
+        self.link(node.overflow(), front, more, front.modes() | entry.mode);
     }
 
     /// Whether a thread whose sampled acquire ended in `node` had better have another: see the header.
@@ -352,6 +396,27 @@ fn apart<R>(node: &Node<R>, entry: &Entry, before: Option<(u64, u64)>) -> Option
         let span = !(u64::MAX << shift);
         (entry.start & !span, entry.start | span)
     })
+}
+
+/// Whether a thread that asks for `entry`, and was found at `before` when it last looked, goes the same way as others in `node`: it has come forward, and half of them
+/// are nearer than where it was. (At random that is so for one look in three or four.) `None` if it has not come far enough to tell.
+fn goes_along<R>(node: &Node<R>, entry: &Entry, (before, its_last): (u64, u64)) -> Option<bool> {
+    /// In lengths of what it asks for.
+    const FAR_ENOUGH: u64 = 32;
+    if its_last >= entry.start {
+        return Some(false);
+    }
+    let way = entry.start - before;
+    if way / FAR_ENOUGH <= entry.last - entry.start {
+        return None;
+    }
+    let (mut near, mut far) = (0, 0);
+    for (start, _, owner) in node.slots().map(Slot::hint) {
+        if owner != 0 && owner != entry.owner {
+            *(if start.abs_diff(entry.start) < way { &mut near } else { &mut far }) += 1;
+        }
+    }
+    Some(near > 0 && near >= far)
 }
 
 /// log2 of the smallest span of a node that holds `first..=last` (INV-N3).

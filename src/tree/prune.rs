@@ -35,6 +35,7 @@ use crate::reclaim::LazyPin;
 use crate::reclaim::Pin;
 use crate::sync::{Ordering, fence};
 use smallvec::SmallVec;
+use std::ptr;
 
 /// Leaves that the pruner's hand visits for each node that is made. A dead leaf goes at its fourth visit (`node::CHANCES`): with four
 /// visits a growth the tree would grow without bound. In a crowd of a thousand random ranges that come and go there are 640 nodes with 8, 450 with 16, 320 with 32.
@@ -143,11 +144,11 @@ impl<R: Room, T> Tree<R, T> {
         left
     }
 
-    /// Removes a node of a chain that `link` leads to as `target`, at the word of a waiter that came by many vacant ones, too far from the front for anybody to go there. Nodes that threads
+    /// Removes a node that is chained to `before`, whose link leads to it as `target`, at the word of a waiter that came by many vacant ones, too far from the front for anybody to go there. Nodes that threads
     /// have stay.
-    pub(super) fn remove_chained(&self, link: &Link<R>, target: Target<R>, node: &Node<R>, pin: &Pin) -> bool {
+    pub(super) fn remove_chained(&self, before: &Node<R>, target: Target<R>, node: &Node<R>, pin: &Pin) -> bool {
         let is_needed = target.is_frozen() || node.is_for_threads() || !node.is_vacant();
-        !is_needed && self.remove(link, target, node, pin)
+        !is_needed && self.remove(before, before.overflow(), target, node, pin)
     }
 
     /// Removes the node that `link`, a link of `before`, leads to, if it is not needed.
@@ -162,15 +163,18 @@ impl<R: Room, T> Tree<R, T> {
         if target.is_frozen() || !node.is_vacant() || node.links().filter(|link| !link.is_null()).count() > 1 {
             return false;
         }
+        if !may_lead_to(before, link, node.overflow().load(), pin) {
+            return false;
+        }
         let is_one_too_many = node.is_for_threads() && self.shape.quota.is_exceeded();
         if useful == Useful::Spared && !is_one_too_many && (node.take_chance() || before.is_full()) {
             return false;
         }
-        self.remove(link, target, node, pin)
+        self.remove(before, link, target, node, pin)
     }
 
-    /// The four steps of the header, for a node that was vacant, and that `link` led to as `target`.
-    fn remove(&self, link: &Link<R>, target: Target<R>, node: &Node<R>, pin: &Pin) -> bool {
+    /// The four steps of the header, for a node that was vacant, and that `link`, a link of `before`, led to as `target`.
+    fn remove(&self, before: &Node<R>, link: &Link<R>, target: Target<R>, node: &Node<R>, pin: &Pin) -> bool {
         if !node.freeze() {
             return false;
         }
@@ -178,7 +182,11 @@ impl<R: Room, T> Tree<R, T> {
         fence(Ordering::SeqCst);
         let mut frozen = Frozen::default();
         let is_for_threads = node.is_for_threads();
-        if node.is_vacant() && frozen.all_links_of(node) && link.change(target, frozen.rest) {
+        if node.is_vacant()
+            && frozen.all_links_of(node)
+            && may_lead_to(before, link, frozen.rest, pin)
+            && link.change(target, frozen.rest)
+        {
             // SAFETY:
             // - from `Box::into_raw`: every node but the root is made by `Target::make`, and the root is behind no link;
             // - once: only the winner of the CAS that unlinks it gets here, and it cannot be linked again;
@@ -200,7 +208,7 @@ impl<R: Room, T> Tree<R, T> {
     #[cfg(all(test, loom))]
     pub(crate) fn remove_for(&self, entry: &Entry, pin: &LazyPin) {
         if let Some((link, target, node)) = self.root.way_down(entry, pin.get()) {
-            self.remove(link, target, node, pin.get());
+            self.remove(&self.root, link, target, node, pin.get());
         }
     }
 
@@ -225,6 +233,11 @@ impl<R: Room, T> Tree<R, T> {
         let (_, _, node) = self.root.way_down(entry, pin.get()).expect("there is a child");
         assert!(Frozen::default().all_links_of(node));
     }
+}
+
+/// Whether `link`, a link of `before`, may lead to what `rest` leads to: to a node for a class only along a chain (INV-N6).
+fn may_lead_to<R>(before: &Node<R>, link: &Link<R>, rest: Target<R>, pin: &Pin) -> bool {
+    ptr::eq(link, before.overflow()) || !rest.node(pin).is_some_and(Node::is_of_a_class)
 }
 
 /// The links of a node that this pruner has frozen, with what they held.

@@ -39,10 +39,10 @@ pub(super) struct Step<'t, R> {
 }
 
 impl<R> Step<'_, R> {
-    /// Whether the link leads where it led, and no request is in the node's chain: else there is another way down than before.
+    /// Whether the link leads where it led.
     #[inline(always)]
     pub(super) fn is_as_before(&self) -> bool {
-        self.link.load() == self.target && self.node.overflow().is_null()
+        self.link.load() == self.target
     }
 }
 
@@ -132,7 +132,7 @@ impl<R: Room, T> Tree<R, T> {
         let glance = self.look_along(&path, query, Some(own), own, lazy);
         let is_due = placed.is_due();
         if glance == Glance::Clear && !path.steps.is_empty() {
-            self.remember(&path, entry, era, is_due);
+            self.remember(&path, entry, era, is_due, pin);
         }
         if is_due {
             self.sample(entry, visitor, lazy);
@@ -140,7 +140,7 @@ impl<R: Room, T> Tree<R, T> {
         (placed, glance)
     }
 
-    /// The same for a request that goes to the thread's own node in the chain at the end of its way down, if it has one.
+    /// The same for a request that goes to a node in the chain at the end of its way down: the thread's own, if it has one, or that of its class.
     #[inline(never)]
     fn place_apart(
         &self,
@@ -151,16 +151,23 @@ impl<R: Room, T> Tree<R, T> {
         lazy: &LazyPin,
     ) -> Option<(Placed<R>, Glance)> {
         let (pin, node) = (lazy.get(), path.end);
-        if query.against & entry.mode != 0 || node.sends_down(entry.start, entry.last) {
+        let own = if node.sends_down(entry.start, entry.last) {
+            // Who works alone here leaves these nodes alone, and in the end they go.
+            if !self.shape.quota.is_shared() {
+                return None;
+            }
+            node.of_its_class(entry, pin)?
+        } else if query.against & entry.mode == 0 {
+            self.reserved_in_chain(node, entry.mode, visitor.mark(), pin)?
+        } else {
             return None;
-        }
-        let own = self.reserved_in_chain(node, entry.mode, visitor.mark(), pin)?;
+        };
         let Occupied::Slot(index) = own.occupy_unless_frozen(entry, visitor.home(), pin) else {
             lazy.owe_wakes();
             return None;
         };
         let placed = Placed::new(own, index);
-        // It is in nobody's way there, itself included.
+        // None of its own is at the end of the path.
         let glance = self.look_along(path, query, None, placed.own(entry.mode), lazy);
         if placed.is_due() {
             self.sample(entry, visitor, lazy);
@@ -195,6 +202,9 @@ impl<R: Room, T> Tree<R, T> {
     ) -> ControlFlow<()> {
         for step in &path.steps {
             look(step.node, query, None)?;
+            if !step.node.overflow().is_null() {
+                scan::look_along_chain(step.node, query, None, lazy.get(), &mut |_| Break(()))?;
+            }
             if !step.is_as_before() {
                 return self.scan_from(step.node, query, Some(own), lazy, &mut |_| Break(()));
             }

@@ -99,8 +99,10 @@ impl Quota {
     }
 
     /// Whether there are others at work than one thread.
+    #[inline]
     pub(super) fn is_shared(&self) -> bool {
-        self.threads_at_work() > 1
+        let threads = self.threads.load(Ordering::Relaxed) | self.threads_before.load(Ordering::Relaxed);
+        threads & threads.wrapping_sub(1) != 0
     }
 
     fn nodes(&self) -> usize {

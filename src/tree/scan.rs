@@ -346,7 +346,7 @@ impl<R: Room, T> Tree<R, T> {
             // Its own node is not vacant.
             if node.is_vacant() {
                 vacant += 1;
-                if vacant > SPARED && self.remove_chained(before.overflow(), target, node, pin.get()) {
+                if vacant > SPARED && self.remove_chained(before, target, node, pin.get()) {
                     continue;
                 }
             }
@@ -367,14 +367,15 @@ fn narrow(scope: &mut Scope, is_clear: bool) {
 }
 
 #[inline]
-fn look_along_chain<'t, R: Room>(
+pub(super) fn look_along_chain<'t, R: Room>(
     node: &'t Node<R>,
     query: &Query,
     own: Option<Own<R>>,
     pin: &'t Pin,
     visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    node.chain_against(query.against, pin).try_for_each(|chained| look(chained, query, own, visit))
+    node.chain_against((query.start, query.last), query.against, pin)
+        .try_for_each(|chained| look(chained, query, own, visit))
 }
 
 /// Visits what there is in the slots of one node.

@@ -37,7 +37,7 @@ use super::scan::{self, Query, Seen, Whose};
 use super::slot::{Entry, MODES, Own, Placed};
 use super::{Room, Tree, steps};
 use crate::owner::{self, Visitor};
-use crate::reclaim::LazyPin;
+use crate::reclaim::{LazyPin, Pin};
 use crate::sync::{AtomicU64, Ordering, const_fn, fence, thread_local};
 use std::cell::Cell;
 use std::ops::ControlFlow::{Break, Continue};
@@ -343,15 +343,15 @@ impl<R: Room, T> Tree<R, T> {
     /// nobody above has any of its bytes, and if the thread seems to be at home there. What is remembered and good is given up for it only if a look at the shape
     /// was due.
     #[inline]
-    pub(super) fn remember(&self, path: &Path<'_, R>, entry: &Entry, era: u64, rarely: bool) {
+    pub(super) fn remember(&self, path: &Path<'_, R>, entry: &Entry, era: u64, rarely: bool, pin: &Pin) {
         let node = ptr::from_ref(path.end).cast();
         if self.with_shortcut(entry.start, |shortcut| shortcut.is_due(node, era, rarely)) == Some(true) {
-            self.remember_now(path, entry, era);
+            self.remember_now(path, entry, era, pin);
         }
     }
 
     #[cold]
-    fn remember_now(&self, path: &Path<'_, R>, entry: &Entry, era: u64) {
+    fn remember_now(&self, path: &Path<'_, R>, entry: &Entry, era: u64, pin: &Pin) {
         let Some(last_step) = path.steps.last() else { return };
         if era <= OVER {
             // Whoever comes next will have been there since before its publication.
@@ -377,7 +377,11 @@ impl<R: Room, T> Tree<R, T> {
         };
         // ORDERING (T4): the era, and the links with their modes, were there before the publication, and its fence; who is above, is looked for behind it.
         let is_clear = path.steps.iter().all(|step| {
-            scan::look_closer(step.node, &anybody, None, &mut keep_away).is_continue() && step.is_as_before()
+            let mut look = |node| scan::look_closer(node, &anybody, None, &mut keep_away).is_continue();
+            // In a chain of others than of a class somebody comes, and ends the era, all the time.
+            let has_chain_of_others = !step.node.overflow().is_null() && !step.node.is_cut_by_class(pin);
+            let is_clear = look(step.node) && !has_chain_of_others && step.node.chain(pin).all(look);
+            is_clear && step.is_as_before()
         });
         // A thread that ends keeps no more.
         if !is_clear || node.is_frozen() || AT_END.try_with(|_| ()).is_err() {
@@ -399,7 +403,7 @@ impl<R: Room, T> Tree<R, T> {
         self.shape.era.begin();
         let era = self.shape.era.now();
         fence(Ordering::SeqCst);
-        self.remember_now(&path, entry, era);
+        self.remember_now(&path, entry, era, pin.get());
     }
 
     /// What a request of `entry` says on its way, without the request.

@@ -73,7 +73,7 @@ pub(super) const PARTS: u32 = 8;
 const PARTS_SHIFT: u32 = 12;
 const ALL_PARTS: u64 = ((1 << PARTS) - 1) << PARTS_SHIFT;
 /// log2 of the bytes in a grain: a page.
-const GRAIN_SHIFT: u32 = 12;
+pub(super) const GRAIN_SHIFT: u32 = 12;
 /// log2 of the classes of grains that a word tells apart.
 const CLASS_BITS: u32 = 3;
 const GRAINS_SHIFT: u32 = PARTS_SHIFT + PARTS;
@@ -208,15 +208,7 @@ impl Parts {
         debug_assert!(first <= last && last < u64::from(PARTS));
         // Ones up to `last`, without those below `first`.
         let parts = ((2 << last) - (1 << first)) << PARTS_SHIFT;
-        let (low, high) = (start >> GRAIN_SHIFT, end >> GRAIN_SHIFT);
-        let grains = if high - low > 1 { ALL_GRAINS } else { Parts::class_of(low) | Parts::class_of(high) };
-        Parts(parts | grains)
-    }
-
-    /// The bit of a grain's class. The golden ratio's multiples are spread evenly, also those of numbers in regular steps.
-    #[inline(always)]
-    fn class_of(grain: u64) -> u64 {
-        1 << GRAINS_SHIFT << (grain.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - CLASS_BITS))
+        Parts(parts | Classes::of(start, end).0)
     }
 
     /// Whether the range of a word, or of one of several OR-ed, may share a byte with this one.
@@ -224,6 +216,52 @@ impl Parts {
     pub(super) fn are_in(self, words: u64) -> bool {
         let shared = words & self.0;
         shared & ALL_PARTS != 0 && shared & ALL_GRAINS != 0
+    }
+}
+
+/// Some of the classes of grains, as bits where a word has them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Classes(u64);
+
+impl Classes {
+    pub(super) const ALL: Classes = Classes(ALL_GRAINS);
+
+    /// Those of the grains that the bytes `start..=last` touch. If these are more than two: all of them.
+    #[inline(always)]
+    pub(super) fn of(start: u64, last: u64) -> Classes {
+        let (low, high) = (start >> GRAIN_SHIFT, last >> GRAIN_SHIFT);
+        if high - low > 1 { Classes::ALL } else { Classes(Classes::bit_of(low) | Classes::bit_of(high)) }
+    }
+
+    /// The bit of a grain's class. The golden ratio's multiples are spread evenly, also those of numbers in regular steps.
+    #[inline(always)]
+    fn bit_of(grain: u64) -> u64 {
+        1 << GRAINS_SHIFT << (grain.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - CLASS_BITS))
+    }
+
+    /// What fits into a byte.
+    pub(super) const fn from_byte(byte: u8) -> Classes {
+        Classes((byte as u64) << GRAINS_SHIFT)
+    }
+
+    pub(super) const fn to_byte(self) -> u8 {
+        (self.0 >> GRAINS_SHIFT) as u8
+    }
+
+    pub(super) fn is_one(self) -> bool {
+        self.0.is_power_of_two()
+    }
+
+    /// Whether all of these are among `others`.
+    #[inline]
+    pub(super) fn are_among(self, others: Classes) -> bool {
+        self.0 & !others.0 == 0
+    }
+
+    /// Whether one of these is among `others`. If not, nothing of the one shares a byte with anything of the other.
+    #[inline]
+    pub(super) fn meet(self, others: Classes) -> bool {
+        self.0 & others.0 != 0
     }
 }
 

@@ -62,6 +62,9 @@ fn scans_find_what_a_plain_list_finds() {
                 tree.trim();
             }
             let (start, last) = some_range(&mut rng, space);
+            if rng.u32(0..10) == 0 {
+                tree.part_by_class(Ask { start, last, mode: MODE, owner });
+            }
             let mut expected: Vec<u64> =
                 list.iter().filter(|held| held.0 <= last && start <= held.1).map(|held| held.2).collect();
             expected.sort_unstable();
@@ -94,17 +97,75 @@ fn threads_that_come_one_after_the_other_stay_in_the_root() {
     assert_eq!(tree.nodes(), 0);
 }
 
-/// They would meet again in each child.
-#[test]
-fn threads_that_go_the_same_way_stay_together() {
-    let tree = Bare::new();
-    // Each has had its mark in the root.
-    for page in 0..64 << 10 {
-        let thread = 1 + page % 2;
-        let how = if page % 33 == 0 { Looking } else { Passing };
-        tree.free(&put(&tree, page << 12, (page << 12) + 4095, thread, how(thread)));
+/// A page of the tail that two threads take in turns, each looking at the shape once in a while.
+fn append(tree: &Bare, page: u64) -> Put {
+    let thread = 1 + page % 2;
+    let ask = Ask { start: page << 12, last: (page << 12) + 4095, mode: 4, owner: thread };
+    if page % 33 == 0 {
+        tree.sample_for(ask, Looking(thread));
     }
-    assert!(tree.nodes() <= 2, "{} nodes for threads at the tail of a file", tree.nodes());
+    let (put, met) = tree.put_and_look(ask, 7, Passing(thread));
+    assert!(!met, "nobody is in the way of page {page}");
+    put
+}
+
+/// They would meet again in each child, but seldom on pages of the same class.
+#[test]
+fn threads_that_go_the_same_way_part_by_class() {
+    let tree = Bare::new();
+    let end = 64 << 10;
+    (0..end).for_each(|page| tree.free(&append(&tree, page)));
+    assert!((8..=10).contains(&tree.nodes()), "{} nodes for threads at the tail of a file", tree.nodes());
+    // Of pages side by side at least five are of different classes, however these are cut.
+    let puts: Vec<_> = (end..end + 5).map(|page| append(&tree, page)).collect();
+    for (index, one) in puts.iter().enumerate() {
+        for other in &puts[index + 1..] {
+            assert!(!one.0.shares_node_with(&other.0), "two pages side by side in one node");
+        }
+    }
+    assert_eq!(tree.check(), Ok(5));
+    // One of all classes, and one of two.
+    let all = Ask { start: 0, last: u64::MAX, mode: 4, owner: 3 };
+    assert_eq!(tree.found(all, 4), [1, 1, 1, 2, 2]);
+    let across = Ask { start: (end << 12) - 1, last: end << 12, ..all };
+    let (put, met) = tree.put_and_look(across, 7, Passing(3));
+    assert!(met && puts.iter().all(|one| !one.0.shares_node_with(&put.0)));
+    assert_eq!(tree.check(), Ok(6));
+    puts.iter().chain([&put]).for_each(|put| tree.free(put));
+    tree.trim();
+    assert_eq!(tree.nodes(), 0);
+}
+
+/// Who is left alone does not keep the nodes for classes in use.
+#[test]
+fn who_goes_on_alone_is_parted_from_nobody() {
+    let tree = Bare::new();
+    (0..64 << 10).for_each(|page| tree.free(&append(&tree, page)));
+    // So long that the spells in which there were two are over.
+    for page in 64 << 10..128 << 10 {
+        let ask = Ask { start: page << 12, last: (page << 12) + 4095, mode: 4, owner: 1 };
+        if page % 32 == 0 {
+            tree.sample_for(ask, Looking(1));
+        }
+        tree.free(&tree.put_and_look(ask, 7, Passing(1)).0);
+    }
+    assert!(tree.nodes() <= 1, "{} nodes for a thread that is alone", tree.nodes());
+}
+
+/// The node that nodes for classes are chained to is vacant, for as long as all keep to these. It stays: they cannot take its place.
+#[test]
+fn a_node_that_is_cut_by_class_stays() {
+    let tree = Bare::new();
+    part(&tree);
+    let nodes = tree.nodes();
+    tree.part_by_class(page(1));
+    let (put, _) = tree.put_and_look(page(1), 7, Passing(1));
+    assert_eq!(tree.nodes(), nodes + 1);
+    tree.trim();
+    assert_eq!((tree.nodes(), tree.check()), (2, Ok(1)), "the node, and the one for the class in its chain");
+    tree.free(&put);
+    tree.trim();
+    assert_eq!(tree.nodes(), 0);
 }
 
 #[test]
@@ -226,6 +287,22 @@ fn somebody_above_who_has_other_bytes_bars_no_shortcut() {
     assert!(tree.has_shortcut(page(1)));
     assert!(!tree.put_and_look(page(1), MODE, Passing(1)).1, "nobody is in the way");
     tree.free(&elsewhere);
+}
+
+/// Nodes for classes above bar nobody's shortcut. Who is in them does.
+#[test]
+fn there_are_shortcuts_below_a_node_that_is_cut_by_class() {
+    let tree = Bare::new();
+    part(&tree);
+    // Goes nowhere below the root: a node there for the class of its page.
+    let above = Ask { start: 1 << 63, last: 1 << 63, mode: MODE, owner: 3 };
+    tree.part_by_class(above);
+    let (put, met) = tree.put_and_look(above, MODE, Passing(3));
+    assert!(!met && tree.check() == Ok(1));
+    come_home(&tree, page(1));
+    assert!(tree.has_shortcut(page(1)), "who is above has other bytes");
+    assert!(!tree.put_and_look(page(1), MODE, Passing(1)).1);
+    tree.free(&put);
 }
 
 #[test]
