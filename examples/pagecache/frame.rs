@@ -76,20 +76,27 @@ impl Frame {
     /// Copies the page to `to`. False if the frame holds no page; `to` is then
     /// worth nothing.
     pub(crate) fn read(&self, to: &mut [u8; PAGE]) -> bool {
+        self.read_with(to, || ()).is_some()
+    }
+
+    /// The same, and what `look` saw at the moment at which the page was so. It is called again whenever the copy is made again.
+    pub(crate) fn read_with<T>(&self, to: &mut [u8; PAGE], look: impl Fn() -> T) -> Option<T> {
         let mut looks = 0;
         loop {
             // ORDERING (P1): what this value says is there, we see.
             let before = self.sequence.load(Ordering::Acquire);
             if before & CHANGING == 0 {
                 if before & PRESENT == 0 {
-                    return false;
+                    return None;
                 }
                 self.copy_words(to);
+                let seen = look();
                 // ORDERING (P2): if any word above came from a later change,
                 // the load below sees that change's CHANGING, or what followed.
+                // So it does if `look` saw (by Acquire) what was done after one.
                 fence(Ordering::Acquire);
                 if self.sequence.load(Ordering::Relaxed) == before {
-                    return true;
+                    return Some(seen);
                 }
             }
             looks += 1;
@@ -136,6 +143,11 @@ impl Frame {
     /// Takes the page lock: see [`LockedFrame`].
     pub(crate) fn lock(&self) -> LockedFrame<'_> {
         LockedFrame { frame: self, _page_lock: self.page_lock.lock() }
+    }
+
+    /// The same, if it is to be had at once.
+    pub(crate) fn try_lock(&self) -> Option<LockedFrame<'_>> {
+        Some(LockedFrame { frame: self, _page_lock: self.page_lock.try_lock()? })
     }
 
     /// Changes words and makes the frame present. The caller holds `state`.
@@ -239,6 +251,7 @@ impl LockedFrame<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
     use std::sync::atomic::AtomicBool;
 
     #[test]
@@ -278,6 +291,26 @@ mod tests {
         assert_eq!(page, [1; PAGE]);
         frame.lock().drop_page();
         assert!(!frame.read(&mut page));
+    }
+
+    #[test]
+    fn what_is_seen_beside_a_page_belongs_to_it() {
+        let frame = Frame::new();
+        let (mut page, looks) = ([0; PAGE], Cell::new(0));
+        assert_eq!(frame.read_with(&mut page, || unreachable!("there is no page")), None::<()>);
+        assert!(frame.write(0, &[1; PAGE]));
+        // Changed between the copy and the look, as by a write that makes the file longer.
+        let look = || {
+            looks.set(looks.get() + 1);
+            if looks.get() == 1 {
+                assert!(frame.write(0, &[2; PAGE]));
+            }
+            looks.get()
+        };
+        assert_eq!(frame.read_with(&mut page, look), Some(2));
+        assert_eq!(page, [2; PAGE]);
+        // Dropped, as by a truncate.
+        assert_eq!(frame.read_with(&mut page, || frame.lock().drop_page()), None);
     }
 
     #[test]

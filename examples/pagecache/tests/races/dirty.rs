@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{P, PAGE, SECTOR, Stage, cached, direct, held_by, mapped, on_disk, read, value, write};
+use super::{P, PAGE, SECTOR, Stage, cached, direct, held_by, mapped, on_disk, read, read_all, value, write};
 use crate::cache::File;
 use crate::direct::Source;
 use crate::file_lock::Variant;
@@ -112,4 +112,67 @@ fn race_20_two_direct_writes_go_together() {
         assert_eq!(file.size(), 2 * P);
         check_at_rest(&file);
     }
+}
+
+/// A write-back has taken the bytes of page 1 and not written them: the page counts as clean, and the disk is old. (Write-back
+/// holds no range: nothing but the page lock tells of it.)
+fn beside_a_write_back(variant: Variant, operation: Operation, act: fn(&Arc<File>)) -> Arc<File> {
+    let stage = Stage::new(variant);
+    let file = stage.file(4);
+    write(&file, 1, 8);
+    let (taken, busy) = (stage.stop_at(Point::Taken, Operation::Flush), stage.stop_at(Point::PageBusy, operation));
+    stage.play(&[&file], |play| {
+        play.start("flush", || file.flush().unwrap());
+        play.stands(&taken);
+        let actor = play.start("actor", || act(&file));
+        play.until(|| busy.is_reached() || actor.is_finished());
+        assert!(!actor.is_finished(), "{variant:?}, {operation:?}: it does not wait for the write-back");
+        busy.open();
+        taken.open();
+    });
+    check_at_rest(&file);
+    file
+}
+
+/// Whoever needs the disk to have what is in the cache waits for a write-back that is under way, also where the page is clean: a
+/// direct read would see old bytes, a direct write be written over by them, `sync` return too early. I2, I4: the page lock is
+/// held until the disk has the bytes.
+#[test]
+fn a_write_back_under_way_is_waited_for() {
+    type Act = fn(&Arc<File>);
+    let acts: [(Operation, Act, &[u8]); 8] = [
+        (Operation::DirectRead, |file| assert_eq!(read_directly(file, 1), 8), &[1, 8, 3, 4]),
+        (Operation::DirectWrite, |file| direct(file, 1, 9), &[1, 9, 3, 4]),
+        (
+            Operation::Sync,
+            |file| {
+                file.sync().unwrap();
+                assert_eq!(on_disk(file, 1), 8);
+            },
+            &[1, 8, 3, 4],
+        ),
+        (
+            Operation::Evict,
+            |file| {
+                assert!(file.evict(1).unwrap());
+                assert_eq!(read(file, 1), 8);
+            },
+            &[1, 8, 3, 4],
+        ),
+        (Operation::Truncate, |file| file.truncate(P).map(drop).unwrap(), &[1]),
+        (Operation::Punch, |file| file.punch(P, P).unwrap(), &[1, 0, 3, 4]),
+        (Operation::Collapse, |file| file.collapse(P, P).unwrap(), &[1, 3, 4]),
+        (Operation::Insert, |file| file.insert(0, P).unwrap(), &[0, 1, 8, 3, 4]),
+    ];
+    for (variant, (operation, act, expected)) in Variant::ALL.into_iter().flat_map(|v| acts.map(|act| (v, act))) {
+        let file = beside_a_write_back(variant, operation, act);
+        assert_eq!(read_all(&file), expected, "{variant:?}, {operation:?}");
+    }
+}
+
+/// Reads a page past the cache.
+fn read_directly(file: &File, page: u64) -> u8 {
+    let mut bytes = [0; PAGE];
+    assert_eq!(file.read_direct(page * P, &mut bytes).unwrap(), PAGE);
+    value(&bytes)
 }
