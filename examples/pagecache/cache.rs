@@ -400,13 +400,15 @@ impl File {
                     return Ok(());
                 }
                 // Kernels leave a page that is dirty again in the cache.
-                Variant::Twice => {
+                Variant::Twice | Variant::Rwsem => {
                     locked.remove_clean();
                     return Ok(());
                 }
-                // Nobody makes it dirty under block; and if somebody did, this would see it.
-                Variant::Whole | Variant::Range if locked.remove_clean() => return Ok(()),
-                Variant::Whole | Variant::Range => {}
+                // Under block only a store that asked for nothing makes it dirty again (lean); this sees it.
+                Variant::Note | Variant::Whole | Variant::Range | Variant::Lean if locked.remove_clean() => {
+                    return Ok(());
+                }
+                Variant::Note | Variant::Whole | Variant::Range | Variant::Lean => {}
             }
         }
     }

@@ -130,6 +130,9 @@ impl File {
         let mut bytes = DiskBuffer::new(from.len());
         let held = self.get_buffer(range, from, &owner, block, &mut bytes)?;
         self.reached(Point::GotBuffer, Operation::DirectWrite, range);
+        if self.lock.variant() == Variant::Note {
+            self.invalidate(range, Operation::DirectWrite)?; // what its own faults brought back
+        }
         Ok(Prepared { file: self.clone(), offset, range, bytes, held })
     }
 
@@ -149,7 +152,9 @@ impl File {
             }
             Source::Mapped(mapping) => mapping,
         };
-        match mapping.gather(owner, Faults::Ask, bytes) {
+        let own = std::ptr::eq(self, &*mapping.file);
+        let faults = if own && self.lock.variant() == Variant::Note { Faults::Unlocked } else { Faults::Ask };
+        match mapping.gather(owner, faults, bytes) {
             Ok(()) => return Ok(vec![block]),
             Err(GatherError::Failed(error)) => return Err(error),
             Err(GatherError::Crossed) => {}
@@ -233,7 +238,7 @@ impl Prepared {
         if written > 0 {
             file.grow(offset + written as u64);
         }
-        if file.lock.variant() == Variant::Twice {
+        if file.lock.variant().invalidates_afterwards() {
             file.invalidate(range, Operation::DirectWrite)?;
         }
         drop(held);

@@ -130,6 +130,18 @@ impl Frame {
         true
     }
 
+    /// The same, for a page that is there, and if `may` says so: nobody can remove the page between that and the change. False if
+    /// nothing was changed.
+    pub(crate) fn write_present(&self, offset: usize, bytes: &[u8], may: impl FnOnce() -> bool) -> bool {
+        let mut state = self.state.lock();
+        let writes = *state != State::Absent && may();
+        if writes {
+            self.change(offset, bytes);
+            *state = State::Dirty;
+        }
+        writes
+    }
+
     /// Whether the frame holds a page.
     pub(crate) fn is_present(&self) -> bool {
         *self.state.lock() != State::Absent

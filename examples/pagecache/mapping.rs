@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use spanlock::{Mode, Owner};
 
-use crate::cache::{Behind, File, Found, Seen, bytes_of, pieces};
+use crate::cache::{Behind, File, Found, Piece, Seen, bytes_of, pieces};
 use crate::device::{PageBuffer, offset_of, pages};
 use crate::error::CacheError;
-use crate::file_lock::Crossed;
+use crate::file_lock::{Crossed, Variant};
 use crate::frame::PAGE;
 use crate::hooks::Operation;
 
@@ -24,11 +24,15 @@ pub(crate) struct Mapping {
     length: usize,
 }
 
-/// Whether pages may be asked for one by one, or the owner holds add on all of them already.
+/// How a direct write gets at the pages of its buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Faults {
+    /// It asks for each.
     Ask,
+    /// It holds add on all of them already.
     Covered,
+    /// It goes round the lock.
+    Unlocked,
 }
 
 /// Why the pages of a direct write's buffer are not to be had.
@@ -70,8 +74,11 @@ impl Mapping {
     pub(crate) fn write(&self, at: usize, bytes: &[u8]) -> Result<(), CacheError> {
         assert!(at + bytes.len() <= self.length, "inside of the mapping");
         for piece in pieces(self.offset + at as u64, bytes) {
-            let _add = self.file.lock.take(bytes_of(piece.page), Mode::Add);
             let start = offset_of(piece.page) + piece.at as u64;
+            if self.file.lock.variant() == Variant::Lean && self.store_to_cached(&piece, start) {
+                continue;
+            }
+            let _add = self.file.lock.take(bytes_of(piece.page), Mode::Add);
             check_end(start, piece.bytes.len(), self.file.size())?;
             while !self.file.table.frame(piece.page).write(piece.at, piece.bytes) {
                 if !self.file.fill(piece.page, Operation::MakeWritable, Behind::Refuse)? {
@@ -80,6 +87,13 @@ impl Mapping {
             }
         }
         Ok(())
+    }
+
+    /// Stores to a page that is there, without a lock. A page leaves the cache before the file is cut off in the middle of it, and
+    /// who removes it looks in the same step whether it is clean.
+    fn store_to_cached(&self, piece: &Piece<'_>, start: u64) -> bool {
+        let inside = || start + piece.bytes.len() as u64 <= self.file.size();
+        self.file.table.find(piece.page).is_some_and(|frame| frame.write_present(piece.at, piece.bytes, inside))
     }
 
     /// Stores to pages that were looked up before, whatever has become of the file since: what a device does that
@@ -114,12 +128,14 @@ impl Mapping {
             if page >= file.page_count() {
                 return Ok(file.behind());
             }
-            if faults == Faults::Covered {
-                return Ok(self.read_privately(page, to)?);
-            }
-            let add = file.lock.take_as(owner, bytes_of(page), Mode::Add).map_err(|Crossed| GatherError::Crossed)?;
+            let add = match faults {
+                Faults::Covered => return Ok(self.read_privately(page, to)?),
+                Faults::Unlocked => None,
+                Faults::Ask => Some(file.lock.take_as(owner, bytes_of(page), Mode::Add)),
+            };
+            let add = add.transpose().map_err(|Crossed| GatherError::Crossed)?;
             // The page would be stale as soon as the write below it is done, so nobody else may ever see it.
-            if add.is_inside_own_block() {
+            if add.is_some_and(|add| add.is_inside_own_block()) {
                 return Ok(self.read_privately(page, to)?);
             }
             // No read-ahead from here: it might bring back what was just removed.

@@ -80,19 +80,19 @@ fn judge(options: &Options, outcome: &Outcome) -> Verdict {
             ));
             if options.accept_no_stale { Verdict::AsPromised } else { Verdict::NotAsPromised }
         }
-        Variant::Twice if faults.total() > 0 => {
-            say(format_args!("ok: {name} without a lock showed {} faults, as it may.", faults.total()));
+        Variant::Twice | Variant::Rwsem | Variant::Note if faults.total() > 0 => {
+            say(format_args!("ok: {name} showed {} faults, as it may.", faults.total()));
             Verdict::AsPromised
         }
-        Variant::Twice => {
-            say(format_args!("{name} without a lock showed nothing this time; its races are narrower."));
+        Variant::Twice | Variant::Rwsem | Variant::Note => {
+            say(format_args!("{name} showed nothing this time; its races are narrower."));
             Verdict::AsPromised
         }
-        Variant::Whole | Variant::Range if faults.total() > 0 => {
+        Variant::Whole | Variant::Range | Variant::Lean if faults.total() > 0 => {
             say(format_args!("WRONG: the {name} let {} faults through.", faults.total()));
             Verdict::NotAsPromised
         }
-        Variant::Whole | Variant::Range => {
+        Variant::Whole | Variant::Range | Variant::Lean => {
             say(format_args!("ok: the {name} showed no stale data."));
             Verdict::AsPromised
         }
@@ -151,7 +151,7 @@ fn rate(outcome: &Outcome, count: u64) -> String {
 
 /// A dash where there is no lock.
 fn of_lock(outcome: &Outcome, text: String) -> String {
-    if outcome.variant.is_locked() { text } else { "-".to_owned() }
+    if outcome.variant.has_lock() { text } else { "-".to_owned() }
 }
 
 fn average_wait(outcome: &Outcome) -> String {

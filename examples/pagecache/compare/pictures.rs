@@ -64,8 +64,11 @@ fn color(variant: Variant) -> RGBColor {
     match variant {
         Variant::None => RGBColor(150, 150, 150),
         Variant::Twice => RGBColor(220, 150, 40),
+        Variant::Rwsem => RGBColor(120, 90, 40),
+        Variant::Note => RGBColor(150, 60, 160),
         Variant::Whole => RGBColor(200, 60, 50),
         Variant::Range => RGBColor(40, 90, 190),
+        Variant::Lean => RGBColor(30, 150, 110),
     }
 }
 

@@ -31,6 +31,7 @@
 mod dirty;
 mod ends;
 mod fills;
+mod others;
 mod recursion;
 mod shape;
 
