@@ -60,6 +60,19 @@ impl Variant {
         }
     }
 
+    /// The same where there is little room.
+    pub(crate) fn short(self) -> &'static str {
+        match self {
+            Variant::None => "no lock",
+            Variant::Twice => "twice",
+            Variant::Rwsem => "rwsem",
+            Variant::Note => "note",
+            Variant::Whole => "whole",
+            Variant::Range => "range",
+            Variant::Lean => "lean",
+        }
+    }
+
     /// Whether there is a lock around all that needs one, so that everything is promised.
     pub(crate) fn is_locked(self) -> bool {
         matches!(self, Variant::Whole | Variant::Range | Variant::Lean)

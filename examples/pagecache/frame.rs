@@ -170,21 +170,30 @@ impl Frame {
         // ORDERING (P2): nobody sees one of the words below and then still the
         // old sequence. Without it a reader could accept half a change.
         fence(Ordering::Release);
-        let mut at = offset;
-        let mut bytes = bytes;
-        while !bytes.is_empty() {
-            let word = &self.words[at / WORD];
-            let within = at % WORD;
-            let (now, rest) = bytes.split_at(bytes.len().min(WORD - within));
+        // What comes before the first whole word, the whole words, and what comes behind them.
+        let (head, rest) = bytes.split_at(bytes.len().min(offset.next_multiple_of(WORD) - offset));
+        let whole = rest.chunks_exact(WORD);
+        let tail = whole.remainder();
+        let (first, count) = ((offset + head.len()) / WORD, whole.len());
+        self.change_part(offset, head);
+        for (word, bytes) in self.words[first..].iter().zip(whole) {
             // Relaxed: ours to change, as the sequence is.
-            let mut le_bytes = if now.len() < WORD { word.load(Ordering::Relaxed).to_le_bytes() } else { [0; WORD] };
-            le_bytes[within..within + now.len()].copy_from_slice(now);
-            word.store(u64::from_le_bytes(le_bytes), Ordering::Relaxed);
-            at += now.len();
-            bytes = rest;
+            word.store(u64::from_le_bytes(bytes.try_into().expect("a word")), Ordering::Relaxed);
         }
+        self.change_part((first + count) * WORD, tail);
         // ORDERING (P1): whoever sees this sees the words.
         self.sequence.store((before | PRESENT) + ONE_CHANGE, Ordering::Release);
+    }
+
+    /// A part of a word, or nothing.
+    fn change_part(&self, offset: usize, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            let (word, within) = (&self.words[offset / WORD], offset % WORD);
+            // Relaxed: as in `change`.
+            let mut le_bytes = word.load(Ordering::Relaxed).to_le_bytes();
+            le_bytes[within..within + bytes.len()].copy_from_slice(bytes);
+            word.store(u64::from_le_bytes(le_bytes), Ordering::Relaxed);
+        }
     }
 
     /// Relaxed: [`Frame::read`] and the mutex say whether the copy is any good.
