@@ -99,6 +99,11 @@ fn main() -> ExitCode {
         return command();
     }
     let options = options::Options::from_command_line();
+    // A folder that cannot be written is better found now than after the run.
+    if let Some(Err(error)) = options.report.as_deref().map(compare::make_folder) {
+        eprintln!("error: {error}");
+        return ExitCode::from(COULD_NOT_RUN);
+    }
     match demonstrate(&options) {
         Ok(report::Verdict::AsPromised) => options.report.as_deref().map_or(ExitCode::SUCCESS, compare::into_folder),
         Ok(report::Verdict::NotAsPromised) => ExitCode::FAILURE,
