@@ -122,6 +122,10 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
     /// # Errors
     /// For a thread or an [`Owner`]: [`AcquireError::Deadlock`], only if the owner holds something beside the batch; and
     /// [`AcquireError::WouldRecurse`] if it [refuses](Recursion::Refuse) recursion. On an error none of the parts is held.
+    ///
+    /// # Panics
+    /// As for [`Request::wait`](crate::Request::wait).
+    #[track_caller]
     pub fn wait(self) -> O::Answer<BatchGuard<L, O>> {
         O::answer(self.make(|asks, visitor, token| {
             // SAFETY: `make` keeps the locks until it has made guards of this, which keep them from then on.
@@ -159,6 +163,7 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
         if parts.iter().all(|(_, range, _)| range.is_empty()) {
             return Ok(hand_out(parts, Holds::new(), owner));
         }
+        begin(&parts, &owner);
         check_recursion_of_all(&parts, &owner, recursion)?;
         let (entered, asker) = Entered::new(&owner);
         let holds = acquire(&asks(&parts, &asker), asker.visitor, owner.token())?;
@@ -168,6 +173,14 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
 }
 
 type PartsOf<L> = SmallVec<[(L, ByteRange, Mode); 2]>;
+
+/// The batch is about to be made. Its guards have one owner, through each of them.
+fn begin<L: LockRef, O: OwnedBy>(parts: &PartsOf<L>, owner: &O) {
+    owner.join_scope();
+    if parts.len() > 1 {
+        owner.share(Owner::new);
+    }
+}
 
 /// What the parts that are not empty ask for.
 fn asks<'a, L: LockRef>(parts: &'a PartsOf<L>, asker: &Asker) -> SmallVec<[(&'a Space, Ask); 2]> {
@@ -245,7 +258,7 @@ impl<L: LockRef + 'static, O: OwnedBy> IntoFuture for Batch<L, O> {
 /// As for [`Acquire`](crate::Acquire): dropping it leaves the queue, with all parts.
 ///
 /// # Panics
-/// If polled after it was ready.
+/// If polled after it was ready; and in the [scope](Owner::scope) of an owner, if the answer is an error.
 #[must_use = "futures do nothing unless polled"]
 pub struct AcquireBatch<L: LockRef, O: OwnedBy> {
     state: State<L, O>,
@@ -296,6 +309,7 @@ impl<L: LockRef, O: OwnedBy> AcquireBatch<L, O> {
         if parts.iter().all(|(_, range, _)| range.is_empty()) {
             return Ok(Some(hand_out(parts, Holds::new(), owner)));
         }
+        begin(&parts, &owner);
         check_recursion_of_all(&parts, &owner, recursion)?;
         let (entered, asker) = Entered::new(&owner);
         // SAFETY: what comes back goes into `state` or into guards, together with the locks, and is dropped before them. All kinds of `L` keep

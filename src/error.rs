@@ -89,7 +89,7 @@ impl Deadlock {
     }
 }
 
-/// One wait of a [`Deadlock`]: `owner` wants `range` in `mode`, and the owner of the next wait holds `held` of the same lock.
+/// One wait of a [`Deadlock`]: `owner` wants `range` in `mode`, and `holder` holds `held` of the same lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Wait {
@@ -105,6 +105,9 @@ pub struct Wait {
     pub held: ByteRange,
     /// The mode that those are held in.
     pub held_mode: Mode,
+    /// Who holds them: the owner of the next wait; or the thread that waits there, in a call, for a request that is not its own; or the owner in whose
+    /// [scope](crate::Owner::scope) it waits.
+    pub holder: OwnerName,
 }
 
 /// An owner in a message: its identity, and the name of the token or thread if it has one.
@@ -133,10 +136,13 @@ impl fmt::Display for Deadlock {
             1 => f.write_str("deadlock: an owner waits for itself")?,
             count => write!(f, "deadlock: {count} owners wait for one another")?,
         }
-        let holders = self.waits.iter().cycle().skip(1);
-        for (wait, holder) in self.waits.iter().zip(holders) {
-            let Wait { owner, lock, range, mode, held, held_mode } = wait;
-            write!(f, "\n  {owner} asks {lock} for {range} ({mode:?}); {} holds {held} ({held_mode:?})", holder.owner)?;
+        let next = self.waits.iter().cycle().skip(1);
+        for (wait, next) in self.waits.iter().zip(next) {
+            let Wait { owner, lock, range, mode, held, held_mode, holder } = wait;
+            write!(f, "\n  {owner} asks {lock} for {range} ({mode:?}); {holder} holds {held} ({held_mode:?})")?;
+            if holder.id != next.owner.id {
+                write!(f, ", and waits for what {} asks", next.owner)?;
+            }
         }
         Ok(())
     }

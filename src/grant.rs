@@ -151,6 +151,17 @@ impl Held {
         Some(Ask::at(self.range(), self.mode(), owner, order))
     }
 
+    /// Whose it is; `None` if nothing is held.
+    pub(crate) fn owner(&self) -> Option<OwnerId> {
+        self.0.0.owner().map(OwnerId::from_slot)
+    }
+
+    /// Makes it a hold of `owner`, which nobody else is and which has made no request yet. Whether wakers are to be delivered.
+    #[must_use]
+    pub(crate) fn hand_over(&self, owner: OwnerId) -> bool {
+        self.0.0.hand_over(owner.get())
+    }
+
     /// When it was asked for, among its owner's requests; `None` if nothing is held.
     pub(crate) fn order(&self) -> Option<u64> {
         self.0.0.order()
@@ -625,7 +636,23 @@ impl Waiter {
         self.wait().map(the_one).map_err(Box::new)
     }
 
+    /// The calling thread waits for it: see [`Enlisted::hold_up`]. It may be enlisted only now, behind its QUEUED, since it searches when it is.
+    fn hold_up(&mut self) {
+        let first = self.parts[0].ask;
+        let (thread, scope) = (owner::thread_held_up_by(first.owner()), Owner::current());
+        if thread.is_none() && scope.is_none() {
+            return;
+        }
+        let enlisted = self.enlisted.get_or_insert_with(|| {
+            let sites = self.parts.iter().map(|part| Site::new(part.space, part.ask, part.own())).collect();
+            // SAFETY: as in `queue`. This one is no token's.
+            unsafe { Enlisted::new(self.ticket, &first, None, sites) }
+        });
+        enlisted.hold_up(thread, scope);
+    }
+
     pub(crate) fn wait(mut self) -> Result<Holds, AcquireError> {
+        self.hold_up();
         loop {
             match self.look(Patience::GiveWay)? {
                 Turn::Mine => return Ok(self.into_holds()),
@@ -636,6 +663,7 @@ impl Waiter {
     }
 
     pub(crate) fn wait_until(mut self, deadline: Instant) -> Result<Holds, AcquireError> {
+        self.hold_up();
         loop {
             match self.look(Patience::Spin)? {
                 Turn::Mine => return Ok(self.into_holds()),

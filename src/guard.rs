@@ -5,9 +5,10 @@ use crate::grant::{self, Held};
 use crate::kind::{ByTask, ByThread, OwnedBy, Stays};
 use crate::lock::RangeLock;
 use crate::mode::Mode;
-use crate::owner;
+use crate::owner::{self, Owner};
 use crate::range::ByteRange;
-use crate::request::LockRef;
+use crate::request::{LockRef, Request};
+use crate::wait;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::RangeBounds;
@@ -112,6 +113,47 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
         &self.lock
     }
 
+    /// Asks for `range` (bytes) of the same lock in `mode`, as the owner of this guard: so it does not conflict with what this guard holds, and a deadlock is answered.
+    ///
+    /// The way to ask for more in a task that holds something already: `lock.request(..)` would have an owner of its own there, and might wait for this very guard. (For a thread
+    /// it is the same as asking the lock.) From then on the guard, and all that was asked for through it, are of one [`Owner`](crate::Owner): for a guard with an owner of its own
+    /// one is made, which allocates once.
+    ///
+    /// To be awaited it needs a lock that is there for good, as any request [of an owner](crate::Request::owner): the guard of a task is best from [`RangeLock::request_arc`].
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does. And if a request through the guard of a *thread* is awaited: it would be a task's.
+    ///
+    /// # Examples
+    /// ```
+    /// # use spanlock::{AcquireError, Mode, RangeLock};
+    /// # use std::sync::Arc;
+    /// # pollster::block_on(async {
+    /// let lock = Arc::new(RangeLock::new());
+    /// let write = lock.request_arc(0..4096, Mode::Exclusive).await;
+    /// let fault = write.request(0..512, Mode::Add).await?; // `lock.request(0..512, Mode::Add).await` would wait for `write`
+    /// # drop(fault);
+    /// # Ok::<(), AcquireError>(()) }).unwrap();
+    /// ```
+    #[track_caller]
+    pub fn request(&self, range: impl RangeBounds<u64>, mode: Mode) -> Request<L, O::Through> {
+        let range = ByteRange::new(range);
+        let mut owes_wakes = false;
+        let owner = self.owner.through(|| self.own(&mut owes_wakes));
+        if owes_wakes {
+            wait::deliver();
+        }
+        Request::through(self.lock.clone(), range, mode, owner)
+    }
+
+    /// An owner for what has none but the request itself.
+    fn own(&self, owes_wakes: &mut bool) -> Owner {
+        let Some(task) = self.held.owner() else { return Owner::new() };
+        let owner = Owner::of_task(task);
+        *owes_wakes = self.held.hand_over(owner.id());
+        owner
+    }
+
     /// What it is nested in. Cheap if it is [`Outermost`](Nesting::Outermost), else a look at the lock; and another one whenever some guard of the lock was
     /// converted, extended or split meanwhile. So it is lock-free: it looks on only as long as others get on.
     ///
@@ -194,6 +236,8 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
 
     /// Two guards of it: of the bytes before `at`, and of those from `at` on. No byte is let go of, and either may be empty.
     ///
+    /// Both have one owner. (A guard with an owner of its own is given an [`Owner`](crate::Owner) for that: the only conversion that allocates.)
+    ///
     /// It waits for nobody who came later: see [`Guard`] for whom it may let finish a step.
     ///
     /// # Panics
@@ -237,6 +281,11 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
 
     /// A second guard of a part of the range.
     fn split_off(&self, range: ByteRange) -> Guard<L, O> {
+        let mut owes_wakes = false;
+        self.owner.share(|| self.own(&mut owes_wakes));
+        if owes_wakes {
+            wait::deliver();
+        }
         let (lock, owner) = (self.lock.clone(), self.owner.clone());
         if range.is_empty() {
             return Guard::new(lock, Held::nothing(self.mode()), owner);

@@ -474,7 +474,9 @@ impl<K: Eq> LockRef for TableLock<K> {
 }
 
 /// The lock lies in its `Arc`, and stays where it is.
-impl<K: Eq> sealed::Sealed for TableLock<K> {}
+impl<K: Eq> sealed::Sealed for TableLock<K> {
+    const KEEPS: bool = true;
+}
 
 impl<K> Clone for LockTable<K> {
     fn clone(&self) -> LockTable<K> {

@@ -26,8 +26,8 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     (
         "lib.rs",
         &[
-            "batch", "error", "guard", "inspect", "keys", "kind", "lock", "mode", "owner", "range", "request", "stats",
-            "table", "whole",
+            "batch", "error", "guard", "inspect", "keys", "kind", "lock", "mode", "owner", "range", "request", "scope",
+            "stats", "table", "whole",
         ],
         &[],
     ),
@@ -38,7 +38,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("error.rs", &["mode", "owner", "range"], &[]),
     // `std::sync` there: `Arc`, and the clock's start.
     ("owner.rs", &["sync"], &["crossbeam_utils", "std::sync"]),
-    ("kind.rs", &["error", "owner"], &["std::sync"]),
+    ("kind.rs", &["error", "owner", "sync"], &["std::sync"]),
     ("text.rs", &[], &[]),
     // Platform.
     ("sync.rs", &[], &["std::sync", "std::thread", "loom", "shuttle"]),
@@ -101,7 +101,8 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         &["error", "grant", "guard", "kind", "lock", "mode", "owner", "range", "request", "space", "wait"],
         &["smallvec"],
     ),
-    ("guard.rs", &["convert", "grant", "kind", "lock", "mode", "owner", "range", "request"], &["std::sync"]),
+    ("guard.rs", &["convert", "grant", "kind", "lock", "mode", "owner", "range", "request", "wait"], &["std::sync"]),
+    ("scope.rs", &["owner"], &[]),
     ("lock.rs", &["error", "grant", "guard", "inspect", "mode", "range", "request", "space", "sync"], &["std::sync"]),
     // `std::sync` there: `Arc`; the rest is for its documentation.
     (
