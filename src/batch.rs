@@ -137,6 +137,7 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
     }
 
     /// All parts, if no conflicting request is in the way of any of them. As for [`Request::try_now`](crate::Request::try_now).
+    #[must_use = "if it is granted, the ranges are released at once"]
     pub fn try_now(self) -> Option<BatchGuard<L, O>> {
         self.make(|asks, visitor, _| {
             // SAFETY: as in `wait`.
@@ -210,7 +211,9 @@ fn hand_out<L: LockRef, O: OwnedBy>(parts: PartsOf<L>, holds: Holds, owner: O) -
 }
 
 /// A batch with a deadline.
-#[must_use = "a batch does nothing until it is waited for"]
+///
+/// It is no future: see [`TimedRequest`](crate::TimedRequest).
+#[must_use = "a batch does nothing until it is waited for, by `.wait()`; in a task put the runtime's timeout around the batch and await that"]
 #[derive(Clone, Debug)]
 pub struct TimedBatch<L: LockRef, O: OwnedBy = <L as LockRef>::Owner> {
     batch: Batch<L, O>,
@@ -355,6 +358,16 @@ impl<L: LockRef, O: OwnedBy> BatchGuard<L, O> {
     /// The guards by themselves.
     pub fn into_parts(self) -> Vec<Guard<L, O>> {
         self.guards
+    }
+
+    /// Whether one of the guards [covers](Guard::covers) `range` (bytes) of `lock` in `mode`.
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    #[track_caller]
+    pub fn covers(&self, lock: &RangeLock, range: impl RangeBounds<u64>, mode: Mode) -> bool {
+        let range = ByteRange::new(range);
+        self.guards.iter().any(|guard| std::ptr::eq(guard.lock(), lock) && guard.covers(range, mode))
     }
 }
 

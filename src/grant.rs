@@ -39,7 +39,7 @@ use crate::owner::{self, Owner, OwnerId, Visitor};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Bells, Own, Seen, Space, Tree, what};
-use crate::tree::{ByShortcut, Glance, Grant, Placed, Query, Whose, Word};
+use crate::tree::{ByShortcut, Glance, Grant, Placed, Query, Whose};
 use crate::wait::{self, Listener, Patience, Woken};
 use smallvec::SmallVec;
 use std::fmt;
@@ -165,11 +165,6 @@ impl Held {
     /// When it was asked for, among its owner's requests; `None` if nothing is held.
     pub(crate) fn order(&self) -> Option<u64> {
         self.0.0.order()
-    }
-
-    /// The state word, for `Debug`; `None` if nothing is held.
-    pub(crate) fn word(&self) -> Option<Word> {
-        self.0.0.word()
     }
 }
 
@@ -790,6 +785,12 @@ fn row(seen: &Seen<'_>) -> Row {
     });
     let came = if seen.word().is_granted() { Came::Holds } else { Came::At(seen.order()) };
     Row { start, last, mode: Mode::from_bit(seen.mode()), owner, came, place }
+}
+
+/// Whether nobody would be in the way of an owner that has nothing.
+pub(crate) fn is_free(space: &Space, range: ByteRange, mode: Mode) -> bool {
+    // No owner has the id 0.
+    Ask::at(range, mode, 0, 0).is_clear(&space.tree, None, &LazyPin::new())
 }
 
 /// Visits every live request. Not a picture of one moment: some come and go meanwhile.

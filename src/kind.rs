@@ -60,12 +60,19 @@ impl fmt::Debug for ByTask {
 #[derive(Clone, Debug)]
 pub struct ByOwner(pub(crate) Owner);
 
+/// What keeps the guards of a thread from leaving it. The compiler names it to whoever tries: the remedy is
+/// [`RangeLock::request_arc`](crate::RangeLock::request_arc), or an [`Owner`].
+#[derive(Debug)]
+pub struct TheGuardOfAThreadStaysOnIt {
+    // Not `Send`, but `Sync`.
+    _like: PhantomData<MutexGuard<'static, ()>>,
+}
+
 impl OwnedBy for ByThread {
     type Answer<G> = Result<G, AcquireError>;
     type Awaited = ByTask;
     type Through = ByThread;
-    // Like a mutex guard: not `Send`, but `Sync`.
-    type Stays = MutexGuard<'static, ()>;
+    type Stays = TheGuardOfAThreadStaysOnIt;
 }
 
 impl OwnedBy for ByTask {

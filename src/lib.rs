@@ -49,6 +49,8 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+#[cfg(not(any(loom, spanlock_shuttle)))] // As `table`.
+mod any;
 mod batch;
 mod convert;
 mod cycle;
@@ -62,6 +64,7 @@ mod inspect;
 mod keys;
 mod kind;
 mod lock;
+mod misnomer;
 mod mode;
 #[cfg(all(test, loom))]
 mod models;
@@ -87,12 +90,14 @@ mod tree;
 mod wait;
 mod whole;
 
+#[cfg(not(any(loom, spanlock_shuttle)))]
+pub use any::AnyLock;
 pub use batch::{AcquireBatch, Batch, BatchGuard, TimedBatch};
 pub use error::{AcquireError, Deadlock, OwnerName, Wait};
-pub use guard::{ArcRangeGuard, Guard, Nesting, RangeGuard, SendRangeGuard};
+pub use guard::{ArcOwnerGuard, ArcRangeGuard, ArcThreadGuard, Guard, Nesting, OwnerGuard, RangeGuard, SendRangeGuard};
 pub use inspect::{RequestInfo, Snapshot};
 pub use keys::{KeyBounds, KeySpace};
-pub use kind::{AwaitedOn, ByOwner, ByTask, ByThread, OwnedBy};
+pub use kind::{AwaitedOn, ByOwner, ByTask, ByThread, OwnedBy, TheGuardOfAThreadStaysOnIt};
 pub use lock::RangeLock;
 pub use mode::Mode;
 pub use owner::{Owner, OwnerId, Recursion};

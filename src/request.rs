@@ -77,6 +77,14 @@ pub struct Request<L: LockRef, O: OwnedBy = <L as LockRef>::Owner> {
     through: bool,
 }
 
+impl<L: LockRef, O: OwnedBy + Default> Request<L, O> {
+    /// Whatever the lock is referred to by, of this kind of owner.
+    #[inline]
+    pub(crate) fn by(lock: L, range: ByteRange, mode: Mode) -> Request<L, O> {
+        Request { lock, range, mode, owner: O::default(), recursion: None, through: false }
+    }
+}
+
 impl<L: LockRef> Request<L> {
     #[inline]
     pub(crate) fn new(lock: L, range: ByteRange, mode: Mode) -> Request<L> {
@@ -129,6 +137,7 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
     /// The range, if no conflicting request holds, waits or is just arriving: nobody barges.
     ///
     /// Two that race for one free range may both get `None`. So does one that refuses recursion and would recurse.
+    #[must_use = "if it is granted, the range is released at once"]
     pub fn try_now(self) -> Option<Guard<L, O>> {
         self.make(
             |space, ask, visitor, _| {
@@ -206,8 +215,11 @@ pub(crate) fn check_recursion<O: OwnedBy>(
     }
 }
 
-/// A request with a deadline.
-#[must_use = "a request does nothing until it is waited for"]
+/// A request with a deadline: to be waited for by [`wait`](TimedRequest::wait).
+///
+/// It is no future, since the library has no clock that wakes tasks: put your runtime's timeout around the request, `timeout(limit, lock.request(range, mode).into_future())`. What the
+/// timeout drops has left the queue.
+#[must_use = "a request does nothing until it is waited for, by `.wait()`; in a task put the runtime's timeout around `request(..)` and await that"]
 #[derive(Clone, Debug)]
 pub struct TimedRequest<L: LockRef, O: OwnedBy = <L as LockRef>::Owner> {
     request: Request<L, O>,

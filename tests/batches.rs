@@ -731,8 +731,8 @@ fn deadlocks_with_batches() {
             error.to_string(),
             format!(
                 "deadlock: 2 owners wait for one another\n  \
-                 {} \"other\" asks a for 2..3 (Exclusive); {} \"one\" holds 0..8 (Block)\n  \
-                 {} \"one\" asks b for 0..4 (Add); {} \"other\" holds 0..8 (Block)",
+                 {} \"other\" asks a for 2..3 (exclusive); {} \"one\" holds 0..8 (block)\n  \
+                 {} \"one\" asks b for 0..4 (add); {} \"other\" holds 0..8 (block)",
                 other.id(),
                 one.id(),
                 one.id(),

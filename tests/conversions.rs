@@ -838,7 +838,7 @@ fn guards_that_hold_nothing_convert_to_nothing() {
     let mut guard = nothing(Exclusive);
     guard.downgrade(Add);
     assert_eq!(guard.mode(), Add);
-    assert!(panics(|| guard.downgrade(Block)).starts_with("a guard in mode Add cannot be downgraded"));
+    assert!(panics(|| guard.downgrade(Block)).starts_with("a guard in mode add cannot be downgraded"));
     guard.shrink(7..7);
     assert!(panics(|| guard.shrink(5..6)).starts_with("5..6 is not a part of empty"));
     assert_eq!(

@@ -739,11 +739,6 @@ impl<R: Room> Placed<R> {
             node.tell_room(self.index());
         }
     }
-
-    /// The word, for `Debug`; `None` for no byte.
-    pub(crate) fn word(&self) -> Option<Word> {
-        (!self.is_nowhere()).then(|| Word(self.slot().state.load(Ordering::Relaxed)))
-    }
 }
 
 /// A slot's word as a scan found it, which a waiter can watch while it is pinned.
