@@ -39,6 +39,7 @@ use crate::owner::{self, Owner, OwnerId, Visitor};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Bells, Own, Seen, Space, Tree, what};
+use crate::sync::{Ordering, fence};
 use crate::tree::{ByShortcut, Glance, Grant, Placed, Query, Whose};
 use crate::wait::{self, Listener, Patience, Woken};
 use smallvec::SmallVec;
@@ -728,6 +729,25 @@ pub(crate) fn own_conflict(space: &Space, ask: &Ask) -> Option<(ByteRange, Mode)
         own_holds(tree, &query, |seen| found = Some(what(seen)));
         found
     })
+}
+
+/// What the owner of `held` holds beside it of these bytes in a mode that conflicts, if it holds anything. Of two holds of an owner that conflict, at least the one that is granted later finds the
+/// other, whichever threads ask: so who asks this behind each grant, and lets go if there is one, never has two. (Holds of this lock must not move.)
+#[cold]
+pub(crate) fn conflict_beside(space: &Space, held: &Held) -> Option<(ByteRange, Mode)> {
+    let ask = held.ask()?;
+    let query = Query { whose: Whose::Own, ..ask.query() };
+    // ORDERING: it has said that it holds (or is a thread's, whose other requests are this thread's own), and then looks. So does the other. Either its fence is behind this one, and it finds this
+    // hold; or it is not, and what it had said before is found here. (A request that waits, or is undecided, is no hold; when it has become one, it looks.)
+    fence(Ordering::SeqCst);
+    let mut found = None;
+    let _ = space.tree.scan(&query, Some(held.0.0.own(ask.entry.mode)), &LazyPin::new(), |seen| {
+        if seen.ticket().is_none() && !cycle::is_undecided(&seen) {
+            found = Some(what(&seen));
+        }
+        Continue(())
+    });
+    found
 }
 
 /// The holds that meet this one and that its owner had when it asked for it. Lock-free, as [`own_conflict`].

@@ -204,6 +204,12 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
         owner
     }
 
+    /// Whether its owner holds some of these bytes by another guard too, in a mode that conflicts.
+    #[cfg_attr(any(loom, spanlock_shuttle), allow(dead_code))]
+    pub(crate) fn conflict_beside(&self) -> Option<(ByteRange, Mode)> {
+        grant::conflict_beside(self.lock.space(), &self.held)
+    }
+
     /// What it is nested in. Cheap if it is [`Outermost`](Nesting::Outermost), else a look at the lock; and another one whenever some guard of the lock was
     /// converted, extended or split meanwhile. So it is lock-free: it looks on only as long as others get on.
     ///

@@ -147,6 +147,10 @@ pub(crate) mod sealed {
         fn answer<G>(result: Result<G, AcquireError>) -> <Self as OwnedBy>::Answer<G>
         where
             Self: OwnedBy;
+        /// The other way round.
+        fn result<G>(answer: <Self as OwnedBy>::Answer<G>) -> Result<G, AcquireError>
+        where
+            Self: OwnedBy;
     }
 
     #[allow(private_interfaces)]
@@ -174,6 +178,9 @@ pub(crate) mod sealed {
         #[inline]
         fn answer<G>(result: Result<G, AcquireError>) -> Result<G, AcquireError> {
             result
+        }
+        fn result<G>(answer: Result<G, AcquireError>) -> Result<G, AcquireError> {
+            answer
         }
     }
 
@@ -223,6 +230,9 @@ pub(crate) mod sealed {
                 Err(refused) => panic!("{refused}"),
             }
         }
+        fn result<G>(answer: G) -> Result<G, AcquireError> {
+            Ok(answer)
+        }
     }
 
     #[allow(private_interfaces)]
@@ -253,6 +263,9 @@ pub(crate) mod sealed {
         }
         fn answer<G>(result: Result<G, AcquireError>) -> Result<G, AcquireError> {
             result
+        }
+        fn result<G>(answer: Result<G, AcquireError>) -> Result<G, AcquireError> {
+            answer
         }
     }
 }

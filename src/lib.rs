@@ -79,6 +79,8 @@ mod range;
 mod reclaim;
 mod request;
 mod scope;
+#[cfg(not(any(loom, spanlock_shuttle)))] // The data is no model's.
+mod slices;
 mod space;
 #[cfg(all(feature = "stats", not(any(loom, spanlock_shuttle))))]
 pub mod stats;
@@ -104,6 +106,11 @@ pub use owner::{Owner, OwnerId, Recursion};
 pub use range::ByteRange;
 pub use request::{Acquire, LockRef, Request, TimedRequest};
 pub use scope::Scope;
+#[cfg(not(any(loom, spanlock_shuttle)))]
+pub use slices::{
+    AcquireSlice, DataRef, InArc, InRef, Part, RangeLocked, Read, ReadSlice, SliceKind, SliceRequest, Storage,
+    TimedSlice, Whole, WholeStorage, Write, WriteSlice,
+};
 #[cfg(not(any(loom, spanlock_shuttle)))]
 pub use table::{LockTable, SendTableGuard, TableGuard, TableLock};
 pub use whole::WholeFileLock;

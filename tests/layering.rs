@@ -27,7 +27,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         "lib.rs",
         &[
             "any", "batch", "error", "guard", "inspect", "keys", "kind", "lock", "mode", "owner", "range", "request",
-            "scope", "stats", "table", "whole",
+            "scope", "slices", "stats", "table", "whole",
         ],
         &[],
     ),
@@ -119,6 +119,12 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         "table.rs",
         &["any", "guard", "inspect", "kind", "lock", "mode", "processors", "range", "request", "sync"],
         &["dashmap", "std::sync"],
+    ),
+    // `std::sync` there is `Arc`.
+    (
+        "slices.rs",
+        &["batch", "error", "guard", "inspect", "kind", "lock", "mode", "owner", "range", "request"],
+        &["std::sync"],
     ),
     ("whole.rs", &["guard", "lock", "mode", "request", "sync"], &[]),
 ];

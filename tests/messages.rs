@@ -54,7 +54,8 @@ fn assert_said(name: &str, code: &str, words: &[&str]) {
 /// Otherwise nothing below tells anything.
 #[test]
 fn what_is_right_compiles() {
-    let right = "let lock = Arc::new(RangeLock::new()); drop(lock.add(0..10)); let w = WholeFileLock::new(); drop(w.block());
+    let right =
+        "let lock = Arc::new(RangeLock::new()); drop(lock.add(0..10)); let w = WholeFileLock::new(); drop(w.block());
         let guard = lock.request_arc(0..1, Mode::Add).wait(); std::thread::spawn(move || drop(guard));";
     assert_eq!(said("right", right), None);
 }
@@ -70,7 +71,8 @@ fn calls_of_other_locks_name_the_three_modes() {
 
 #[test]
 fn a_guard_that_must_stay_says_so() {
-    let code = "static L: RangeLock = RangeLock::new(); let guard = L.add(..); std::thread::spawn(move || drop(guard));";
+    let code =
+        "static L: RangeLock = RangeLock::new(); let guard = L.add(..); std::thread::spawn(move || drop(guard));";
     assert_said("stays", code, &["TheGuardOfAThreadStaysOnIt"]);
 }
 
@@ -78,7 +80,8 @@ fn a_guard_that_must_stay_says_so() {
 fn what_is_no_future_says_what_is() {
     let timed = "async { RangeLock::new().request(.., Mode::Add).timeout(std::time::Duration::MAX).await };";
     assert_said("timed", timed, &["is not a future"]);
-    let forgotten = "#![deny(unused_must_use)] RangeLock::new().request(.., Mode::Add).timeout(std::time::Duration::MAX);";
+    let forgotten =
+        "#![deny(unused_must_use)] RangeLock::new().request(.., Mode::Add).timeout(std::time::Duration::MAX);";
     assert_said("forgotten", forgotten, &[".wait()", "runtime's timeout around `request(..)`"]);
     let tried = "#![deny(unused_must_use)] RangeLock::new().request(.., Mode::Add).try_now();";
     assert_said("tried", tried, &["released at once"]);
