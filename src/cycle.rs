@@ -10,6 +10,10 @@
 //! [`index`] of blocked requests by owner. A nested request is enlisted when it queues, and so is every request of a token (it may be blocked
 //! before its owner holds anything). A batch is enlisted by its ticket. An outermost request of a thread, however contended, is in no index.
 //!
+//! A thread that waits in a call for a request that is not its own (a task's, or a token's) lets go of nothing meanwhile. So if it has requests of its own, the request that it waits for is *also* among
+//! its blocked requests: it holds the thread up. In the same way a call holds up the owner in whose scope it is. Edges from such a request are those of the request; edges to it come from
+//! whoever waits for what its own owner, or anybody whom it holds up, has.
+//!
 //! Before it parks for the first time, a nested request *searches*. (If it meets somebody in front who is in his doorway, or another search, it parks all the same,
 //! hears from that one too, and searches again when it wakes.) There are two kinds of edges:
 //!
@@ -131,6 +135,8 @@ pub(crate) struct Blocked {
     owner: OwnerId,
     /// Its owner's name for messages, and what says whether it is nested.
     identity: Identity,
+    /// Who else lets go of nothing until it is answered: see [`Enlisted::hold_up`].
+    held_up: Mutex<SmallVec<[OwnerName; 1]>>,
     sites: SmallVec<[Site; 1]>,
     /// Of the locks that the sites are in, each once.
     turns: SmallVec<[Arc<Turn>; 1]>,
@@ -206,6 +212,17 @@ impl Blocked {
         place_of(&lock(&self.passes), other).is_ok()
     }
 
+    /// Whom it holds up beside its owner.
+    fn held_up(&self) -> SmallVec<[OwnerId; 1]> {
+        lock(&self.held_up).iter().map(|name| name.id).collect()
+    }
+
+    /// The name of one whom it holds up: of its own owner, or another.
+    fn name_of(&self, id: OwnerId) -> OwnerName {
+        let held_up = lock(&self.held_up);
+        held_up.iter().find(|name| name.id == id).cloned().unwrap_or_else(|| self.name())
+    }
+
     fn is_decided(&self) -> bool {
         self.decision.load(Ordering::Acquire) & DECIDED != 0
     }
@@ -257,6 +274,7 @@ impl Enlisted {
             ticket,
             owner: ask.owner(),
             identity,
+            held_up: Mutex::new(SmallVec::new()),
             sites,
             turns,
             decision: AtomicU64::new(0),
@@ -266,15 +284,29 @@ impl Enlisted {
         Enlisted { blocked, known: Known::new() }
     }
 
-    /// Whether its owner has other live requests, so that it may be a part of a cycle.
+    /// The call that waits for this request keeps others from letting go of anything until it is answered: the calling `thread`, if it has requests of its own and this
+    /// is none of them; and the owner in whose `scope` the call is. So it is found among their blocked requests, too. Before the search: as for whoever enlists.
+    #[cold]
+    pub(crate) fn hold_up(&self, thread: Option<OwnerId>, scope: Option<Owner>) {
+        let thread = thread.map(|id| OwnerName { id, name: std::thread::current().name().map(Box::from) });
+        let scope = scope.map(|owner| OwnerName { id: owner.id(), name: owner.name().map(Box::from) });
+        for name in thread.into_iter().chain(scope).filter(|name| name.id != self.blocked.owner) {
+            let id = name.id;
+            lock(&self.blocked.held_up).push(name);
+            index::insert_for(id, &self.blocked);
+        }
+    }
+
+    /// Whether its owner, or another whom it holds up, has other live requests, so that it may be a part of a cycle.
     ///
     /// A token is asked *now*, behind the entry into the index: a request of the same owner that began meanwhile may hold what somebody waits for, who
     /// has searched before this one could be found.
     pub(crate) fn is_nested(&self) -> bool {
-        match &self.blocked.identity {
-            Identity::Token(owner) => owner.has_several(),
-            Identity::Thread { nested, .. } => *nested,
-        }
+        let alone = match &self.blocked.identity {
+            Identity::Token(owner) => !owner.has_several(),
+            Identity::Thread { nested, .. } => !*nested,
+        };
+        !alone || !lock(&self.blocked.held_up).is_empty()
     }
 
     pub(crate) fn passes(&self) -> Passes {
@@ -494,11 +526,16 @@ mod index {
         LazyLock::new(|| DashMap::with_shard_amount(processors::shards()));
 
     pub(super) fn insert(blocked: &Arc<Blocked>) {
-        let ticket = blocked.ticket;
         if blocked.is_batch() {
-            BATCHES.insert(ticket, blocked.clone());
+            BATCHES.insert(blocked.ticket, blocked.clone());
         }
-        let mut entries = BY_OWNER.entry(blocked.owner.get()).or_default();
+        insert_for(blocked.owner, blocked);
+    }
+
+    /// Among the blocked requests of `owner`.
+    pub(super) fn insert_for(owner: OwnerId, blocked: &Arc<Blocked>) {
+        let ticket = blocked.ticket;
+        let mut entries = BY_OWNER.entry(owner.get()).or_default();
         let place = entries.partition_point(|(its, _)| *its < ticket);
         entries.insert(place, (ticket, blocked.clone()));
     }
@@ -507,7 +544,12 @@ mod index {
         if blocked.is_batch() {
             BATCHES.remove(&blocked.ticket);
         }
-        BY_OWNER.remove_if_mut(&blocked.owner.get(), |_, entries| {
+        remove_for(blocked.owner, blocked);
+        blocked.held_up().into_iter().for_each(|owner| remove_for(owner, blocked));
+    }
+
+    fn remove_for(owner: OwnerId, blocked: &Blocked) {
+        BY_OWNER.remove_if_mut(&owner.get(), |_, entries| {
             if let Ok(place) = place_of(entries, blocked.ticket) {
                 entries.remove(place);
             }
@@ -553,13 +595,16 @@ mod index {
         lock(&ALL).push(blocked.clone());
     }
 
+    /// It is among all, and says itself whom it holds up.
+    pub(super) fn insert_for(_: OwnerId, _: &Arc<Blocked>) {}
+
     pub(super) fn remove(blocked: &Blocked) {
         lock(&ALL).retain(|entry| entry.ticket != blocked.ticket);
     }
 
     pub(super) fn of<E>(owner: OwnerId, mut ask: impl FnMut(&Blocked) -> Result<(), E>) -> Result<Entries, E> {
         let all = lock(&ALL);
-        let entries = all.iter().filter(|entry| entry.owner == owner);
+        let entries = all.iter().filter(|entry| entry.owner == owner || entry.held_up().contains(&owner));
         entries.map(|entry| ask(entry).map(|()| entry.clone())).collect()
     }
 

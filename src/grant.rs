@@ -40,7 +40,8 @@ use crate::owner::{self, Owner, OwnerId, Visitor};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Bells, Own, Seen, Space, Tree, what};
-use crate::tree::{ByShortcut, Extent, Glance, Grant, Placed, Query, Rank, Scope, Whose, Word};
+use crate::sync::{Ordering, fence};
+use crate::tree::{ByShortcut, Extent, Glance, Grant, Placed, Query, Rank, Scope, Whose};
 use crate::wait::{self, Listener, Patience, Woken};
 use smallvec::SmallVec;
 use std::fmt;
@@ -152,14 +153,20 @@ impl Held {
         Some(Ask::at(self.range(), self.mode(), owner, order))
     }
 
+    /// Whose it is; `None` if nothing is held.
+    pub(crate) fn owner(&self) -> Option<OwnerId> {
+        self.0.0.owner().map(OwnerId::from_slot)
+    }
+
+    /// Makes it a hold of `owner`, which nobody else is and which has made no request yet. Whether wakers are to be delivered.
+    #[must_use]
+    pub(crate) fn hand_over(&self, owner: OwnerId) -> bool {
+        self.0.0.hand_over(owner.get())
+    }
+
     /// When it was asked for, among its owner's requests; `None` if nothing is held.
     pub(crate) fn order(&self) -> Option<u64> {
         self.0.0.order()
-    }
-
-    /// The state word, for `Debug`; `None` if nothing is held.
-    pub(crate) fn word(&self) -> Option<Word> {
-        self.0.0.word()
     }
 }
 
@@ -739,7 +746,23 @@ impl Waiter {
         self.wait().map(the_one).map_err(Box::new)
     }
 
+    /// The calling thread waits for it: see [`Enlisted::hold_up`]. It may be enlisted only now, behind its QUEUED, since it searches when it is.
+    fn hold_up(&mut self) {
+        let first = self.parts[0].ask;
+        let (thread, scope) = (owner::thread_held_up_by(first.owner()), Owner::current());
+        if thread.is_none() && scope.is_none() {
+            return;
+        }
+        let enlisted = self.enlisted.get_or_insert_with(|| {
+            let sites = self.parts.iter().map(|part| Site::new(part.space, part.ask, part.own())).collect();
+            // SAFETY: as in `queue`. This one is no token's.
+            unsafe { Enlisted::new(self.ticket, &first, None, sites) }
+        });
+        enlisted.hold_up(thread, scope);
+    }
+
     pub(crate) fn wait(mut self) -> Result<Holds, AcquireError> {
+        self.hold_up();
         loop {
             match self.look(Patience::GiveWay)? {
                 Turn::Mine => return Ok(self.into_holds()),
@@ -750,6 +773,7 @@ impl Waiter {
     }
 
     pub(crate) fn wait_until(mut self, deadline: Instant) -> Result<Holds, AcquireError> {
+        self.hold_up();
         loop {
             match self.look(Patience::Spin)? {
                 Turn::Mine => return Ok(self.into_holds()),
@@ -821,6 +845,25 @@ pub(crate) fn own_conflict(space: &Space, ask: &Ask) -> Option<(ByteRange, Mode)
     })
 }
 
+/// What the owner of `held` holds beside it of these bytes in a mode that conflicts, if it holds anything. Of two holds of an owner that conflict, at least the one that is granted later finds the
+/// other, whichever threads ask: so who asks this behind each grant, and lets go if there is one, never has two. (Holds of this lock must not move.)
+#[cold]
+pub(crate) fn conflict_beside(space: &Space, held: &Held) -> Option<(ByteRange, Mode)> {
+    let ask = held.ask()?;
+    let query = Query { whose: Whose::Own, ..ask.query() };
+    // ORDERING: it has said that it holds (or is a thread's, whose other requests are this thread's own), and then looks. So does the other. Either its fence is behind this one, and it finds this
+    // hold; or it is not, and what it had said before is found here. (A request that waits, or is undecided, is no hold; when it has become one, it looks.)
+    fence(Ordering::SeqCst);
+    let mut found = None;
+    let _ = space.tree.scan(&query, Some(held.0.0.own(ask.entry.mode)), &LazyPin::new(), |seen| {
+        if seen.ticket().is_none() && !cycle::is_undecided(&seen) {
+            found = Some(what(&seen));
+        }
+        Continue(())
+    });
+    found
+}
+
 /// The holds that meet this one and that its owner had when it asked for it. Lock-free, as [`own_conflict`].
 #[cold]
 pub(crate) fn holds_around(space: &Space, held: &Held) -> SmallVec<[(ByteRange, Mode); 1]> {
@@ -876,6 +919,12 @@ fn row(seen: &Seen<'_>) -> Row {
     });
     let came = if seen.word().is_granted() { Came::Holds } else { Came::At(seen.order()) };
     Row { start, last, mode: Mode::from_bit(seen.mode()), owner, came, place }
+}
+
+/// Whether nobody would be in the way of an owner that has nothing.
+pub(crate) fn is_free(space: &Space, range: ByteRange, mode: Mode) -> bool {
+    // No owner has the id 0.
+    Ask::at(range, mode, 0, 0).is_clear(&space.tree, None, &LazyPin::new())
 }
 
 /// Visits every live request. Not a picture of one moment: some come and go meanwhile.

@@ -126,8 +126,13 @@ pub enum Recursion {
 /// deadlock. So independent activities take an owner each.
 ///
 /// Dropping an `Owner` releases nothing. Its guards keep the identity alive for as long as they live, and its requests go on; all that
-/// ends is the ability to make more. A thread that holds a guard of a token and then asks *as a thread* for the same bytes waits
-/// for itself, and nobody can tell: ask by the token.
+/// ends is the ability to make more.
+///
+/// A thread that holds a guard of a token and then asks *as a thread* for the same bytes waits for itself. Nobody can tell: the guard might have been sent
+/// elsewhere. So ask by the token, or [through the guard](crate::Guard::request). The other way round is found: a thread that waits in a call holds what it
+/// holds, so a token's request that it waits for, and that waits for that, is a deadlock.
+///
+/// A task that shall have one owner for all that it asks runs in its [`scope`](Owner::scope).
 ///
 /// # Examples
 /// ```
@@ -193,6 +198,39 @@ impl Owner {
 
     pub(crate) fn policy(&self) -> Recursion {
         self.recursion
+    }
+
+    /// The owner of a task that has one request so far, which holds: its next ones are of this owner, too.
+    pub(crate) fn of_task(task: OwnerId) -> Owner {
+        let core = Core { id: OwnerId(TOKEN | task.0), name: None, live: AtomicU64::new(1), order: AtomicU64::new(0) };
+        Owner { core: Arc::new(core), recursion: Recursion::Reenter }
+    }
+
+    /// The owner in whose [scope](Owner::scope) the caller is, if it is in one.
+    ///
+    /// For code deep in a task that has to name an owner: a request on a borrowed lock, say.
+    ///
+    /// ```
+    /// # use spanlock::Owner;
+    /// # pollster::block_on(async {
+    /// let me = Owner::new();
+    /// assert_eq!(Owner::current(), None);
+    /// assert_eq!(me.scope(async { Owner::current() }).await, Some(me));
+    /// # });
+    /// ```
+    pub fn current() -> Option<Owner> {
+        // A thread that ends is in no scope.
+        let look = |scope: &Cell<Option<Owner>>| {
+            let current = scope.take();
+            scope.set(current.clone());
+            current
+        };
+        SCOPE.try_with(look).ok().flatten()
+    }
+
+    /// Makes it the one in whose scope the caller is, until what this returns is dropped.
+    pub(crate) fn enter_scope(&self) -> InScope {
+        InScope { before: SCOPE.try_with(|scope| scope.replace(Some(self.clone()))).ok().flatten() }
     }
 
     /// Whether it has more than one live request.
@@ -403,6 +441,38 @@ thread_local! {
 #[cfg(any(loom, spanlock_shuttle))]
 thread_local! {
     static LOCAL: Local = Local::new();
+}
+
+// Apart from `LOCAL`, which is there until the very end of a thread.
+#[cfg(not(any(loom, spanlock_shuttle)))]
+thread_local! {
+    static SCOPE: Cell<Option<Owner>> = const { Cell::new(None) };
+}
+#[cfg(any(loom, spanlock_shuttle))]
+thread_local! {
+    static SCOPE: Cell<Option<Owner>> = Cell::new(None);
+}
+
+/// The caller is in the scope of an owner. When this is dropped, it is in the one where it was before.
+#[must_use]
+pub(crate) struct InScope {
+    before: Option<Owner>,
+}
+
+impl Drop for InScope {
+    fn drop(&mut self) {
+        let before = self.before.take();
+        // What was there is dropped behind the access.
+        drop(SCOPE.try_with(|scope| scope.replace(before)));
+    }
+}
+
+/// The calling thread, if it has requests of its own, and is about to wait in a call for one of `owner`, another one: it keeps them until that is answered.
+pub(crate) fn thread_held_up_by(owner: OwnerId) -> Option<OwnerId> {
+    LOCAL.with(|local| {
+        let thread = OwnerId(local.thread.get());
+        (local.live.get() > 0 && thread != owner).then_some(thread)
+    })
 }
 
 /// The calling thread, which begins a request of its own.

@@ -56,6 +56,10 @@ pub(crate) use {
     model::{AtomicBool, AtomicPtr, AtomicU64},
 };
 
+/// In a model a guard is used by one thread at a time.
+#[cfg(any(loom, spanlock_shuttle))]
+pub(crate) use std::sync::OnceLock;
+
 #[cfg(all(spanlock_shuttle, not(loom)))]
 pub(crate) use shuttle::{
     lazy_static,

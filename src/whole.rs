@@ -50,18 +50,26 @@ impl WholeFileLock {
     }
 
     /// The lock in [`Mode::Add`], or `None` if a conflicting request holds, waits or is just arriving.
+    #[must_use = "if it is granted, the lock is released at once"]
     pub fn try_add(&self) -> Option<RangeGuard<'_>> {
         self.lock.try_add(..)
     }
 
     /// The lock in [`Mode::Block`], or `None` as for [`WholeFileLock::try_add`].
+    #[must_use = "if it is granted, the lock is released at once"]
     pub fn try_block(&self) -> Option<RangeGuard<'_>> {
         self.lock.try_block(..)
     }
 
     /// The lock in [`Mode::Exclusive`], or `None` as for [`WholeFileLock::try_add`].
+    #[must_use = "if it is granted, the lock is released at once"]
     pub fn try_exclusive(&self) -> Option<RangeGuard<'_>> {
         self.lock.try_exclusive(..)
+    }
+
+    /// Whether a new owner that asked for it in `mode` would have to wait: see [`RangeLock::is_locked`].
+    pub fn is_locked(&self, mode: Mode) -> bool {
+        self.lock.is_locked(.., mode)
     }
 
     /// Asks for the lock in `mode`: see [`RangeLock::request`].

@@ -26,8 +26,8 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     (
         "lib.rs",
         &[
-            "batch", "error", "guard", "inspect", "keys", "kind", "lock", "mode", "owner", "range", "request", "stats",
-            "table", "whole",
+            "any", "batch", "error", "guard", "inspect", "keys", "kind", "lock", "mode", "owner", "range", "request",
+            "scope", "slices", "stats", "table", "whole",
         ],
         &[],
     ),
@@ -38,7 +38,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("error.rs", &["mode", "owner", "range"], &[]),
     // `std::sync` there: `Arc`, and the clock's start.
     ("owner.rs", &["sync"], &["crossbeam_utils", "std::sync"]),
-    ("kind.rs", &["error", "owner"], &["std::sync"]),
+    ("kind.rs", &["error", "owner", "sync"], &["std::sync"]),
     ("text.rs", &[], &[]),
     // Platform.
     ("sync.rs", &[], &["std::sync", "std::thread", "loom", "shuttle"]),
@@ -104,13 +104,30 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         &["error", "grant", "guard", "kind", "lock", "mode", "owner", "range", "request", "space", "wait"],
         &["smallvec"],
     ),
-    ("guard.rs", &["convert", "grant", "kind", "lock", "mode", "owner", "range", "request"], &["std::sync"]),
-    ("lock.rs", &["error", "grant", "guard", "inspect", "mode", "range", "request", "space", "sync"], &["std::sync"]),
+    (
+        "guard.rs",
+        &["convert", "error", "grant", "kind", "lock", "mode", "owner", "range", "request", "wait"],
+        &["std::sync"],
+    ),
+    ("scope.rs", &["owner"], &[]),
+    (
+        "lock.rs",
+        &["error", "grant", "guard", "inspect", "kind", "mode", "range", "request", "space", "sync"],
+        &["std::sync"],
+    ),
+    ("any.rs", &["kind", "lock", "request"], &["std::sync"]),
+    ("misnomer.rs", &["guard", "lock", "whole"], &[]),
     // `std::sync` there: `Arc`; the rest is for its documentation.
     (
         "table.rs",
-        &["guard", "kind", "lock", "mode", "processors", "range", "request", "sync"],
+        &["any", "guard", "inspect", "kind", "lock", "mode", "processors", "range", "request", "sync"],
         &["dashmap", "std::sync"],
+    ),
+    // `std::sync` there is `Arc`.
+    (
+        "slices.rs",
+        &["batch", "error", "guard", "inspect", "kind", "lock", "mode", "owner", "range", "request"],
+        &["std::sync"],
     ),
     ("whole.rs", &["guard", "lock", "mode", "request", "sync"], &[]),
 ];

@@ -21,6 +21,8 @@
 //! An edge leads to the blocked requests of an *owner*, all of them, whichever of its holds or queued requests the edge meets. (One that is in no index is its owner's only one.) So the rule speaks
 //! of owners: S is one owner's, R is of some owners, and either all blocked requests of an owner lead to S, or none does. Hence:
 //!
+//! A request may hold others up than its owner ([`cycle`](super)): then it is among the blocked requests of each of them, and if one of these leads to S, so do the others.
+//!
 //! 1. *Needed*: R, by grant edges, forwards. A view hands out each of its things once (a [`Front`]). A further waiter gets only what is in front of it and was of nobody before: the owners of the
 //!    others are in R already, for they are those of what was handed out, or of whoever it was handed to. Only one thing is more than being in R: a hold of the searcher's owner closes a cycle, if
 //!    somebody of another owner waits for it. What S has been past of those is kept ([`View::own_holds`]).
@@ -46,6 +48,7 @@ use crate::tree::{Query, Rescan};
 use crate::turn::Turns;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::iter;
 use std::mem;
 use std::ops::ControlFlow::Continue;
 use std::ptr::NonNull;
@@ -204,7 +207,11 @@ impl Front {
 
 /// The owners in R, and their blocked requests.
 struct Needed {
+    /// The searcher's owner, and whomever its blocked requests hold up.
+    ours: BTreeSet<OwnerId>,
     owners: BTreeSet<OwnerId>,
+    /// Requests in R of owners who may not be: they hold up one who is.
+    others: BTreeSet<KnotId>,
     knots: Vec<KnotId>,
     /// Whether somebody else's queued request can be in front of one of them. If not, nobody is to be passed.
     queue: bool,
@@ -247,7 +254,7 @@ impl<'p> Search<'p> {
         let mut pairs = Vec::new();
         if needed.queue {
             self.go_everywhere(&needed)?;
-            let back = self.leading_back(mine);
+            let back = self.leading_back(&needed.ours);
             pairs = self.pairs(mine, &needed, &back)?;
         }
         // What this one has looked at may be older than what another has seen, with a turn that came late (INV-C5).
@@ -257,14 +264,16 @@ impl<'p> Search<'p> {
         self.let_pass(&pairs, searcher)
     }
 
-    /// R: what grant edges lead to from the blocked requests of the owner `mine`, these included. Stops at a deadlock.
+    /// R: what grant edges lead to from the blocked requests of the searcher's owner, these included. Stops at a deadlock.
     fn needed(&mut self, mine: OwnerId) -> Result<Needed, Stop<'p>> {
-        let mut needed = Needed { owners: BTreeSet::from([mine]), knots: Vec::new(), queue: false };
+        let own = self.blocked_of(mine)?;
+        let ours = iter::once(mine).chain(own.iter().flat_map(|&knot| self.held_up_by(knot))).collect();
+        let (owners, others) = (BTreeSet::from([mine]), BTreeSet::new());
+        let mut needed = Needed { ours, owners, others, knots: Vec::new(), queue: false };
         // Whence each of them was reached, for the message.
         let mut led_by: BTreeMap<KnotId, Link<'p>> = BTreeMap::new();
         // The highest ticket first: a view is best entered from behind.
         let mut rest: BinaryHeap<(u64, KnotId)> = BinaryHeap::new();
-        let own = self.blocked_of(mine)?;
         self.push(&own, &mut rest);
         let mut new = Vec::new();
         while let Some((ticket, from)) = rest.pop() {
@@ -297,12 +306,16 @@ impl<'p> Search<'p> {
                     if !blocked.is_empty() && !link.stands() {
                         return Err(Stop::Unsettled);
                     }
-                    if its_owner == mine {
+                    if needed.ours.contains(&its_owner) {
                         return Err(self.deadlock(link, &led_by));
                     }
                     if !blocked.is_empty() && needed.owners.insert(its_owner) {
-                        led_by.extend(blocked.iter().map(|&to| (to, link)));
-                        self.push(&blocked, &mut rest);
+                        // One that holds up others too may have been led to before.
+                        let is_new = |to: &KnotId| !led_by.contains_key(to);
+                        let new: SmallVec<[KnotId; 1]> = blocked.iter().copied().filter(is_new).collect();
+                        needed.others.extend(new.iter().filter(|&&to| self.knots[to].owner != its_owner));
+                        led_by.extend(new.iter().map(|&to| (to, link)));
+                        self.push(&new, &mut rest);
                     }
                 }
             }
@@ -347,8 +360,8 @@ impl<'p> Search<'p> {
         }
     }
 
-    /// The owners whose blocked requests lead to those of `mine`, which is one of them.
-    fn leading_back(&mut self, mine: OwnerId) -> BTreeSet<OwnerId> {
+    /// The owners whose blocked requests lead to those of the searcher's, which is one of them. And those whom such requests hold up.
+    fn leading_back(&mut self, ours: &BTreeSet<OwnerId>) -> BTreeSet<OwnerId> {
         for view in &mut self.views {
             view.waiters.sort_unstable();
             view.waiters.dedup();
@@ -358,14 +371,15 @@ impl<'p> Search<'p> {
         };
         let owner_of = |&(id, index): &(ViewId, usize)| self.views[id].things[index].owner();
         // By owner. The searcher's own are found without: most often nobody leads back to them.
-        let mut things: Vec<(ViewId, usize)> = all().filter(|place| owner_of(place) == mine).collect();
+        let mut things: Vec<(ViewId, usize)> = all().filter(|place| ours.contains(&owner_of(place))).collect();
+        things.sort_by_cached_key(owner_of);
         let mut are_all_there = false;
         // Of each view's waiters, those up to here are not marked.
         let mut unmarked: Vec<usize> = self.views.iter().map(|view| view.waiters.len()).collect();
-        let mut back = BTreeSet::from([mine]);
-        let mut rest = vec![mine];
+        let mut back = ours.clone();
+        let mut rest: Vec<OwnerId> = back.iter().copied().collect();
         while let Some(owner) = rest.pop() {
-            if owner != mine && !mem::replace(&mut are_all_there, true) {
+            if !ours.contains(&owner) && !mem::replace(&mut are_all_there, true) {
                 things = all().collect();
                 things.sort_by_cached_key(owner_of);
             }
@@ -383,9 +397,10 @@ impl<'p> Search<'p> {
                 let passed = ahead.range((index, 0)..=(index, KnotId::MAX)).map(|&(_, knot)| knot);
                 for knot in behind.chain(passed) {
                     steps::add(1);
-                    let owner = self.knots[knot].owner;
-                    if back.insert(owner) {
-                        rest.push(owner);
+                    for owner in iter::once(self.knots[knot].owner).chain(self.held_up_by(knot)) {
+                        if back.insert(owner) {
+                            rest.push(owner);
+                        }
                     }
                 }
                 unmarked[id] = first;
@@ -413,7 +428,8 @@ impl<'p> Search<'p> {
                 let thing = self.views[view].things[index];
                 let (Some(ticket), owner) = (thing.ticket(), thing.owner()) else { continue };
                 let is_mine = owner == mine;
-                if !is_mine && (needed.owners.contains(&owner) || !back.contains(&owner)) {
+                let is_needed = || self.by_ticket.get(&ticket).is_some_and(|knot| needed.others.contains(knot));
+                if !is_mine && (needed.owners.contains(&owner) || !back.contains(&owner) || is_needed()) {
                     continue;
                 }
                 let own: &[KnotId] = if is_mine { &[] } else { &own };
@@ -570,8 +586,8 @@ impl<'p> Search<'p> {
             return Ok(knot);
         }
         let owner = OwnerId::from_slot(seen.owner());
-        // A single request of who is no token, and had nothing else, is in no index.
-        let is_enlisted = owner::is_nested(ticket) || owner.is_token();
+        // A single request of who is no token, and had nothing else, is in no index. (Or holds somebody up: that matters if it was let past somebody.)
+        let is_enlisted = owner::is_nested(ticket) || owner.is_token() || seen.word().is_passing();
         let mut take = |blocked: &Arc<Blocked>| take(self.turns, blocked).map(|()| blocked.clone());
         let found = match index::ask_batch(ticket, &mut take) {
             None if is_enlisted => index::ask(owner, ticket, take),
@@ -590,6 +606,8 @@ impl<'p> Search<'p> {
 
     fn knot(&mut self, blocked: Arc<Blocked>) -> KnotId {
         if let Some(&knot) = self.by_ticket.get(&blocked.ticket) {
+            // One that holds somebody up may have been met in the queue before, where it looks like one that is alone.
+            self.knots[knot].blocked.get_or_insert(blocked);
             return knot;
         }
         let places = blocked.sites.iter().map(|site| (site.space, site.ask.query())).collect();
@@ -602,6 +620,11 @@ impl<'p> Search<'p> {
         self.by_ticket.insert(knot.ticket, id);
         self.knots.push(knot);
         id
+    }
+
+    /// Whom a request holds up beside its owner.
+    fn held_up_by(&self, knot: KnotId) -> SmallVec<[OwnerId; 1]> {
+        self.knots[knot].blocked.as_ref().map(|blocked| blocked.held_up()).unwrap_or_default()
     }
 
     fn push(&self, knots: &[KnotId], onto: &mut BinaryHeap<(u64, KnotId)>) {
@@ -637,7 +660,8 @@ impl<'p> Search<'p> {
         }
         links.reverse();
         let mut waits = Vec::with_capacity(links.len());
-        for link in links {
+        let next: Vec<KnotId> = links.iter().cycle().skip(1).take(links.len()).map(|link| link.from).collect();
+        for (link, next) in links.into_iter().zip(next) {
             let Link { from, place, seen } = link;
             let blocked = self.knots[from].blocked.as_ref().expect("only enlisted requests are needed by anybody");
             let site = &blocked.sites[place];
@@ -655,7 +679,9 @@ impl<'p> Search<'p> {
             let (held, held_mode) = what(&seen);
             let (range, mode): (ByteRange, Mode) = (site.ask.range(), site.ask.mode());
             let lock = self.space(site.space).label();
-            waits.push(Wait { owner: blocked.name(), lock, range, mode, held, held_mode });
+            let next = self.knots[next].blocked.as_ref().expect("only enlisted requests are needed by anybody");
+            let holder = next.name_of(OwnerId::from_slot(seen.owner()));
+            waits.push(Wait { owner: blocked.name(), lock, range, mode, held, held_mode, holder });
         }
         Stop::Deadlock(Deadlock::new(waits))
     }

@@ -263,7 +263,7 @@ fn a_batch_that_is_decided_holds_whatever_its_words_say() {
     let needed = search.needed(me.id()).ok().expect("no cycle of grants");
     assert_eq!(needed.owners, BTreeSet::from([me.id()]));
     search.go_everywhere(&needed).ok().expect("nobody is in the doorway");
-    let back = search.leading_back(me.id());
+    let back = search.leading_back(&BTreeSet::from([me.id()]));
     let pairs = search.pairs(me.id(), &needed, &back).ok().expect("no other search goes on");
     assert_eq!(pairs.iter().map(|&(_, w, _)| search.knots[w].ticket).collect::<Vec<_>>(), [batch.ticket]);
     drop(search);

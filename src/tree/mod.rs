@@ -59,7 +59,7 @@ pub(crate) use scan::{Extent, Query, Rank, Scope, Seen, Whose};
 pub(crate) use shortcut::ByShortcut;
 #[cfg(all(test, loom, spanlock_epoch))]
 pub(crate) use shortcut::forget;
-pub(crate) use slot::{Entry, Grant, Own, Placed, Rescan, Word};
+pub(crate) use slot::{Entry, Grant, Own, Placed, Rescan};
 
 use crate::reclaim::{LazyPin, Pin};
 use crate::sync::{Ordering, const_fn, hint};

@@ -33,7 +33,7 @@
 //! - INV-S1: only the request that claimed a slot changes its mode, phase and record. Others set `WAITERS` or `RESCAN`, or make a queued
 //!   request a passing one, no more.
 //! - INV-S2: the record is written while the slot is CLAIMED; after that `order` while it is QUEUING, or about to be GRANTED where a hold moves to it; and
-//!   `start` and `last` by a holder who shrinks, and who then makes the version a new one.
+//!   `start` and `last` by a holder who shrinks, and who then makes the version a new one; and `owner`, once, by a task's hold that becomes a token's.
 //! - INV-S3: whoever clears `WAITERS` wakes. It is cleared whenever the slot changes in a way that can free a waiter.
 //!
 //! # Orderings
@@ -708,6 +708,16 @@ impl<R: Room> Placed<R> {
         self.hold()
     }
 
+    /// A holder's owner becomes `owner`, which nobody else is, and which has made no request yet. It says GRANTED first: a token's request that does not is
+    /// taken for one in its doorway. Whether somebody has listened for that.
+    pub(crate) fn hand_over(&self, owner: u64) -> bool {
+        let is_watched = self.hold();
+        // Relaxed: to all others the old owner and the new one are alike, somebody else. The new owner's requests begin behind this, by whatever they have the
+        // owner from. Who reads the new owner beside the word of before takes it for undecided, and finds the word changed (S1).
+        self.slot().record.owner.store(owner, Ordering::Relaxed);
+        is_watched
+    }
+
     /// A holder's mode becomes the one with this bit, which goes with all that the old one went with, and more.
     ///
     /// ORDERING (S2): Release, as for a release: what was done under the old mode is seen by whoever is let in.
@@ -766,11 +776,6 @@ impl<R: Room> Placed<R> {
         if node.slot(self.index()).free() {
             node.tell_room(self.index());
         }
-    }
-
-    /// The word, for `Debug`; `None` for no byte.
-    pub(crate) fn word(&self) -> Option<Word> {
-        (!self.is_nowhere()).then(|| Word(self.slot().state.load(Ordering::Relaxed)))
     }
 }
 
