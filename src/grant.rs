@@ -20,6 +20,19 @@
 //! 5. No blocker left: QUEUED -> GRANTED by CAS, unless RESCAN was set; then it scans again.
 //! 6. Release and cancel are one step: free the slot, wake who waited for it.
 //!
+//! # With a window
+//! In a lock that has a [window](Space::reorders), newcomers go before who waits and *yields*: a single request of a thread or a task that holds nothing. (Who holds makes others wait
+//! meanwhile; and who waits with a ticket only, in no index, leads searches nowhere but to what is in front of him.)
+//!
+//! 7. A newcomer of the same kind, which has not waited, takes those who yield for no conflict until they are [due](Space::is_due). If it has found nobody else, that is the grant; and it
+//!    says GRANTED, as it cannot be told any more by its stamp from one that came later and is behind.
+//! 8. Who yields waits for whoever is PENDING, however late he came: he may be about to pass. No blocker left, it *closes*: yields no more, behind a full fence, and looks again in full (S8).
+//!    So of it and a newcomer that passes at least one finds the other: the newcomer is behind, or is waited for. Somebody there: it reopens, and waits.
+//! 9. Who is due closes for good, draws another ticket, and raises the bar to that; its place stays what it is. Whoever is PENDING with a stamp not below the new ticket has found it closed, and is behind (O1). So
+//!    of those who are PENDING it waits for such only as had begun by then.
+//!
+//! Among those who wait the order is that of their tickets, whether they yield or not.
+//!
 //! # Invariants
 //! - INV-G1: a live request's slot is freed exactly once, by dropping its [`Live`].
 //! - INV-G2: nobody parks, and no waker is called, while pinned. (Who looks for a while before it parks, spinning or giving way, is pinned.) The rooms that pin
@@ -39,7 +52,7 @@ use crate::owner::{self, Owner, OwnerId, Visitor};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Bells, Own, Seen, Space, Tree, what};
-use crate::tree::{ByShortcut, Glance, Grant, Placed, Query, Whose, Word};
+use crate::tree::{ByShortcut, Glance, Grant, Manners, Placed, Query, Whose, Word};
 use crate::wait::{self, Listener, Patience, Woken};
 use smallvec::SmallVec;
 use std::fmt;
@@ -181,10 +194,70 @@ pub(crate) unsafe fn acquire(
         Ok(held) => Ok(held),
         Err(live) => {
             // SAFETY: as above.
-            unsafe { Waiter::queue_one(space, live, ask.range(), ask.mode(), ask.owner(), ask.entry.order, token) }
-                .wait_for_one()
+            unsafe { pass_or_wait(space, live, ask.range(), ask.mode(), ask.owner(), ask.entry.order, token) }
         }
     }
+}
+
+/// For who has found somebody in its way.
+///
+/// # Safety
+/// As for [`acquire`].
+#[cold]
+unsafe fn pass_or_wait(
+    space: &Space,
+    live: Live,
+    range: ByteRange,
+    mode: Mode,
+    owner: OwnerId,
+    order: u64,
+    token: Option<&Owner>,
+) -> Result<Held, Box<AcquireError>> {
+    // SAFETY: the caller's promise.
+    match unsafe { pass_or_queue(space, live, Ask::at(range, mode, owner.get(), order), token) } {
+        Doorway::Granted(held) => Ok(held),
+        Doorway::Queued(waiter) => waiter.wait().map(the_one).map_err(Box::new),
+    }
+}
+
+/// Grants what was published, if all that is in its way waits, and yields; queues it, if not.
+///
+/// # Safety
+/// As for [`acquire`], and for the `Waiter` too.
+#[cold]
+unsafe fn pass_or_queue(space: &Space, live: Live, ask: Ask, token: Option<&Owner>) -> Doorway<Held> {
+    if space.reorders() && may_pass(space, &ask, &live) {
+        live.0.hold_quietly();
+        wait::deliver();
+        count_grants(1, &ask);
+        return Doorway::Granted(Held(live));
+    }
+    let part = Part { space: NonNull::from(space), live, ask };
+    Doorway::Queued(Waiter::queue(SmallVec::from_buf([part]), token))
+}
+
+/// Whether a request that was published, and has not waited, may go before all that is in its way.
+///
+/// None whose owner has other requests: what it holds, others wait for, and so they would wait for who came later. A token can have them at any moment, on another thread.
+fn may_pass(space: &Space, ask: &Ask, live: &Live) -> bool {
+    if ask.is_nested() || ask.owner().is_token() {
+        return false;
+    }
+    let (mut passed, mut now) = (0, None);
+    let own = live.0.own(ask.entry.mode);
+    let looked = space.tree.scan(&ask.query(), Some(own), &LazyPin::new(), |seen| {
+        // The time is read behind the publication: who was due before that is passed by nobody.
+        if seen.word().is_yielding() && !space.is_due(seen.order(), *now.get_or_insert_with(owner::now)) {
+            passed += 1;
+            Continue(())
+        } else {
+            Break(())
+        }
+    });
+    if looked.is_continue() {
+        observe::went_before(passed);
+    }
+    looked.is_continue()
 }
 
 /// Waits until the range is granted or `deadline` has passed.
@@ -344,9 +417,7 @@ pub(crate) unsafe fn enter(space: &Space, ask: &Ask, visitor: Visitor, token: Op
     match unsafe { publish_and_look(space, ask, visitor) } {
         Ok(held) => Doorway::Granted(held),
         // SAFETY: as above.
-        Err(live) => Doorway::Queued(unsafe {
-            Waiter::queue_one(space, live, ask.range(), ask.mode(), ask.owner(), ask.entry.order, token)
-        }),
+        Err(live) => unsafe { pass_or_queue(space, live, *ask, token) },
     }
 }
 
@@ -459,6 +530,36 @@ impl<'a> IntoIterator for &'a Queued {
     }
 }
 
+impl Queued {
+    /// The blocker that must go last before the request with `ticket` can be granted: the queued one with the highest ticket of those in front, or
+    /// else a holder. And how many have to be through before: the queued ones, and the holders, who count as one.
+    fn nearest_blocker<'t>(
+        &'t self,
+        ticket: u64,
+        stand: Stand,
+        passes: &Passes,
+        pin: &'t LazyPin,
+    ) -> Option<(Seen<'t>, usize)> {
+        let mut nearest: Option<Seen<'t>> = None;
+        let (mut queued, mut is_held) = (0, false);
+        for part in self {
+            let _ = part.space().tree.scan(&part.ask.query(), Some(part.own()), pin, |seen| {
+                if cycle::is_before(&seen, ticket, passes) || stand.may_be_passed_by(&seen) {
+                    let ticket = seen.ticket();
+                    queued += usize::from(ticket.is_some());
+                    is_held |= ticket.is_none();
+                    // `None`, a holder, is less than any ticket.
+                    if nearest.as_ref().is_none_or(|nearest| ticket >= nearest.ticket()) {
+                        nearest = Some(seen);
+                    }
+                }
+                Continue(())
+            });
+        }
+        nearest.map(|nearest| (nearest, queued + usize::from(is_held)))
+    }
+}
+
 impl Drop for Queued {
     fn drop(&mut self) {
         if !self.0.is_empty() {
@@ -476,10 +577,43 @@ pub(crate) struct Waiter {
     searched: bool,
     parts: Queued,
     ticket: u64,
+    stand: Stand,
+    /// Whether it has slept since it looked last.
+    has_slept: bool,
     /// Where a future sleeps. Behind `parts`: the waker in it is foreign code, and may ask for what the request stood in the way of when it is dropped.
     listener: Option<Listener>,
     /// Last: that a request gave up is told when it has gone.
     clock: WaitClock,
+}
+
+/// How a queued request stands to those who come later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    /// Nobody passes it.
+    Strict,
+    /// It yields, and its slot says so.
+    Open,
+    /// It has closed, for as long as it looks.
+    Closed,
+    /// It was due, and has closed for good. Who comes with a stamp that is not below this ticket knows that.
+    Due(u64),
+}
+
+impl Stand {
+    /// Whether the request that was seen may be about to pass, or has passed and not said so yet: it came later, and was in its doorway.
+    fn may_be_passed_by(self, seen: &Seen<'_>) -> bool {
+        let before = match self {
+            Stand::Strict => return false,
+            Stand::Open | Stand::Closed => u64::MAX,
+            Stand::Due(ticket) => ticket,
+        };
+        let (word, order, owner) = (seen.word(), seen.order(), OwnerId::from_slot(seen.owner()));
+        !word.is_queued()
+            && !word.is_queuing()
+            && !owner::is_nested(order)
+            && !owner.is_token()
+            && !owner::came_after(order, before)
+    }
 }
 
 /// What a look at the tree says to a waiter.
@@ -493,23 +627,6 @@ enum Turn {
 }
 
 impl Waiter {
-    /// # Safety
-    /// The space is neither moved nor dropped while the waiter lives.
-    #[cold]
-    unsafe fn queue_one(
-        space: &Space,
-        live: Live,
-        range: ByteRange,
-        mode: Mode,
-        owner: OwnerId,
-        order: u64,
-        token: Option<&Owner>,
-    ) -> Waiter {
-        let ask = Ask::at(range, mode, owner.get(), order);
-        let part = Part { space: NonNull::from(space), live, ask };
-        Waiter::queue(SmallVec::from_buf([part]), token)
-    }
-
     #[cold]
     fn queue(parts: Parts, token: Option<&Owner>) -> Waiter {
         let parts = Queued(parts);
@@ -524,43 +641,26 @@ impl Waiter {
         // One ticket for all parts, drawn when all of them are published (rule 2). Who comes from now on knows that it comes later (O1).
         let ticket = owner::ticket_for(first.is_nested());
         parts.iter().for_each(|part| part.space().raise_bar(ticket));
+        let is_single = parts.len() == 1 && !first.is_nested() && token.is_none();
+        let (manners, stand) = match is_single && parts[0].space().reorders() {
+            true => (Manners::Yields, Stand::Open),
+            false => (Manners::Insists, Stand::Strict),
+        };
         // Whoever finds the ticket in a slot must find the batch behind it, so it is enlisted before the words say QUEUED.
-        let enlisted = (parts.len() > 1 || first.is_nested() || token.is_some()).then(|| {
+        let enlisted = (!is_single).then(|| {
             let sites = parts.iter().map(|part| Site::new(part.space, part.ask, part.own())).collect();
             // SAFETY: the spaces are there for as long as the parts are (INV-G4), and the slots are left by dropping the parts: the
             // waiter drops `enlisted` first, and so does this function if it unwinds.
             unsafe { Enlisted::new(ticket, &first, token, sites) }
         });
         for part in &parts {
-            part.live.0.queue(ticket);
+            part.live.0.queue(ticket, manners);
         }
         wait::deliver();
         observe::contended();
         parts.iter().filter(|part| part.ask.is_nested()).for_each(|_| observe::nested());
         let clock = observe::waiting(first.range(), first.mode(), first.owner());
-        Waiter { enlisted, searched: false, parts, ticket, listener: None, clock }
-    }
-
-    /// The blocker that must go last before this request can be granted: the queued one with the highest ticket of those in front, or
-    /// else a holder. And how many have to be through before: the queued ones, and the holders, who count as one.
-    fn nearest_blocker<'t>(&'t self, passes: &Passes, pin: &'t LazyPin) -> Option<(Seen<'t>, usize)> {
-        let mut nearest: Option<Seen<'t>> = None;
-        let (mut queued, mut is_held) = (0, false);
-        for part in &self.parts {
-            let _ = part.space().tree.scan(&part.ask.query(), Some(part.own()), pin, |seen| {
-                if cycle::is_before(&seen, self.ticket, passes) {
-                    let ticket = seen.ticket();
-                    queued += usize::from(ticket.is_some());
-                    is_held |= ticket.is_none();
-                    // `None`, a holder, is less than any ticket.
-                    if nearest.as_ref().is_none_or(|nearest| ticket >= nearest.ticket()) {
-                        nearest = Some(seen);
-                    }
-                }
-                Continue(())
-            });
-        }
-        nearest.map(|nearest| (nearest, queued + usize::from(is_held)))
+        Waiter { enlisted, searched: false, parts, ticket, stand, has_slept: false, listener: None, clock }
     }
 
     /// QUEUED -> GRANTED, all parts or none, unless somebody asked for another scan.
@@ -579,12 +679,29 @@ impl Waiter {
     fn look(&mut self, patience: Patience) -> Result<Turn, AcquireError> {
         let passes = self.passes();
         let pin = LazyPin::new();
-        let Some((blocker, ahead)) = self.nearest_blocker(&passes, &pin) else {
+        if self.yields() {
+            self.insist_if_due();
+        }
+        let mut nearest = self.parts.nearest_blocker(self.ticket, self.stand, &passes, &pin);
+        if nearest.is_none() && self.stand == Stand::Open {
+            self.parts[0].live.0.close();
+            self.stand = Stand::Closed;
+            nearest = self.parts.nearest_blocker(self.ticket, self.stand, &passes, &pin);
+        }
+        let Some((blocker, ahead)) = nearest else {
             return Ok(match self.grant() {
                 Grant::Granted => Turn::Mine,
                 Grant::LookAgain => Turn::LookAgain,
             });
         };
+        if self.stand == Stand::Closed {
+            self.parts[0].live.0.reopen();
+            self.stand = Stand::Open;
+        }
+        if self.has_slept && self.yields() && blocker.ticket().is_none() {
+            observe::woken_in_vain();
+        }
+        self.has_slept = false;
         let luck = &self.parts[0].space().tree.beside.luck;
         if wait::look_for(luck, patience, ahead, || blocker.has_changed()) {
             return Ok(Turn::LookAgain);
@@ -612,17 +729,31 @@ impl Waiter {
                 return Ok(Turn::LookAgain);
             }
         }
+        self.has_slept = true;
         Ok(Turn::Wait(listener))
+    }
+
+    /// Whether newcomers may pass it yet.
+    fn yields(&self) -> bool {
+        matches!(self.stand, Stand::Open | Stand::Closed)
+    }
+
+    /// Closes for good, if it is time.
+    #[cold]
+    fn insist_if_due(&mut self) {
+        let part = &self.parts[0];
+        if part.space().is_due(self.ticket, owner::now()) {
+            part.live.0.close();
+            // Drawn behind the word: who finds the bar there finds that too (O1).
+            let since = owner::next_ticket();
+            part.space().raise_bar(since);
+            self.stand = Stand::Due(since);
+        }
     }
 
     /// The tickets of those whom it may pass.
     fn passes(&self) -> Passes {
         self.enlisted.as_ref().map(Enlisted::passes).unwrap_or_default()
-    }
-
-    #[cold]
-    fn wait_for_one(self) -> Result<Held, Box<AcquireError>> {
-        self.wait().map(the_one).map_err(Box::new)
     }
 
     pub(crate) fn wait(mut self) -> Result<Holds, AcquireError> {
@@ -668,8 +799,11 @@ impl Waiter {
 
     /// What a waiter becomes when [`Waiter::poll`] has said that it is granted.
     pub(crate) fn into_holds(self) -> Holds {
-        let Waiter { parts, clock, enlisted, .. } = self;
+        let Waiter { parts, clock, enlisted, stand, ticket, .. } = self;
         drop(enlisted);
+        if let Stand::Due(_) = stand {
+            observe::granted_late(parts[0].space().rest(ticket));
+        }
         let holds: Holds = parts.into_parts().into_iter().map(|part| Held(part.live)).collect();
         holds.iter().for_each(|_| observe::acquired());
         clock.granted();

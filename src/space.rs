@@ -3,11 +3,12 @@
 use crate::mode::Mode;
 use crate::owner::{self, Asker, OwnerId};
 use crate::range::ByteRange;
-use crate::sync::{AtomicU64, Ordering, const_fn};
+use crate::sync::{AtomicU64, Ordering, const_fn, hint};
 use crate::tree::{self, Entry, Query, Room, SLOTS, Whose};
 use crate::wait::{Events, Luck};
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 /// The events of one node's slots.
 pub(crate) type Bells = Events<SLOTS>;
@@ -20,8 +21,27 @@ pub(crate) type Name = Option<Cow<'static, str>>;
 pub(crate) struct Beside {
     name: Name,
     pub(crate) luck: Luck,
+    /// Who is *due* has waited for the lock's window, and nobody passes him any more. When he is granted he gives the newcomers a *rest*, before whoever came later than he is due as well. Else a
+    /// queue whose hand-overs take longer than the window would be all that there is, once it has begun. This is when the rest is over.
+    ///
+    /// Relaxed, as `late`: they only advise. What they let a newcomer do is safe whatever they say, as the word of the one whom it passes has to say it too.
+    rests_until: hint::AtomicU64,
+    /// The ticket of whoever gave it, as [`coarse`] has it.
+    late: hint::AtomicU32,
     /// How many holds have moved from one slot to another.
     moves: AtomicU64,
+}
+
+/// The rest is the window, divided by this.
+const RESTS: u64 = 8;
+
+/// A ticket in microseconds or so; which of two is the earlier one can be told if they are less than half an hour apart.
+fn coarse(ticket: u64) -> u32 {
+    (ticket >> 14) as u32
+}
+
+fn is_earlier(ticket: u64, late: u32) -> bool {
+    (coarse(ticket).wrapping_sub(late) as i32) < 0
 }
 
 pub(crate) type Seen<'t> = tree::Seen<'t, Bells>;
@@ -41,7 +61,7 @@ pub(crate) struct Space {
 impl Space {
     const_fn! {
         pub(crate) const fn new(name: Name) -> Space {
-            Space { tree: Tree::new(Beside { name, luck: Luck::new(), moves: AtomicU64::new(0) }) }
+            Space { tree: Tree::new(Beside { name, luck: Luck::new(), moves: AtomicU64::new(0), rests_until: hint::AtomicU64::new(0), late: hint::AtomicU32::new(0) }) }
         }
     }
 
@@ -70,6 +90,37 @@ impl Space {
                 return found;
             }
         }
+    }
+
+    /// A window of zero is none.
+    pub(crate) const fn set_window(&mut self, window: Duration) {
+        self.tree.set_window(owner::span_of(window));
+    }
+
+    pub(crate) fn window(&self) -> Option<Duration> {
+        self.reorders().then(|| owner::time_of(self.tree.window()))
+    }
+
+    /// Whether newcomers may go before who waits.
+    #[inline]
+    pub(crate) fn reorders(&self) -> bool {
+        self.tree.window() != 0
+    }
+
+    /// Whether it is over, at `now`, with letting newcomers pass for the one who waits with `ticket`.
+    pub(crate) fn is_due(&self, ticket: u64, now: u64) -> bool {
+        let Beside { rests_until, late, .. } = &self.tree.beside;
+        now >= ticket.saturating_add(self.tree.window())
+            && (now >= rests_until.load(Ordering::Relaxed) || is_earlier(ticket, late.load(Ordering::Relaxed)))
+    }
+
+    /// The one with `ticket` was due, and is granted. It has waited for so long beyond the window.
+    pub(crate) fn rest(&self, ticket: u64) -> Duration {
+        let Beside { rests_until, late, .. } = &self.tree.beside;
+        let (now, window) = (owner::now(), self.tree.window());
+        late.store(coarse(ticket), Ordering::Relaxed);
+        rests_until.store(now.saturating_add(window / RESTS), Ordering::Relaxed);
+        owner::time_of(now.saturating_sub(ticket.saturating_add(window)))
     }
 
     pub(crate) fn name(&self) -> Option<&str> {

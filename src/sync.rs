@@ -61,7 +61,7 @@ pub(crate) use std::sync::atomic::AtomicU16;
 
 /// Atomics that only advise: see the header.
 pub(crate) mod hint {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 }
 
 /// Stores `value` and puts a full fence behind it: whoever publishes this way and then looks, sees every such publication

@@ -57,7 +57,7 @@ pub(crate) use scan::{Query, Seen, Whose};
 pub(crate) use shortcut::ByShortcut;
 #[cfg(all(test, loom, spanlock_epoch))]
 pub(crate) use shortcut::forget;
-pub(crate) use slot::{Entry, Grant, Own, Placed, Rescan, Word};
+pub(crate) use slot::{Entry, Grant, Manners, Own, Placed, Rescan, Word};
 
 use crate::reclaim::{LazyPin, Pin};
 use crate::sync::{Ordering, const_fn, hint};
@@ -92,6 +92,8 @@ struct Shape {
     bar: Bar,
     /// How many nodes there are for threads, and may be.
     quota: Quota,
+    /// A number for the layers above, that whoever is in conflict reads, and nobody writes.
+    window: u64,
 }
 
 // SAFETY: a tree owns its nodes and reaches them through atomic links; what is stored in them is atomics, integers and
@@ -105,7 +107,7 @@ impl<R: Room, T> Tree<R, T> {
         pub(crate) const fn new(beside: T) -> Tree<R, T> {
             Tree {
                 root: Node::root(),
-                shape: Shape { era: Era::new(), bar: Bar::new(), quota: Quota::new() },
+                shape: Shape { era: Era::new(), bar: Bar::new(), quota: Quota::new(), window: 0 },
                 hand: hint::AtomicU64::new(0),
                 is_sweeping: hint::AtomicBool::new(false),
                 beside,
@@ -127,6 +129,15 @@ impl<R: Room, T> Tree<R, T> {
     /// Raises the bar to `to`, unless it is there or higher.
     pub(crate) fn raise_bar(&self, to: u64) {
         self.shape.bar.raise(to);
+    }
+
+    #[inline]
+    pub(crate) fn window(&self) -> u64 {
+        self.shape.window
+    }
+
+    pub(crate) const fn set_window(&mut self, window: u64) {
+        self.shape.window = window;
     }
 
     /// Nodes on the heap: all but the root.
