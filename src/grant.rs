@@ -52,8 +52,8 @@ use crate::owner::{self, Owner, OwnerId, Visitor};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Bells, Own, Seen, Space, Tree, what};
-use crate::tree::{ByShortcut, Glance, Grant, Manners, Placed, Query, Whose, Word};
-use crate::wait::{self, Listener, Patience, Woken};
+use crate::tree::{ByShortcut, Glance, Grant, Placed, Query, Whose, Word};
+use crate::wait::{self, Lingering, Listener, Patience, Woken};
 use smallvec::SmallVec;
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -194,7 +194,7 @@ pub(crate) unsafe fn acquire(
         Ok(held) => Ok(held),
         Err(live) => {
             // SAFETY: as above.
-            unsafe { pass_or_wait(space, live, ask.range(), ask.mode(), ask.owner(), ask.entry.order, token) }
+            unsafe { pass_or_wait(space, live, ask.range(), ask.mode(), ask.owner(), ask.entry.order, token, visitor) }
         }
     }
 }
@@ -204,6 +204,7 @@ pub(crate) unsafe fn acquire(
 /// # Safety
 /// As for [`acquire`].
 #[cold]
+#[allow(clippy::too_many_arguments)]
 unsafe fn pass_or_wait(
     space: &Space,
     live: Live,
@@ -212,52 +213,97 @@ unsafe fn pass_or_wait(
     owner: OwnerId,
     order: u64,
     token: Option<&Owner>,
+    visitor: Visitor,
 ) -> Result<Held, Box<AcquireError>> {
     // SAFETY: the caller's promise.
-    match unsafe { pass_or_queue(space, live, Ask::at(range, mode, owner.get(), order), token) } {
+    match unsafe {
+        pass_or_queue(space, live, Ask::at(range, mode, owner.get(), order), token, visitor, Patience::Spin)
+    } {
         Doorway::Granted(held) => Ok(held),
         Doorway::Queued(waiter) => waiter.wait().map(the_one).map_err(Box::new),
     }
 }
 
-/// Grants what was published, if all that is in its way waits, and yields; queues it, if not.
+/// Grants what was published, if all that is in its way waits, and yields; queues it, if not. If only a holder is in its way, and it has some `patience`, it leaves, looks for a moment whether that one
+/// goes, and comes again: who has waited for no longer than that, and has no place in the queue, is a newcomer still.
 ///
 /// # Safety
 /// As for [`acquire`], and for the `Waiter` too.
 #[cold]
-unsafe fn pass_or_queue(space: &Space, live: Live, ask: Ask, token: Option<&Owner>) -> Doorway<Held> {
-    if space.reorders() && may_pass(space, &ask, &live) {
-        live.0.hold_quietly();
-        wait::deliver();
-        count_grants(1, &ask);
-        return Doorway::Granted(Held(live));
+unsafe fn pass_or_queue(
+    space: &Space,
+    mut live: Live,
+    mut ask: Ask,
+    token: Option<&Owner>,
+    visitor: Visitor,
+    patience: Patience,
+) -> Doorway<Held> {
+    if space.reorders() && may_pass(&ask) {
+        let mut lingering = Lingering::new();
+        loop {
+            let pin = LazyPin::new();
+            match look_past(space, &ask, &live, &pin) {
+                None => {
+                    drop(pin);
+                    live.0.hold_quietly();
+                    wait::deliver();
+                    count_grants(1, &ask);
+                    return Doorway::Granted(Held(live));
+                }
+                Some(queued) if queued.ticket().is_some() => break,
+                Some(other) => {
+                    let luck = &space.tree.beside.luck;
+                    if !lingering.may_go_on(luck, patience) {
+                        break;
+                    }
+                    // Of two that come together one must leave, and one stay.
+                    let stays = ask.entry.owner < other.owner();
+                    if stays {
+                        lingering.watch(luck, || other.has_changed());
+                        continue;
+                    }
+                    live.leave();
+                    lingering.watch(luck, || other.has_changed());
+                }
+            }
+            drop(pin);
+            wait::deliver();
+            ask.entry.order = space.tree.bar();
+            // SAFETY: the caller's promise.
+            match unsafe { publish_and_look(space, &ask, visitor) } {
+                Ok(held) => return Doorway::Granted(held),
+                Err(again) => live = again,
+            }
+        }
     }
     let part = Part { space: NonNull::from(space), live, ask };
     Doorway::Queued(Waiter::queue(SmallVec::from_buf([part]), token))
 }
 
-/// Whether a request that was published, and has not waited, may go before all that is in its way.
-///
-/// None whose owner has other requests: what it holds, others wait for, and so they would wait for who came later. A token can have them at any moment, on another thread.
-fn may_pass(space: &Space, ask: &Ask, live: &Live) -> bool {
-    if ask.is_nested() || ask.owner().is_token() {
-        return false;
-    }
-    let (mut passed, mut now) = (0, None);
+/// Whether it is such a request as may go before those who yield: none whose owner has other requests. What it holds, others wait for, and so they would wait for who came later. A token can have
+/// them at any moment, on another thread.
+fn may_pass(ask: &Ask) -> bool {
+    !ask.is_nested() && !ask.owner().is_token()
+}
+
+/// Looks for somebody whom a request that was published, and has not waited, may not pass.
+fn look_past<'t>(space: &'t Space, ask: &Ask, live: &Live, pin: &'t LazyPin) -> Option<Seen<'t>> {
+    let (mut passed, mut now, mut met) = (0, None, None);
     let own = live.0.own(ask.entry.mode);
-    let looked = space.tree.scan(&ask.query(), Some(own), &LazyPin::new(), |seen| {
+    let _ = space.tree.scan(&ask.query(), Some(own), pin, |seen| {
         // The time is read behind the publication: who was due before that is passed by nobody.
         if seen.word().is_yielding() && !space.is_due(seen.order(), *now.get_or_insert_with(owner::now)) {
             passed += 1;
             Continue(())
         } else {
+            met = Some(seen);
             Break(())
         }
     });
-    if looked.is_continue() {
+    if met.is_none() {
         observe::went_before(passed);
     }
-    looked.is_continue()
+    met
 }
 
 /// Waits until the range is granted or `deadline` has passed.
@@ -279,7 +325,12 @@ pub(crate) unsafe fn acquire_until(
         return unsafe { try_acquire(space, ask, visitor) }.ok_or(AcquireError::TimedOut);
     }
     // SAFETY: the caller's promise, word by word.
-    match unsafe { enter(space, ask, visitor, token) } {
+    let entered = match unsafe { publish_and_look(space, ask, visitor) } {
+        Ok(held) => return Ok(held),
+        // SAFETY: as above.
+        Err(live) => unsafe { pass_or_queue(space, live, *ask, token, visitor, Patience::Spin) },
+    };
+    match entered {
         Doorway::Granted(held) => Ok(held),
         Doorway::Queued(waiter) => waiter.wait_until(deadline).map(the_one),
     }
@@ -417,7 +468,7 @@ pub(crate) unsafe fn enter(space: &Space, ask: &Ask, visitor: Visitor, token: Op
     match unsafe { publish_and_look(space, ask, visitor) } {
         Ok(held) => Doorway::Granted(held),
         // SAFETY: as above.
-        Err(live) => unsafe { pass_or_queue(space, live, *ask, token) },
+        Err(live) => unsafe { pass_or_queue(space, live, *ask, token, visitor, Patience::None) },
     }
 }
 
@@ -578,6 +629,7 @@ pub(crate) struct Waiter {
     parts: Queued,
     ticket: u64,
     stand: Stand,
+    lingering: Lingering,
     /// Whether it has slept since it looked last.
     has_slept: bool,
     /// Where a future sleeps. Behind `parts`: the waker in it is foreign code, and may ask for what the request stood in the way of when it is dropped.
@@ -642,10 +694,7 @@ impl Waiter {
         let ticket = owner::ticket_for(first.is_nested());
         parts.iter().for_each(|part| part.space().raise_bar(ticket));
         let is_single = parts.len() == 1 && !first.is_nested() && token.is_none();
-        let (manners, stand) = match is_single && parts[0].space().reorders() {
-            true => (Manners::Yields, Stand::Open),
-            false => (Manners::Insists, Stand::Strict),
-        };
+        let stand = if is_single && parts[0].space().reorders() { Stand::Open } else { Stand::Strict };
         // Whoever finds the ticket in a slot must find the batch behind it, so it is enlisted before the words say QUEUED.
         let enlisted = (!is_single).then(|| {
             let sites = parts.iter().map(|part| Site::new(part.space, part.ask, part.own())).collect();
@@ -654,13 +703,26 @@ impl Waiter {
             unsafe { Enlisted::new(ticket, &first, token, sites) }
         });
         for part in &parts {
-            part.live.0.queue(ticket, manners);
+            match stand {
+                Stand::Strict => part.live.0.queue(ticket),
+                _ => part.live.0.queue_and_yield(ticket),
+            }
         }
         wait::deliver();
         observe::contended();
         parts.iter().filter(|part| part.ask.is_nested()).for_each(|_| observe::nested());
         let clock = observe::waiting(first.range(), first.mode(), first.owner());
-        Waiter { enlisted, searched: false, parts, ticket, stand, has_slept: false, listener: None, clock }
+        Waiter {
+            enlisted,
+            searched: false,
+            parts,
+            ticket,
+            stand,
+            lingering: Lingering::new(),
+            has_slept: false,
+            listener: None,
+            clock,
+        }
     }
 
     /// QUEUED -> GRANTED, all parts or none, unless somebody asked for another scan.
@@ -690,7 +752,10 @@ impl Waiter {
         }
         let Some((blocker, ahead)) = nearest else {
             return Ok(match self.grant() {
-                Grant::Granted => Turn::Mine,
+                Grant::Granted => {
+                    self.lingering.has_paid(&self.parts[0].space().tree.beside.luck);
+                    Turn::Mine
+                }
                 Grant::LookAgain => Turn::LookAgain,
             });
         };
@@ -701,9 +766,17 @@ impl Waiter {
         if self.has_slept && self.yields() && blocker.ticket().is_none() {
             observe::woken_in_vain();
         }
-        self.has_slept = false;
         let luck = &self.parts[0].space().tree.beside.luck;
-        if wait::look_for(luck, patience, ahead, || blocker.has_changed()) {
+        if self.yields() && blocker.ticket().is_none() {
+            if self.has_slept {
+                self.lingering = Lingering::new();
+            }
+            self.has_slept = false;
+            if self.lingering.may_go_on(luck, patience) {
+                Lingering::pause();
+                return Ok(Turn::LookAgain);
+            }
+        } else if wait::look_for(luck, patience, ahead, || blocker.has_changed()) {
             return Ok(Turn::LookAgain);
         }
         // Listen first, then ask to be told (INV-G3).

@@ -125,6 +125,74 @@ pub(crate) fn look_for(luck: &Luck, patience: Patience, ahead: usize, done: impl
     }
 }
 
+/// What is left of its patience to one who is next but for newcomers, or is one. It looks now and then, and not all the time: the line that it looks at is the one that they write.
+#[derive(Debug)]
+pub(crate) struct Lingering {
+    #[cfg(not(any(loom, spanlock_shuttle)))]
+    until: Option<Instant>,
+}
+
+#[cfg(not(any(loom, spanlock_shuttle)))]
+impl Lingering {
+    pub(crate) fn new() -> Lingering {
+        Lingering { until: None }
+    }
+
+    /// Whether to look again, in a moment. If not, it is time to sleep.
+    pub(crate) fn may_go_on(&mut self, luck: &Luck, patience: Patience) -> bool {
+        if patience == Patience::None || processors::at_work() < 2 {
+            return false;
+        }
+        let now = Instant::now();
+        let goes_on = now < *self.until.get_or_insert_with(|| now + luck.patience());
+        if !goes_on {
+            luck.note_spinning(false);
+        }
+        goes_on
+    }
+
+    /// A part of a microsecond.
+    pub(crate) fn pause() {
+        (0..32).for_each(|_| std::hint::spin_loop());
+    }
+
+    /// Looks for `done`, for a moment.
+    pub(crate) fn watch(&self, luck: &Luck, done: impl Fn() -> bool) {
+        for _ in 0..64 {
+            std::hint::spin_loop();
+            if done() {
+                luck.note_spinning(true);
+                return;
+            }
+        }
+    }
+
+    /// It was its turn.
+    pub(crate) fn has_paid(&self, luck: &Luck) {
+        if self.until.is_some() {
+            luck.note_spinning(true);
+        }
+    }
+}
+
+/// In a model nobody lingers.
+#[cfg(any(loom, spanlock_shuttle))]
+impl Lingering {
+    pub(crate) fn new() -> Lingering {
+        Lingering {}
+    }
+
+    pub(crate) fn may_go_on(&mut self, _: &Luck, _: Patience) -> bool {
+        false
+    }
+
+    pub(crate) fn pause() {}
+
+    pub(crate) fn watch(&self, _: &Luck, _: impl Fn() -> bool) {}
+
+    pub(crate) fn has_paid(&self, _: &Luck) {}
+}
+
 #[cfg(not(any(loom, spanlock_shuttle)))]
 fn spin(luck: &Luck, done: impl Fn() -> bool) -> bool {
     /// Looks between two at the clock.

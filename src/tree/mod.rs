@@ -57,7 +57,7 @@ pub(crate) use scan::{Query, Seen, Whose};
 pub(crate) use shortcut::ByShortcut;
 #[cfg(all(test, loom, spanlock_epoch))]
 pub(crate) use shortcut::forget;
-pub(crate) use slot::{Entry, Grant, Manners, Own, Placed, Rescan, Word};
+pub(crate) use slot::{Entry, Grant, Own, Placed, Rescan, Word};
 
 use crate::reclaim::{LazyPin, Pin};
 use crate::sync::{Ordering, const_fn, hint};

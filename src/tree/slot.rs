@@ -555,13 +555,6 @@ pub(crate) enum Rescan {
     Gone,
 }
 
-/// Whether a queued request lets newcomers pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Manners {
-    Insists,
-    Yields,
-}
-
 /// What became of a request that found no blocker left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Grant {
@@ -652,14 +645,19 @@ impl<R: Room> Placed<R> {
     }
 
     /// QUEUING -> QUEUED with `ticket`. Wakes whoever took it for a holder: they may be in front of it now.
-    pub(crate) fn queue(&self, ticket: u64, manners: Manners) {
+    pub(crate) fn queue(&self, ticket: u64) {
+        self.queue_as(QUEUED, ticket);
+    }
+
+    /// The same of one that yields.
+    pub(crate) fn queue_and_yield(&self, ticket: u64) {
+        self.queue_as(YIELDING, ticket);
+    }
+
+    fn queue_as(&self, queued: u64, ticket: u64) {
         let slot = self.slot();
         // Relaxed: S4 orders it.
         slot.record.order.store(ticket, Ordering::Relaxed);
-        let queued = match manners {
-            Manners::Insists => QUEUED,
-            Manners::Yields => YIELDING,
-        };
         if slot.update(|word| word & !(QUEUING | WAITERS) | queued).has(WAITERS) {
             self.node().tell_room(self.index());
         }
