@@ -24,7 +24,7 @@
 //! In a lock that has a [window](Space::reorders), newcomers go before who waits and *yields*: a single request of a thread or a task that holds nothing. (Who holds makes others wait
 //! meanwhile; and who waits with a ticket only, in no index, leads searches nowhere but to what is in front of him.)
 //!
-//! 7. A newcomer of the same kind, which has not waited, takes those who yield for no conflict until they are [due](Space::is_due). If it has found nobody else, that is the grant; and it
+//! 7. A newcomer of the same kind, which has not waited, takes those who yield for no conflict until they are [due](Space::due_at). If it has found nobody else, that is the grant; and it
 //!    says GRANTED, as it cannot be told any more by its stamp from one that came later and is behind.
 //! 8. Who yields waits for whoever is PENDING, however late he came: he may be about to pass. No blocker left, it *closes*: yields no more, behind a full fence, and looks again in full (S8).
 //!    So of it and a newcomer that passes at least one finds the other: the newcomer is behind, or is waited for. Somebody there: it reopens, and waits.
@@ -245,33 +245,31 @@ unsafe fn pass_or_queue(
             match look_past(space, &ask, &live, &pin) {
                 None => {
                     drop(pin);
+                    lingering.has_paid(&space.tree.beside.luck);
                     live.0.hold_quietly();
                     wait::deliver();
                     count_grants(1, &ask);
                     return Doorway::Granted(Held(live));
                 }
                 Some(queued) if queued.ticket().is_some() => break,
-                Some(other) => {
+                Some(_) => {
                     let luck = &space.tree.beside.luck;
                     if !lingering.may_go_on(luck, patience) {
                         break;
                     }
-                    // Of two that come together one must leave, and one stay.
-                    let stays = ask.entry.owner < other.owner();
-                    if stays {
-                        lingering.watch(luck, || other.has_changed());
-                        continue;
-                    }
                     live.leave();
-                    lingering.watch(luck, || other.has_changed());
                 }
             }
             drop(pin);
             wait::deliver();
+            lingering.pause();
             ask.entry.order = space.tree.bar();
             // SAFETY: the caller's promise.
             match unsafe { publish_and_look(space, &ask, visitor) } {
-                Ok(held) => return Doorway::Granted(held),
+                Ok(held) => {
+                    lingering.has_paid(&space.tree.beside.luck);
+                    return Doorway::Granted(held);
+                }
                 Err(again) => live = again,
             }
         }
@@ -288,12 +286,14 @@ fn may_pass(ask: &Ask) -> bool {
 
 /// Looks for somebody whom a request that was published, and has not waited, may not pass.
 fn look_past<'t>(space: &'t Space, ask: &Ask, live: &Live, pin: &'t LazyPin) -> Option<Seen<'t>> {
-    let (mut passed, mut now, mut met) = (0, None, None);
     let own = live.0.own(ask.entry.mode);
-    let _ = space.tree.scan(&ask.query(), Some(own), pin, |seen| {
-        // The time is read behind the publication: who was due before that is passed by nobody.
-        if seen.word().is_yielding() && !space.is_due(seen.order(), *now.get_or_insert_with(owner::now)) {
-            passed += 1;
+    // Behind the publication: who was due before that is passed by nobody.
+    let now = owner::now();
+    let is_calm = space.is_calm(now);
+    let whose = if is_calm { Whose::OthersWhoInsist } else { Whose::Others };
+    let mut met = None;
+    let _ = space.tree.scan(&Query { whose, ..ask.query() }, Some(own), pin, |seen| {
+        if seen.word().is_yielding() && now < space.due_at(seen.order()) {
             Continue(())
         } else {
             met = Some(seen);
@@ -301,7 +301,10 @@ fn look_past<'t>(space: &'t Space, ask: &Ask, live: &Live, pin: &'t LazyPin) -> 
         }
     });
     if met.is_none() {
-        observe::went_before(passed);
+        observe::went_before();
+        if !is_calm {
+            space.calm_down(ask.entry.order, pin);
+        }
     }
     met
 }
@@ -773,7 +776,7 @@ impl Waiter {
             }
             self.has_slept = false;
             if self.lingering.may_go_on(luck, patience) {
-                Lingering::pause();
+                self.lingering.pause();
                 return Ok(Turn::LookAgain);
             }
         } else if wait::look_for(luck, patience, ahead, || blocker.has_changed()) {
@@ -815,7 +818,7 @@ impl Waiter {
     #[cold]
     fn insist_if_due(&mut self) {
         let part = &self.parts[0];
-        if part.space().is_due(self.ticket, owner::now()) {
+        if owner::now() >= part.space().due_at(self.ticket) {
             part.live.0.close();
             // Drawn behind the word: who finds the bar there finds that too (O1).
             let since = owner::next_ticket();

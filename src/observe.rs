@@ -82,10 +82,10 @@ pub(crate) fn passed(pairs: usize) {
     if_counted!(stats::add(Counter::Passed, pairs as u64));
 }
 
-/// A newcomer went before so many who yield.
+/// A newcomer went before some who yield.
 #[inline(always)]
-pub(crate) fn went_before(waiters: usize) {
-    if_counted!(stats::add(Counter::WentBefore, waiters as u64));
+pub(crate) fn went_before() {
+    if_counted!(stats::add(Counter::WentBefore, 1));
 }
 
 /// One who yields was woken, and finds somebody else in front of it that has not waited.

@@ -75,7 +75,7 @@ pub struct Stats {
     pub nodes_grown: u64,
     /// Nodes that were taken out of trees, to be freed.
     pub nodes_pruned: u64,
-    /// Times that a newcomer went before one who waited, in a lock with a [window](crate::RangeLock::reordering): one for each whom it passed.
+    /// Requests that went before others who waited, in a lock with a [window](crate::RangeLock::reordering).
     pub went_before: u64,
     /// Times that one who let newcomers pass was woken, and found another one in its way.
     pub woken_in_vain: u64,

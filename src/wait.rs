@@ -125,17 +125,23 @@ pub(crate) fn look_for(luck: &Luck, patience: Patience, ahead: usize, done: impl
     }
 }
 
-/// What is left of its patience to one who is next but for newcomers, or is one. It looks now and then, and not all the time: the line that it looks at is the one that they write.
+/// What is left of its patience to one who is next but for newcomers, or is one. It looks now and then, each time after twice as long, and not all the time: it would look at the lines that those write who
+/// get on, and these are faster by far if they can keep them for some turns.
 #[derive(Debug)]
 pub(crate) struct Lingering {
     #[cfg(not(any(loom, spanlock_shuttle)))]
-    until: Option<Instant>,
+    since: Option<Instant>,
+    #[cfg(not(any(loom, spanlock_shuttle)))]
+    step: Duration,
 }
 
 #[cfg(not(any(loom, spanlock_shuttle)))]
 impl Lingering {
+    /// Until it looks for the first time.
+    const FIRST: Duration = Duration::from_micros(2);
+
     pub(crate) fn new() -> Lingering {
-        Lingering { until: None }
+        Lingering { since: None, step: Lingering::FIRST }
     }
 
     /// Whether to look again, in a moment. If not, it is time to sleep.
@@ -144,32 +150,24 @@ impl Lingering {
             return false;
         }
         let now = Instant::now();
-        let goes_on = now < *self.until.get_or_insert_with(|| now + luck.patience());
+        let goes_on = now - *self.since.get_or_insert(now) < luck.patience();
         if !goes_on {
             luck.note_spinning(false);
         }
         goes_on
     }
 
-    /// A part of a microsecond.
-    pub(crate) fn pause() {
-        (0..32).for_each(|_| std::hint::spin_loop());
-    }
-
-    /// Looks for `done`, for a moment.
-    pub(crate) fn watch(&self, luck: &Luck, done: impl Fn() -> bool) {
-        for _ in 0..64 {
+    pub(crate) fn pause(&mut self) {
+        let end = Instant::now() + self.step;
+        while Instant::now() < end {
             std::hint::spin_loop();
-            if done() {
-                luck.note_spinning(true);
-                return;
-            }
         }
+        self.step *= 2;
     }
 
     /// It was its turn.
     pub(crate) fn has_paid(&self, luck: &Luck) {
-        if self.until.is_some() {
+        if self.since.is_some() {
             luck.note_spinning(true);
         }
     }
@@ -186,9 +184,7 @@ impl Lingering {
         false
     }
 
-    pub(crate) fn pause() {}
-
-    pub(crate) fn watch(&self, _: &Luck, _: impl Fn() -> bool) {}
+    pub(crate) fn pause(&mut self) {}
 
     pub(crate) fn has_paid(&self, _: &Luck) {}
 }

@@ -92,8 +92,9 @@ struct Shape {
     bar: Bar,
     /// How many nodes there are for threads, and may be.
     quota: Quota,
-    /// A number for the layers above, that whoever is in conflict reads, and nobody writes.
+    /// Two numbers for the layers above, which those in conflict read: one that nobody writes, and one that is written seldom.
     window: u64,
+    calm: hint::AtomicU64,
 }
 
 // SAFETY: a tree owns its nodes and reaches them through atomic links; what is stored in them is atomics, integers and
@@ -107,7 +108,7 @@ impl<R: Room, T> Tree<R, T> {
         pub(crate) const fn new(beside: T) -> Tree<R, T> {
             Tree {
                 root: Node::root(),
-                shape: Shape { era: Era::new(), bar: Bar::new(), quota: Quota::new(), window: 0 },
+                shape: Shape { era: Era::new(), bar: Bar::new(), quota: Quota::new(), window: 0, calm: hint::AtomicU64::new(0) },
                 hand: hint::AtomicU64::new(0),
                 is_sweeping: hint::AtomicBool::new(false),
                 beside,
@@ -138,6 +139,15 @@ impl<R: Room, T> Tree<R, T> {
 
     pub(crate) const fn set_window(&mut self, window: u64) {
         self.shape.window = window;
+    }
+
+    #[inline]
+    pub(crate) fn calm(&self) -> u64 {
+        self.shape.calm.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_calm(&self, calm: u64) {
+        self.shape.calm.store(calm, Ordering::Relaxed);
     }
 
     /// Nodes on the heap: all but the root.

@@ -322,6 +322,12 @@ impl Slot<'_> {
         Word(self.state.load(Ordering::Relaxed)).is_live()
     }
 
+    /// Whether newcomers may go before it.
+    pub(super) fn yields(self) -> bool {
+        // ORDERING (S8): who has closed before the caller's fence is found to have.
+        Word(self.state.load(Ordering::Acquire)).is_yielding()
+    }
+
     /// The word, if the slot seems free. Relaxed: the CAS of `occupy` decides.
     #[inline(always)]
     pub(super) fn found_free(self) -> Option<Word> {
