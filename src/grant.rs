@@ -64,6 +64,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
+#[path = "grant/order.rs"]
+mod order;
+#[cfg(all(test, not(any(loom, spanlock_shuttle))))]
 // Said in full for `benches/coherence`, which includes this file from elsewhere.
 #[path = "grant/tests.rs"]
 mod tests;

@@ -94,8 +94,12 @@ impl RangeLock {
     /// let _row = ROWS.exclusive(7..8);
     /// ```
     pub const fn reordering(mut self, window: Duration) -> RangeLock {
-        self.space.set_window(window);
+        self.set_window(window);
         self
+    }
+
+    pub(crate) const fn set_window(&mut self, window: Duration) {
+        self.space.set_window(window);
     }
 
     /// For how long those who wait let newcomers pass; `None` if nobody does.

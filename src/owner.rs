@@ -443,6 +443,12 @@ pub(crate) fn fresh() -> OwnerId {
     LOCAL.with(|local| OwnerId(local.draw()))
 }
 
+/// One for a nested request of an owner who has made none before.
+#[cfg(all(test, not(any(loom, spanlock_shuttle))))]
+pub(crate) fn order_of_nested() -> u64 {
+    order_after(0)
+}
+
 /// An order for a nested request whose owner's last one was `last`.
 fn order_after(last: u64) -> u64 {
     // ORDERING (O1): Acquire: the request will find whoever has drawn a ticket up to this one.
@@ -533,21 +539,19 @@ fn ahead() -> u64 {
     0
 }
 
+/// How far the clock is ahead, of all threads: a ticket is not below one that was drawn before.
 #[cfg(all(any(test, fuzzing), not(any(loom, spanlock_shuttle))))]
-std::thread_local! {
-    /// How far the calling thread's clock is ahead: tests that move it poll by hand, on one thread, and leave the others alone.
-    static AHEAD: Cell<u64> = const { Cell::new(0) };
-}
+static AHEAD: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 
 #[cfg(all(any(test, fuzzing), not(any(loom, spanlock_shuttle))))]
 fn ahead() -> u64 {
-    AHEAD.get()
+    AHEAD.load(Ordering::Relaxed)
 }
 
-/// For tests that do not sleep: from now on it is so much later, for the calling thread.
+/// For tests that do not sleep: from now on it is so much later. (For other tests, too: none goes by the time that passes.)
 #[cfg(all(any(test, fuzzing), not(any(loom, spanlock_shuttle))))]
 pub(crate) fn pass_time(time: Duration) {
-    AHEAD.set(AHEAD.get() + time.as_nanos() as u64);
+    AHEAD.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
 }
 
 /// The same for a model.

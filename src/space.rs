@@ -37,9 +37,9 @@ pub(crate) struct Beside {
 /// The rest is the window, divided by this.
 const RESTS: u64 = 8;
 
-/// A ticket in microseconds or so; which of two is the earlier one can be told if they are less than half an hour apart.
+/// A ticket in units of 65 us; which of two is the earlier one can be told if they are less than a day apart.
 fn coarse(ticket: u64) -> u32 {
-    (ticket >> 14) as u32
+    (ticket >> 20) as u32
 }
 
 fn is_earlier(ticket: u64, late: u32) -> bool {

@@ -68,6 +68,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::ops::{Deref, RangeBounds};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 /// A range lock for each key: for each file, inode, database table or object. Nothing has to be set up for a key, and
 /// nothing torn down: its [`RangeLock`] is there from first use on, and goes when nobody uses it any more.
@@ -122,6 +123,8 @@ struct Inner<K> {
     map: Arc<Map<K>>,
     ways: [Arc<Way<K>>; WAYS],
     hasher: RandomState,
+    /// Of all its locks; zero is none.
+    window: Duration,
 }
 
 /// A way back from an entry to its map, which ends with the table. Aligned, so that its `Arc`'s counts share no cache
@@ -249,9 +252,21 @@ impl<K: Eq + Hash> LockTable<K> {
     /// A table without entries. The first one, of any key type, asks the system for the number of processors, and may
     /// open files to do so.
     pub fn new() -> LockTable<K> {
+        LockTable::reordering(Duration::ZERO)
+    }
+
+    /// A table without entries, in whose locks newcomers may go before those who have waited for less than `window`: see [`RangeLock::reordering`].
+    ///
+    /// ```
+    /// # use spanlock::LockTable;
+    /// # use std::time::Duration;
+    /// let rows: LockTable<&str> = LockTable::reordering(Duration::from_millis(1));
+    /// assert_eq!(rows.lock("accounts").window(), Some(Duration::from_millis(1)));
+    /// ```
+    pub fn reordering(window: Duration) -> LockTable<K> {
         let map = Arc::new(Map::with_hasher_and_shard_amount(BuildHasherDefault::default(), processors::shards()));
         let ways = std::array::from_fn(|_| Arc::new(Way(Arc::clone(&map))));
-        LockTable(Arc::new(Inner { map, ways, hasher: RandomState::new() }))
+        LockTable(Arc::new(Inner { map, ways, hasher: RandomState::new(), window }))
     }
 
     /// The lock of `key`, made if there is none.
@@ -283,7 +298,8 @@ impl<K: Eq + Hash> LockTable<K> {
     #[cold]
     fn make(&self, key: Key<K>) -> TableLock<K> {
         let way = Arc::downgrade(&self.0.ways[key.hash as usize % WAYS]);
-        let new = Arc::new(Entry { lock: RangeLock::new(), key, users: AtomicU64::new(1), way });
+        let new =
+            Arc::new(Entry { lock: RangeLock::new().reordering(self.0.window), key, users: AtomicU64::new(1), way });
         match self.0.map.entry(Slot(Arc::clone(&new))) {
             Place::Vacant(place) => {
                 // What `insert` returns has the shard's lock.
