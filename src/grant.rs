@@ -699,15 +699,14 @@ impl Waiter {
         // One ticket for all parts, drawn when all of them are published (rule 2). Who comes from now on knows that it comes later (O1).
         let ticket = owner::ticket_for(first.is_nested());
         parts.iter().for_each(|part| part.space().raise_bar(ticket));
-        let is_single = parts.len() == 1 && !first.is_nested() && token.is_none();
-        let stand = if is_single && parts[0].space().reorders() { Stand::Open } else { Stand::Strict };
         // Whoever finds the ticket in a slot must find the batch behind it, so it is enlisted before the words say QUEUED.
-        let enlisted = (!is_single).then(|| {
+        let enlisted = (parts.len() > 1 || first.is_nested() || token.is_some()).then(|| {
             let sites = parts.iter().map(|part| Site::new(part.space, part.ask, part.own())).collect();
             // SAFETY: the spaces are there for as long as the parts are (INV-G4), and the slots are left by dropping the parts: the
             // waiter drops `enlisted` first, and so does this function if it unwinds.
             unsafe { Enlisted::new(ticket, &first, token, sites) }
         });
+        let stand = if enlisted.is_none() && parts[0].space().reorders() { Stand::Open } else { Stand::Strict };
         for part in &parts {
             match stand {
                 Stand::Strict => part.live.0.queue(ticket),
