@@ -21,6 +21,19 @@
 //! 5. No blocker left: QUEUED -> GRANTED by CAS, unless RESCAN was set; then it scans again.
 //! 6. Release and cancel are one step: free the slot, wake who waited for it.
 //!
+//! # With a window
+//! In a lock that has a [window](Space::reorders), newcomers go before who waits and *yields*: a single request of a thread or a task that holds nothing. (Who holds makes others wait
+//! meanwhile; and who waits with a ticket only, in no index, leads searches nowhere but to what is in front of him.)
+//!
+//! 7. A newcomer of the same kind, which has not waited, takes those who yield for no conflict until they are [due](Space::due_at). If it has found nobody else, that is the grant; and it
+//!    says GRANTED, as it cannot be told any more by its stamp from one that came later and is behind.
+//! 8. Who yields waits for whoever is PENDING, however late he came: he may be about to pass. No blocker left, it *closes*: yields no more, behind a full fence, and looks again in full (S8).
+//!    So of it and a newcomer that passes at least one finds the other: the newcomer is behind, or is waited for. Somebody there: it reopens, and waits.
+//! 9. Who is due closes for good, draws another ticket, and raises the bar to that; its place stays what it is. Whoever is PENDING with a stamp not below the new ticket has found it closed, and is behind (O1). So
+//!    of those who are PENDING it waits for such only as had begun by then.
+//!
+//! Among those who wait the order is that of their tickets, whether they yield or not.
+//!
 //! # Invariants
 //! - INV-G1: a live request's slot is freed exactly once, by dropping its [`Live`].
 //! - INV-G2: nobody parks, and no waker is called, while pinned. (Who looks for a while before it parks, spinning or giving way, is pinned.) The rooms that pin
@@ -42,7 +55,7 @@ use crate::reclaim::LazyPin;
 use crate::space::{Ask, Bells, Own, Seen, Space, Tree, what};
 use crate::sync::{Ordering, fence};
 use crate::tree::{ByShortcut, Extent, Glance, Grant, Placed, Query, Rank, Scope, Whose};
-use crate::wait::{self, Listener, Patience, Woken};
+use crate::wait::{self, Lingering, Listener, Patience, Woken};
 use smallvec::SmallVec;
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -52,6 +65,9 @@ use std::ptr::{self, NonNull};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+#[cfg(all(test, not(any(loom, spanlock_shuttle))))]
+#[path = "grant/order.rs"]
+mod order;
 #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
 // Said in full for `benches/coherence`, which includes this file from elsewhere.
 #[path = "grant/tests.rs"]
@@ -189,10 +205,126 @@ pub(crate) unsafe fn acquire(
         Ok(held) => Ok(held),
         Err(live) => {
             // SAFETY: as above.
-            unsafe { Waiter::queue_one(space, live, ask.range(), ask.mode(), ask.owner(), ask.entry.order, token) }
-                .wait_for_one()
+            unsafe { pass_or_wait(space, live, ask.range(), ask.mode(), ask.owner(), ask.entry.order, token, visitor) }
         }
     }
+}
+
+/// For who has found somebody in its way.
+///
+/// # Safety
+/// As for [`acquire`].
+#[cold]
+#[allow(clippy::too_many_arguments)]
+unsafe fn pass_or_wait(
+    space: &Space,
+    live: Live,
+    range: ByteRange,
+    mode: Mode,
+    owner: OwnerId,
+    order: u64,
+    token: Option<&Owner>,
+    visitor: Visitor,
+) -> Result<Held, Box<AcquireError>> {
+    // SAFETY: the caller's promise.
+    match unsafe {
+        pass_or_queue(space, live, Ask::at(range, mode, owner.get(), order), token, visitor, Patience::Spin)
+    } {
+        Doorway::Granted(held) => Ok(held),
+        Doorway::Queued(waiter) => waiter.wait().map(the_one).map_err(Box::new),
+    }
+}
+
+/// Grants what was published, if all that is in its way waits, and yields; queues it, if not. If only a holder is in its way, and it has some `patience`, it leaves, looks for a moment whether that one
+/// goes, and comes again: who has waited for no longer than that, and has no place in the queue, is a newcomer still.
+///
+/// # Safety
+/// As for [`acquire`], and for the `Waiter` too.
+#[cold]
+unsafe fn pass_or_queue(
+    space: &Space,
+    mut live: Live,
+    mut ask: Ask,
+    token: Option<&Owner>,
+    visitor: Visitor,
+    patience: Patience,
+) -> Doorway<Held> {
+    if space.reorders() && may_pass(&ask, patience) {
+        let mut lingering = Lingering::new();
+        loop {
+            let pin = LazyPin::new();
+            match look_past(space, &ask, &live, &pin) {
+                None => {
+                    drop(pin);
+                    lingering.has_paid(&space.tree.beside.luck);
+                    live.0.hold_quietly();
+                    wait::deliver();
+                    count_grants(1, &ask);
+                    return Doorway::Granted(Held(live));
+                }
+                Some(queued) if queued.ticket().is_some() => break,
+                Some(_) => {
+                    let luck = &space.tree.beside.luck;
+                    if !lingering.may_go_on(luck, patience) {
+                        break;
+                    }
+                    live.leave();
+                }
+            }
+            drop(pin);
+            wait::deliver();
+            lingering.pause();
+            ask.entry.order = space.tree.bar();
+            // SAFETY: the caller's promise.
+            match unsafe { publish_and_look(space, &ask, visitor) } {
+                Ok(held) => {
+                    lingering.has_paid(&space.tree.beside.luck);
+                    return Doorway::Granted(held);
+                }
+                Err(again) => live = again,
+            }
+        }
+    }
+    let part = Part { space: NonNull::from(space), live, ask, is_covered: false };
+    Doorway::Queued(Waiter::queue(SmallVec::from_buf([part]), token))
+}
+
+/// Whether it is such a request as may go before those who yield: none whose owner has other requests, or which holds up somebody who has. What these hold, others wait for, and so they would wait for who
+/// came later. A token can have them at any moment, on another thread.
+fn may_pass(ask: &Ask, patience: Patience) -> bool {
+    // A poll holds nobody up.
+    let holds_up = || patience != Patience::None && matches!(held_up_by(ask), (Some(_), _) | (_, Some(_)));
+    !ask.is_nested() && !ask.owner().is_token() && !holds_up()
+}
+
+/// Whom a call that waits for the request holds up, beside its owner: the calling thread, and the owner in whose scope it is.
+fn held_up_by(ask: &Ask) -> (Option<OwnerId>, Option<Owner>) {
+    (owner::thread_held_up_by(ask.owner()), Owner::current())
+}
+
+/// Looks for somebody whom a request that was published, and has not waited, may not pass.
+fn look_past<'t>(space: &'t Space, ask: &Ask, live: &Live, pin: &'t LazyPin) -> Option<Seen<'t>> {
+    let own = live.0.own(ask.entry.mode);
+    // Behind the publication: who was due before that is passed by nobody.
+    let now = owner::now();
+    let is_calm = space.is_calm(now);
+    let whose = if is_calm { Whose::OthersWhoInsist } else { Whose::Others };
+    let mut met = None;
+    let _ = space.tree.scan(&Query { whose, ..ask.query() }, Some(own), pin, |seen| {
+        if seen.word().is_yielding() && now < space.due_at(seen.order()) {
+            Continue(())
+        } else {
+            met = Some(seen);
+            Break(())
+        }
+    });
+    if met.is_none() {
+        observe::went_before();
+        if !is_calm {
+            space.calm_down(ask.entry.order, pin);
+        }
+    }
+    met
 }
 
 /// Waits until the range is granted or `deadline` has passed.
@@ -214,7 +346,12 @@ pub(crate) unsafe fn acquire_until(
         return unsafe { try_acquire(space, ask, visitor) }.ok_or(AcquireError::TimedOut);
     }
     // SAFETY: the caller's promise, word by word.
-    match unsafe { enter(space, ask, visitor, token) } {
+    let entered = match unsafe { publish_and_look(space, ask, visitor) } {
+        Ok(held) => return Ok(held),
+        // SAFETY: as above.
+        Err(live) => unsafe { pass_or_queue(space, live, *ask, token, visitor, Patience::Spin) },
+    };
+    match entered {
         Doorway::Granted(held) => Ok(held),
         Doorway::Queued(waiter) => waiter.wait_until(deadline).map(the_one),
     }
@@ -352,9 +489,7 @@ pub(crate) unsafe fn enter(space: &Space, ask: &Ask, visitor: Visitor, token: Op
     match unsafe { publish_and_look(space, ask, visitor) } {
         Ok(held) => Doorway::Granted(held),
         // SAFETY: as above.
-        Err(live) => Doorway::Queued(unsafe {
-            Waiter::queue_one(space, live, ask.range(), ask.mode(), ask.owner(), ask.entry.order, token)
-        }),
+        Err(live) => unsafe { pass_or_queue(space, live, *ask, token, visitor, Patience::None) },
     }
 }
 
@@ -530,10 +665,14 @@ pub(crate) struct Waiter {
     searched: bool,
     parts: Queued,
     ticket: u64,
+    stand: Stand,
+    lingering: Lingering,
     /// Of each of the widest parts, where somebody in front of it can be.
     scopes: SmallVec<[Scope; 1]>,
     /// How often it has gone to sleep.
     sleeps: u32,
+    /// Whether it has slept since it looked last.
+    has_slept: bool,
     /// Where a future sleeps. Behind `parts`: the waker in it is foreign code, and may ask for what the request stood in the way of when it is dropped.
     listener: Option<Listener>,
     /// Last: that a request gave up is told when it has gone.
@@ -558,6 +697,7 @@ impl<'t> InFront<'t> {
     fn of(
         parts: &'t [Part],
         ticket: u64,
+        stand: Stand,
         passes: &Passes,
         scopes: &mut [Scope],
         dice: u64,
@@ -567,7 +707,10 @@ impl<'t> InFront<'t> {
         for (part, scope) in widest(parts).zip(scopes) {
             let tree = &part.space().tree;
             let extent = tree.scan_ahead(&part.ask.query(), &part.live.0, scope, pin, |seen| {
-                if cycle::is_before(&seen, ticket, passes) { found.add(seen) } else { Rank::Behind }
+                match cycle::is_before(&seen, ticket, passes) || stand.may_be_passed_by(&seen) {
+                    true => found.add(seen),
+                    false => Rank::Behind,
+                }
             });
             if extent == Extent::Part {
                 found.extent = extent;
@@ -596,6 +739,10 @@ impl<'t> InFront<'t> {
         Rank::Next
     }
 
+    fn is_nobody(&self) -> bool {
+        self.queued + self.holders == 0
+    }
+
     /// How many have to be through before: the queued ones, and the holders, who count as one.
     fn count(&self) -> usize {
         match self.extent {
@@ -610,6 +757,36 @@ fn look_everywhere(scopes: &mut [Scope]) {
     scopes.fill(Scope::All);
 }
 
+/// How a queued request stands to those who come later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    /// Nobody passes it.
+    Strict,
+    /// It yields, and its slot says so.
+    Open,
+    /// It has closed, for as long as it looks.
+    Closed,
+    /// It was due, or holds others up, and has closed for good. Who comes with a stamp that is not below this ticket knows that.
+    Due(u64),
+}
+
+impl Stand {
+    /// Whether the request that was seen may be about to pass, or has passed and not said so yet: it came later, and was in its doorway.
+    fn may_be_passed_by(self, seen: &Seen<'_>) -> bool {
+        let before = match self {
+            Stand::Strict => return false,
+            Stand::Open | Stand::Closed => u64::MAX,
+            Stand::Due(ticket) => ticket,
+        };
+        let (word, order, owner) = (seen.word(), seen.order(), OwnerId::from_slot(seen.owner()));
+        !word.is_queued()
+            && !word.is_queuing()
+            && !owner::is_nested(order)
+            && !owner.is_token()
+            && !owner::came_after(order, before)
+    }
+}
+
 /// What a look at the tree says to a waiter.
 enum Turn {
     /// It was granted.
@@ -621,23 +798,6 @@ enum Turn {
 }
 
 impl Waiter {
-    /// # Safety
-    /// The space is neither moved nor dropped while the waiter lives.
-    #[cold]
-    unsafe fn queue_one(
-        space: &Space,
-        live: Live,
-        range: ByteRange,
-        mode: Mode,
-        owner: OwnerId,
-        order: u64,
-        token: Option<&Owner>,
-    ) -> Waiter {
-        let ask = Ask::at(range, mode, owner.get(), order);
-        let part = Part { space: NonNull::from(space), live, ask, is_covered: false };
-        Waiter::queue(SmallVec::from_buf([part]), token)
-    }
-
     #[cold]
     fn queue(parts: Parts, token: Option<&Owner>) -> Waiter {
         let parts = Queued(parts);
@@ -659,15 +819,31 @@ impl Waiter {
             // waiter drops `enlisted` first, and so does this function if it unwinds.
             unsafe { Enlisted::new(ticket, &first, token, sites) }
         });
+        let stand = if enlisted.is_none() && parts[0].space().reorders() { Stand::Open } else { Stand::Strict };
         for part in &parts {
-            part.live.0.queue(ticket);
+            match stand {
+                Stand::Strict => part.live.0.queue(ticket),
+                _ => part.live.0.queue_and_yield(ticket),
+            }
         }
         wait::deliver();
         observe::contended();
         parts.iter().filter(|part| part.ask.is_nested()).for_each(|_| observe::nested());
         let clock = observe::waiting(first.range(), first.mode(), first.owner());
         let scopes = SmallVec::from_elem(Scope::All, widest(&parts).count());
-        Waiter { enlisted, searched: false, parts, ticket, scopes, sleeps: 0, listener: None, clock }
+        Waiter {
+            enlisted,
+            searched: false,
+            parts,
+            ticket,
+            stand,
+            lingering: Lingering::new(),
+            scopes,
+            sleeps: 0,
+            has_slept: false,
+            listener: None,
+            clock,
+        }
     }
 
     /// QUEUED -> GRANTED, all parts or none, unless somebody asked for another scan.
@@ -686,17 +862,28 @@ impl Waiter {
     fn look(&mut self, patience: Patience) -> Result<Turn, AcquireError> {
         let passes = self.passes();
         let pin = LazyPin::new();
+        if self.yields() {
+            self.insist_if_due();
+        }
         let dice = self.ticket ^ u64::from(self.sleeps);
-        let found = InFront::of(&self.parts, self.ticket, &passes, &mut self.scopes, dice, &pin);
-        // Whom it may pass is not in front now, and can be so again.
-        if !passes.is_empty() {
+        let mut found = InFront::of(&self.parts, self.ticket, self.stand, &passes, &mut self.scopes, dice, &pin);
+        if found.is_nobody() && self.stand == Stand::Open {
+            self.parts[0].live.0.close();
+            self.stand = Stand::Closed;
+            found = InFront::of(&self.parts, self.ticket, self.stand, &passes, &mut self.scopes, dice, &pin);
+        }
+        // Whom it may pass is not in front now, and can be so again; and newcomers can be, where they may pass it.
+        if !passes.is_empty() || self.stand != Stand::Strict {
             look_everywhere(&mut self.scopes);
         }
         // In the order of their tickets, if they go as they came; else half of them at a time.
         let blocker = if self.sleeps % 2 == 0 { found.last.or(found.any) } else { found.any };
         let Some(blocker) = blocker else {
             return Ok(match self.grant() {
-                Grant::Granted => Turn::Mine,
+                Grant::Granted => {
+                    self.lingering.has_paid(&self.parts[0].space().tree.beside.luck);
+                    Turn::Mine
+                }
                 Grant::LookAgain => {
                     // Behind its own CAS, which has cleared RESCAN (T5).
                     look_everywhere(&mut self.scopes);
@@ -705,8 +892,24 @@ impl Waiter {
             });
         };
         let ahead = found.count();
+        if self.stand == Stand::Closed {
+            self.parts[0].live.0.reopen();
+            self.stand = Stand::Open;
+        }
+        if self.has_slept && self.yields() && blocker.ticket().is_none() {
+            observe::woken_in_vain();
+        }
         let luck = &self.parts[0].space().tree.beside.luck;
-        if wait::look_for(luck, patience, ahead, || blocker.has_changed()) {
+        if self.yields() && blocker.ticket().is_none() {
+            if self.has_slept {
+                self.lingering = Lingering::new();
+            }
+            self.has_slept = false;
+            if self.lingering.may_go_on(luck, patience) {
+                self.lingering.pause();
+                return Ok(Turn::LookAgain);
+            }
+        } else if wait::look_for(luck, patience, ahead, || blocker.has_changed()) {
             return Ok(Turn::LookAgain);
         }
         // Listen first, then ask to be told (INV-G3).
@@ -733,7 +936,31 @@ impl Waiter {
             }
         }
         self.sleeps = self.sleeps.wrapping_add(1);
+        self.has_slept = true;
         Ok(Turn::Wait(listener))
+    }
+
+    /// Whether newcomers may pass it yet.
+    fn yields(&self) -> bool {
+        matches!(self.stand, Stand::Open | Stand::Closed)
+    }
+
+    /// Closes for good, if it is time.
+    #[cold]
+    fn insist_if_due(&mut self) {
+        if owner::now() >= self.parts[0].space().due_at(self.ticket) {
+            self.insist();
+        }
+    }
+
+    /// Closes for good.
+    fn insist(&mut self) {
+        let part = &self.parts[0];
+        part.live.0.close();
+        // Drawn behind the word: who finds the bar there finds that too (O1).
+        let since = owner::next_ticket();
+        part.space().raise_bar(since);
+        self.stand = Stand::Due(since);
     }
 
     /// The tickets of those whom it may pass.
@@ -741,15 +968,10 @@ impl Waiter {
         self.enlisted.as_ref().map(Enlisted::passes).unwrap_or_default()
     }
 
-    #[cold]
-    fn wait_for_one(self) -> Result<Held, Box<AcquireError>> {
-        self.wait().map(the_one).map_err(Box::new)
-    }
-
     /// The calling thread waits for it: see [`Enlisted::hold_up`]. It may be enlisted only now, behind its QUEUED, since it searches when it is.
     fn hold_up(&mut self) {
         let first = self.parts[0].ask;
-        let (thread, scope) = (owner::thread_held_up_by(first.owner()), Owner::current());
+        let (thread, scope) = held_up_by(&first);
         if thread.is_none() && scope.is_none() {
             return;
         }
@@ -759,6 +981,10 @@ impl Waiter {
             unsafe { Enlisted::new(self.ticket, &first, None, sites) }
         });
         enlisted.hold_up(thread, scope);
+        // Others wait for what those hold: so from now on nobody passes it.
+        if self.stand == Stand::Open {
+            self.insist();
+        }
     }
 
     pub(crate) fn wait(mut self) -> Result<Holds, AcquireError> {
@@ -806,7 +1032,11 @@ impl Waiter {
 
     /// What a waiter becomes when [`Waiter::poll`] has said that it is granted.
     pub(crate) fn into_holds(self) -> Holds {
-        let Waiter { parts, clock, enlisted, .. } = self;
+        let Waiter { parts, clock, enlisted, stand, ticket, .. } = self;
+        // Who is in the index has closed because it holds others up.
+        if let (Stand::Due(_), None) = (stand, &enlisted) {
+            observe::granted_late(parts[0].space().rest(ticket));
+        }
         drop(enlisted);
         let holds: Holds = parts.into_parts().into_iter().map(|part| Held(part.live)).collect();
         holds.iter().for_each(|_| observe::acquired());

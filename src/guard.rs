@@ -210,6 +210,22 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
         grant::conflict_beside(self.lock.space(), &self.held)
     }
 
+    /// A number that grows along every chain of conflicting grants: if two guards of this process conflict, whatever the later one says is above whatever the earlier one said. For logs, tests, and
+    /// fencing: who keeps the highest number that he has seen can refuse one who comes too late.
+    ///
+    /// It is drawn by the call, from a counter of the process: so it holds in a lock with a [window](RangeLock::reordering), too, where the order of grants is not that in which they were asked for. Each call draws
+    /// another one; call it once for what shall have one number. A guard that holds nothing conflicts with nobody.
+    ///
+    /// ```
+    /// # let log = spanlock::RangeLock::new();
+    /// let first = log.exclusive(0..64).ticket();
+    /// let second = log.exclusive(32..96).ticket();
+    /// assert!(first < second);
+    /// ```
+    pub fn ticket(&self) -> u64 {
+        owner::next_ticket()
+    }
+
     /// What it is nested in. Cheap if it is [`Outermost`](Nesting::Outermost), else a look at the lock; and another one whenever some guard of the lock was
     /// converted, extended or split meanwhile. So it is lock-free: it looks on only as long as others get on.
     ///

@@ -69,6 +69,45 @@ impl RangeLock {
         }
     }
 
+    /// The same lock, in which newcomers may go before those who wait, as long as these have waited for less than `window`. With a window of zero, and if nothing is said,
+    /// nobody does.
+    ///
+    /// First come, first served means that whoever is next may be asleep while nobody runs; where many ask for the same bytes and hold them briefly, that costs most of what a lock can do.
+    /// With a *time-bounded bypass* (a reorder window) a request that finds the bytes free has them, though others wait for them, and these get on as they wake.
+    ///
+    /// - *Who passes:* a single request of a thread or a task that holds nothing else, when it comes; with a deadline, too. No batch, no request of an [`Owner`](crate::Owner), no nested one, no conversion,
+    ///   and no `try_`. Among those who wait the order is the one in which they came.
+    /// - *Who is passed:* the same, waiting. The others are passed by nobody, as they are what somebody waits for who holds something.
+    /// - *For how long:* nobody who comes later is granted before one who has waited for the window, but for a *rest*: for an eighth of the window after somebody who came earlier, and had waited for
+    ///   the window himself, was granted. So of `k` who wait in a lock, the last is passed for one window and `k / 8` windows at most, and waits for `k` conflicting sections beside. (Without the rests a queue
+    ///   whose hand-overs take longer than the window in all would be first come, first served for good.)
+    ///
+    /// A window of 1 ms suits sections of up to some microseconds. See "Which order?" in the documentation of the repository.
+    ///
+    /// # Examples
+    /// ```
+    /// use spanlock::RangeLock;
+    /// use std::time::Duration;
+    ///
+    /// static ROWS: RangeLock = RangeLock::new().reordering(Duration::from_millis(1));
+    ///
+    /// assert_eq!(ROWS.window(), Some(Duration::from_millis(1)));
+    /// let _row = ROWS.exclusive(7..8);
+    /// ```
+    pub const fn reordering(mut self, window: Duration) -> RangeLock {
+        self.set_window(window);
+        self
+    }
+
+    pub(crate) const fn set_window(&mut self, window: Duration) {
+        self.space.set_window(window);
+    }
+
+    /// For how long those who wait let newcomers pass; `None` if nobody does.
+    pub fn window(&self) -> Option<Duration> {
+        self.space.window()
+    }
+
     /// Gives it a name that was made at run time.
     pub fn set_name(&mut self, name: impl Into<Cow<'static, str>>) {
         self.space.set_name(Some(name.into()));

@@ -48,7 +48,6 @@ const TOKEN: u64 = 1 << 63;
 const STEP: u64 = 1 << 10;
 
 /// What an order's unit is of a nanosecond, as a power of two: tickets are 64 ns apart, and 60 bits of nanoseconds are 36 years.
-#[cfg_attr(any(loom, spanlock_shuttle), allow(dead_code))]
 const ORDER_SHIFT: u32 = 4;
 
 /// Of the acquires that look at the tree's shape, one in this many also looks for nodes that are not needed any more (see `tree::prune`).
@@ -514,6 +513,12 @@ pub(crate) fn fresh() -> OwnerId {
     LOCAL.with(|local| OwnerId(local.draw()))
 }
 
+/// One for a nested request of an owner who has made none before.
+#[cfg(all(test, not(any(loom, spanlock_shuttle))))]
+pub(crate) fn order_of_nested() -> u64 {
+    order_after(0)
+}
+
 /// An order for a nested request whose owner's last one was `last`.
 fn order_after(last: u64) -> u64 {
     // ORDERING (O1): Acquire: the request will find whoever has drawn a ticket up to this one.
@@ -570,10 +575,59 @@ pub(crate) fn age_of(ticket: u64) -> Duration {
     Duration::from_nanos(nanoseconds().saturating_sub(ticket >> ORDER_SHIFT))
 }
 
+/// The time, in the unit of tickets.
+#[cfg(not(any(loom, spanlock_shuttle)))]
+pub(crate) fn now() -> u64 {
+    nanoseconds() << ORDER_SHIFT
+}
+
+/// A model's time passes when the model [says so](pass_time). Relaxed: as of any clock, one who knows of a reading reads no less.
+#[cfg(any(loom, spanlock_shuttle))]
+pub(crate) fn now() -> u64 {
+    counters(|counters| counters.clock.load(Ordering::Relaxed))
+}
+
+/// A time in the unit of tickets.
+pub(crate) const fn span_of(time: Duration) -> u64 {
+    let (nanoseconds, most) = (time.as_nanos(), u64::MAX >> ORDER_SHIFT);
+    (if nanoseconds < most as u128 { nanoseconds as u64 } else { most }) << ORDER_SHIFT
+}
+
+/// The other way round.
+pub(crate) const fn time_of(span: u64) -> Duration {
+    Duration::from_nanos(span >> ORDER_SHIFT)
+}
+
 /// Since the process first asked.
 fn nanoseconds() -> u64 {
     static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-    START.get_or_init(std::time::Instant::now).elapsed().as_nanos() as u64
+    START.get_or_init(std::time::Instant::now).elapsed().as_nanos() as u64 + ahead()
+}
+
+#[cfg(not(all(any(test, fuzzing), not(any(loom, spanlock_shuttle)))))]
+fn ahead() -> u64 {
+    0
+}
+
+/// How far the clock is ahead, of all threads: a ticket is not below one that was drawn before.
+#[cfg(all(any(test, fuzzing), not(any(loom, spanlock_shuttle))))]
+static AHEAD: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
+#[cfg(all(any(test, fuzzing), not(any(loom, spanlock_shuttle))))]
+fn ahead() -> u64 {
+    AHEAD.load(Ordering::Relaxed)
+}
+
+/// For tests that do not sleep: from now on it is so much later. (For other tests, too: none goes by the time that passes.)
+#[cfg(all(any(test, fuzzing), not(any(loom, spanlock_shuttle))))]
+pub(crate) fn pass_time(time: Duration) {
+    AHEAD.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+}
+
+/// The same for a model.
+#[cfg(all(test, any(loom, spanlock_shuttle)))]
+pub(crate) fn pass_time(time: Duration) {
+    counters(|counters| counters.clock.fetch_add(span_of(time), Ordering::Relaxed));
 }
 
 fn draw_block() -> u64 {
@@ -584,6 +638,8 @@ fn draw_block() -> u64 {
 struct Counters {
     blocks: CachePadded<AtomicU64>,
     last_ticket: CachePadded<AtomicU64>,
+    #[cfg(any(loom, spanlock_shuttle))]
+    clock: AtomicU64,
 }
 
 #[cfg(not(any(loom, spanlock_shuttle)))]
@@ -599,6 +655,7 @@ fn counters<T>(f: impl FnOnce(&Counters) -> T) -> T {
         static ref COUNTERS: Counters = Counters {
             blocks: CachePadded::new(AtomicU64::new(BLOCK)),
             last_ticket: CachePadded::new(AtomicU64::new(0)),
+            clock: AtomicU64::new(0),
         };
     }
     f(&COUNTERS)

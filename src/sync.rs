@@ -82,6 +82,7 @@ pub(crate) use watched::AtomicU16;
 pub(crate) mod hint {
     #[cfg(all(test, not(any(loom, spanlock_shuttle, spanlock_chaos))))]
     pub(crate) use super::watched::{AtomicBool, AtomicU8, AtomicU16, AtomicU64};
+    pub(crate) use std::sync::atomic::AtomicU32;
     #[cfg(not(all(test, not(any(loom, spanlock_shuttle, spanlock_chaos)))))]
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64};
 }

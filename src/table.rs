@@ -70,6 +70,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::ops::{Deref, RangeBounds};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 /// A range lock for each key: for each file, inode, database table or object. Nothing has to be set up for a key, and
 /// nothing torn down: its [`RangeLock`] is there from first use on, and goes when nobody uses it any more.
@@ -125,6 +126,8 @@ struct Inner<K> {
     ways: [Arc<Way<K>>; WAYS],
     hasher: RandomState,
     namer: Option<Namer<K>>,
+    /// Of all its locks; zero is none.
+    window: Duration,
 }
 
 /// What the lock of a key is called.
@@ -307,9 +310,21 @@ impl<K: Eq + Hash> LockTable<K> {
     /// A table without entries. The first one, of any key type, asks the system for the number of processors, and may
     /// open files to do so.
     pub fn new() -> LockTable<K> {
+        LockTable::reordering(Duration::ZERO)
+    }
+
+    /// A table without entries, in whose locks newcomers may go before those who have waited for less than `window`: see [`RangeLock::reordering`].
+    ///
+    /// ```
+    /// # use spanlock::LockTable;
+    /// # use std::time::Duration;
+    /// let rows: LockTable<&str> = LockTable::reordering(Duration::from_millis(1));
+    /// assert_eq!(rows.lock("accounts").window(), Some(Duration::from_millis(1)));
+    /// ```
+    pub fn reordering(window: Duration) -> LockTable<K> {
         let map = Arc::new(Map::with_hasher_and_shard_amount(BuildHasherDefault::default(), processors::shards()));
         let ways = std::array::from_fn(|_| Arc::new(Way(Arc::clone(&map))));
-        LockTable(Arc::new(Inner { map, ways, hasher: RandomState::new(), namer: None }))
+        LockTable(Arc::new(Inner { map, ways, hasher: RandomState::new(), namer: None, window }))
     }
 
     /// A table whose locks have names, for snapshots and for the messages about deadlocks: what `namer` makes of a key, at the key's first use. That allocates once more.
@@ -355,7 +370,7 @@ impl<K: Eq + Hash> LockTable<K> {
     #[cold]
     fn make(&self, key: Key<K>) -> TableLock<K> {
         let way = Arc::downgrade(&self.0.ways[key.hash as usize % WAYS]);
-        let mut lock = RangeLock::new();
+        let mut lock = RangeLock::new().reordering(self.0.window);
         if let Some(namer) = &self.0.namer {
             lock.set_name(namer(&key.key));
         }

@@ -5,6 +5,7 @@ use crate::lock::RangeLock;
 use crate::mode::Mode;
 use crate::request::Request;
 use crate::sync::const_fn;
+use std::time::Duration;
 
 /// A lock with the three modes and no ranges: the two-state lock (add, block) that Kent Overstreet's notes on page-cache consistency ask
 /// for, and an exclusive mode. It is a [`RangeLock`] of which always everything is asked for, and grants first come, first served.
@@ -29,6 +30,17 @@ impl WholeFileLock {
         pub const fn new() -> WholeFileLock {
             WholeFileLock { lock: RangeLock::new() }
         }
+    }
+
+    /// The same lock, in which newcomers may go before those who have waited for less than `window`: see [`RangeLock::reordering`].
+    pub const fn reordering(mut self, window: Duration) -> WholeFileLock {
+        self.lock.set_window(window);
+        self
+    }
+
+    /// For how long those who wait let newcomers pass; `None` if nobody does.
+    pub fn window(&self) -> Option<Duration> {
+        self.lock.window()
     }
 
     /// Waits until it is granted in [`Mode::Add`].

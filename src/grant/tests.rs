@@ -299,8 +299,11 @@ fn fill(space: &'static Space, slots: usize) -> Vec<Held> {
 fn queue_live(space: &'static Space, owner: &Owner, live: Live) -> Waiter {
     let (range, mode) = (Held(live), Mode::Exclusive);
     let (asked, order) = (range.range(), range.order().unwrap());
-    // SAFETY: the space is there for good.
-    unsafe { Waiter::queue_one(space, range.0, asked, mode, owner.id(), order, Some(owner)) }
+    let ask = Ask::at(asked, mode, owner.id().get(), order);
+    Waiter::queue(
+        SmallVec::from_buf([Part { space: NonNull::from(space), live: range.0, ask, is_covered: false }]),
+        Some(owner),
+    )
 }
 
 /// A node of a chain is newer than the one of who waits; but he who is there has drawn his ticket first.

@@ -6,6 +6,7 @@
 //! | `shortcut` | the same for who comes by a shortcut, and looks at one node only |
 //! | `grant` | the queue: no grant to two, no lost wake-up, first come first served, cancel |
 //! | `stamp` | who came later is not waited for, who came before is; and a search that is owed is made |
+//! | `reorder` | a lock with a window: newcomers pass those who yield, and both directions of that race |
 //! | `convert` | a hold becomes another: what is kept is never let go of, what is given up wakes |
 //! | `batch` | several requests under one ticket: all or nothing |
 //! | `cycle` | a cycle of waits is answered or broken, and who is let past is past |
@@ -38,6 +39,8 @@ mod cycle;
 mod epoch;
 #[cfg(not(spanlock_epoch))]
 mod grant;
+#[cfg(not(spanlock_epoch))]
+mod reorder;
 #[cfg(not(spanlock_epoch))]
 mod shortcut;
 #[cfg(not(spanlock_epoch))]

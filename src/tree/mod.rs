@@ -97,6 +97,10 @@ struct Shape {
     bar: Bar,
     /// How many nodes there are for threads, and may be.
     quota: Quota,
+    /// Numbers for the layers above, which those in conflict read: one that nobody writes, and two that are written seldom.
+    window: u64,
+    calm: hint::AtomicU64,
+    rests_until: hint::AtomicU64,
 }
 
 // SAFETY: a tree owns its nodes and reaches them through atomic links; what is stored in them is atomics, integers and
@@ -110,7 +114,14 @@ impl<R: Room, T> Tree<R, T> {
         pub(crate) const fn new(beside: T) -> Tree<R, T> {
             Tree {
                 root: Node::root(),
-                shape: Shape { era: Era::new(), bar: Bar::new(), quota: Quota::new() },
+                shape: Shape {
+                    era: Era::new(),
+                    bar: Bar::new(),
+                    quota: Quota::new(),
+                    window: 0,
+                    calm: hint::AtomicU64::new(0),
+                    rests_until: hint::AtomicU64::new(0),
+                },
                 hand: hint::AtomicU64::new(0),
                 is_sweeping: hint::AtomicBool::new(false),
                 chained: hint::AtomicU16::new(0),
@@ -134,6 +145,32 @@ impl<R: Room, T> Tree<R, T> {
     /// Raises the bar to `to`, unless it is there or higher.
     pub(crate) fn raise_bar(&self, to: u64) {
         self.shape.bar.raise(to);
+    }
+
+    #[inline]
+    pub(crate) fn window(&self) -> u64 {
+        self.shape.window
+    }
+
+    pub(crate) const fn set_window(&mut self, window: u64) {
+        self.shape.window = window;
+    }
+
+    #[inline]
+    pub(crate) fn calm(&self) -> u64 {
+        self.shape.calm.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_calm(&self, calm: u64) {
+        self.shape.calm.store(calm, Ordering::Relaxed);
+    }
+
+    pub(crate) fn rests_until(&self) -> u64 {
+        self.shape.rests_until.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn rest_until(&self, time: u64) {
+        self.shape.rests_until.store(time, Ordering::Relaxed);
     }
 
     /// Nodes on the heap: all but the root.

@@ -45,6 +45,8 @@ pub(crate) enum Whose {
     Others,
     /// Of the query's only.
     Own,
+    /// Of all but the query's, and none who yields. Their records are not read.
+    OthersWhoInsist,
 }
 
 /// Where somebody in front of a waiting request can be.
@@ -405,6 +407,9 @@ pub(super) fn look_closer<'t, R: Room>(
     steps::add(SLOTS);
     let parts = node.parts(query.start, query.last);
     for index in (0..SLOTS).filter(|&index| Some(index) != own) {
+        if query.whose == Whose::OthersWhoInsist && node.slot(index).yields() {
+            continue;
+        }
         match node.slot(index).read(query.start, query.last, parts, query.against) {
             Some(reading) if (reading.owner == query.owner) == (query.whose == Whose::Own) => {
                 visit(Seen { node, index, reading })?;

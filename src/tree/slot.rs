@@ -9,7 +9,7 @@
 //! | `6` | `CLAIMED` | taken, and its record is being written; not live yet |
 //! | `7` | `QUEUING` | its owner found a conflict and is about to draw a ticket; together with `QUEUED`: *passing*, it goes before somebody with a lower ticket |
 //! | `8` | `QUEUED` | it waits, and its ticket stands in the record |
-//! | `9` | `GRANTED` | it waited and was granted, or is a token's, or is the second slot of a hold that moves. (A thread's that never waited stays PENDING: live, and none of these three.) |
+//! | `9` | `GRANTED` | it waited and was granted, or is a token's, or passed somebody who yields, or is the second slot of a hold that moves. (A thread's that never waited stays PENDING: live, and none of these three.) Together with `QUEUED`: it waits, and *yields*: newcomers may go before it, if the lock says so |
 //! | `10` | `WAITERS` | somebody sleeps until this word changes; whoever clears this bit must wake them |
 //! | `11` | `RESCAN` | somebody has become a blocker behind this request's back: it must look again before it is granted |
 //! | `12..20` | parts | which eighths of the node's span the range touches |
@@ -27,7 +27,8 @@
 //!                                   free (release, or cancel)
 //! ```
 //!
-//! A holder, PENDING or GRANTED, may also change its mode to one that goes with more (downgrade) and give back bytes (shrink).
+//! A holder, PENDING or GRANTED, may also change its mode to one that goes with more (downgrade) and give back bytes (shrink). One that is QUEUED and yields must *close*
+//! before it is granted: yield no more, behind a full fence, and look once more. (It may *reopen*.)
 //!
 //! # Invariants
 //! - INV-S1: only the request that claimed a slot changes its mode, phase and record. Others set `WAITERS` or `RESCAN`, or make a queued
@@ -47,6 +48,7 @@
 //! | S4 | queue, take over: CAS to QUEUED or GRANTED, Release | scan: load, Acquire | the ticket, or the order of the hold that has moved |
 //! | S5 | register: CAS of `WAITERS`, AcqRel | free, queue: CAS or swap, AcqRel | the waiter's place on the event |
 //! | S6 | publish: `fence(SeqCst)` | the same fence of the other | of two requests at least one sees the other |
+//! | S8 | close: CAS, then `fence(SeqCst)` | the fence of a newcomer's publication | of one that closes and one that would pass it, at least one sees the other |
 
 use super::node::{Node, SLOTS};
 use super::{Room, scan::Seen};
@@ -66,6 +68,8 @@ const QUEUED: u64 = 1 << 8;
 const GRANTED: u64 = 1 << 9;
 /// Both bits: queued, and let past somebody with a lower ticket.
 const PASSING: u64 = QUEUING | QUEUED;
+/// Both bits: queued, and newcomers may go before it.
+const YIELDING: u64 = QUEUED | GRANTED;
 const WAITERS: u64 = 1 << 10;
 const RESCAN: u64 = 1 << 11;
 /// Parts of a node's span that a word tells apart.
@@ -161,7 +165,12 @@ impl Word {
 
     /// Whether it holds its range for certain. (One that is PENDING may only be about to find out that it does not.)
     pub(crate) fn is_granted(self) -> bool {
-        self.0 & GRANTED != 0
+        self.0 & YIELDING == GRANTED
+    }
+
+    /// Whether it waits, and newcomers may go before it.
+    pub(crate) fn is_yielding(self) -> bool {
+        self.0 & YIELDING == YIELDING
     }
 
     fn same_version(self, other: Word) -> bool {
@@ -349,6 +358,12 @@ impl Slot<'_> {
     /// Whether it is live at this moment. A hint as well.
     pub(super) fn is_live_now(self) -> bool {
         Word(self.state.load(Ordering::Relaxed)).is_live()
+    }
+
+    /// Whether newcomers may go before it.
+    pub(super) fn yields(self) -> bool {
+        // ORDERING (S8): who has closed before the caller's fence is found to have.
+        Word(self.state.load(Ordering::Acquire)).is_yielding()
     }
 
     /// The word, if the slot seems free. Relaxed: the CAS of `occupy` decides.
@@ -675,12 +690,39 @@ impl<R: Room> Placed<R> {
 
     /// QUEUING -> QUEUED with `ticket`. Wakes whoever took it for a holder: they may be in front of it now.
     pub(crate) fn queue(&self, ticket: u64) {
+        self.queue_as(QUEUED, ticket);
+    }
+
+    /// The same of one that yields.
+    pub(crate) fn queue_and_yield(&self, ticket: u64) {
+        self.queue_as(YIELDING, ticket);
+    }
+
+    fn queue_as(&self, queued: u64, ticket: u64) {
         let slot = self.slot();
         // Relaxed: S4 orders it.
         slot.record.order.store(ticket, Ordering::Relaxed);
-        if slot.update(|word| word & !(QUEUING | WAITERS) | QUEUED).has(WAITERS) {
+        if slot.update(|word| word & !(QUEUING | WAITERS) | queued).has(WAITERS) {
             self.node().tell_room(self.index());
         }
+    }
+
+    /// A queued request that yields does so no more: whoever has looked before may have passed it, and is found by who looks now.
+    ///
+    /// ORDERING (S8): the fence pairs with that of a publication. If the newcomer's comes first, its slot is found behind this one; if not, it reads what is written here.
+    pub(crate) fn close(&self) {
+        self.slot().update(|word| word & !GRANTED);
+        fence(Ordering::SeqCst);
+    }
+
+    /// A queued request yields again. (Nobody need learn of that: who is behind it by its ticket stays there.)
+    pub(crate) fn reopen(&self) {
+        self.slot().update(|word| word | GRANTED);
+    }
+
+    /// PENDING -> GRANTED of one that has passed somebody who yields, so that it is taken for no later request that is still in its doorway. Whoever waits for it, waits on.
+    pub(crate) fn hold_quietly(&self) {
+        self.slot().update(|word| word | GRANTED);
     }
 
     /// QUEUED -> GRANTED, unless somebody asked for another scan.
