@@ -54,21 +54,25 @@ fn at_once<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'stat
 
 /// `run` waits for the search in `space` to end, which another thread has stopped.
 #[track_caller]
-fn with_the_search<T: Send + 'static>(space: &Space, stopped: Stopped<T>, run: impl FnOnce() + Send + 'static) -> T {
+fn with_the_search<T: Send + 'static, U: Send + 'static>(
+    space: &Space,
+    stopped: Stopped<T>,
+    run: impl FnOnce() -> U + Send + 'static,
+) -> (T, U) {
+    assert!(!space.turn().is_awaited());
     let is_over = Arc::new(AtomicBool::new(false));
     let over = Arc::clone(&is_over);
     let waits = thread::spawn(move || {
-        run();
+        let answer = run();
         over.store(true, Ordering::Release);
+        answer
     });
     while !space.turn().is_awaited() {
         assert!(!is_over.load(Ordering::Acquire), "it has not waited");
         thread::yield_now();
     }
     assert!(!is_over.load(Ordering::Acquire));
-    let answer = stopped.go_on();
-    waits.join().unwrap();
-    answer
+    (stopped.go_on(), waits.join().unwrap())
 }
 
 /// Queues a request of an owner.
@@ -225,9 +229,6 @@ fn who_is_looked_at_stays_until_it_ends() {
     let steps = measured(hot);
     let (me, row) = nested();
     let stopped = Stopped::at(steps, move || search(hot, &me, 0..1, Mode::Exclusive));
-    // It was not there when the search looked.
-    let unseen = queue(hot, &owner, 8..9, Mode::Add);
-    at_once("who came later", move || drop(unseen));
     let answer = with_the_search(hot.space(), stopped, move || drop(looked_at));
     drop((answer, held, other, row));
 }
@@ -240,7 +241,7 @@ fn a_token_that_converts_lets_it_end() {
     let steps = measured(hot);
     let (me, row) = nested();
     let stopped = Stopped::at(steps, move || search(hot, &me, 0..1, Mode::Exclusive));
-    let answer = with_the_search(hot.space(), stopped, move || drop(held.split(4)));
+    let answer = with_the_search(hot.space(), stopped, move || held.split(4));
     drop((answer, row));
 }
 
