@@ -42,21 +42,18 @@
 //! and the search starts again.
 //!
 //! # Turns
-//! Each lock has a [`Turn`], and a search has those of all locks that it looks at: of the requests that it comes to, its own included. So searches that come to
-//! one lock go one after the other, and others know nothing of one another. It takes a turn when it comes to the lock, under the lock of the [`index`] where it finds the request; or it lets go of
-//! all, sleeps until that one is given back (or until it is granted, or its time is up), and begins anew with all those that it knows by then.
+//! Each lock has a [`Turn`], and a search has those of all locks that it comes to: of all requests that it looks at, its own included. So searches that come to one lock go one after the
+//! other, and those that do not know nothing of one another. It takes a turn where it finds the first request of that lock. If another search has it, this one lets go of all, sleeps until
+//! that one is given back (or it is granted, or its time is up), and begins anew, with all those that it knows by then.
 //!
-//! 1. *The answers are those of searches that go one after the other* (INV-C5). Of two that come to one lock, the one that ends first has ended before the other one began, as far as
-//!    anybody can tell. If the later one had begun by then, and came to that lock only afterwards, then what it had looked at before can be older than what the other one has seen: so it begins
-//!    anew. (It knows by a count of all searches that have ended in the process; most often that stands where it stood.)
-//! 2. *No cycle is missed.* Say a cycle stands, and of all searches by its requests, and all that have made a pass in it, T is the last to end. T has come, from its own request or from the one that
-//!    it has let pass, along the cycle up to an edge that it did not see. That is no pass: who made it has had the turn of the lock where it is, as T has, and ended before T. So it is an owner that had no blocked
-//!    request yet when T looked. That one's request came into the index after that, and then searched: it is U, which begins after T looked, and ends before T. U goes on along the cycle, up to an edge that it did not
-//!    see in its turn, or to a lock where T has been. It is the latter in the end, for each of these comes later than the one before, and there are finitely many, and the first of them is in the index since before T looked.
-//!    Then U and T have come to one lock, U has ended first, and has begun after T looked: which cannot be, by (1).
-//! 3. *One cycle is answered once.* Two that find it have come to the same locks. The first one's request leaves the index with the turns in hand.
-//! 4. *Some search ends.* One fails only where another has a turn. That one is under way, or begins, and takes the turns that it knows, in the order of their numbers: then it may fail itself, but only
-//!    at a turn with a higher number, or at one that it did not know, and knows now.
+//! 1. *Searches answer as if they went one after the other, in the order of their first looks.* Of two that come to one lock, the first has ended before the first look of the second: if the second took the turn
+//!    in the middle of its search, and any search has ended since that began, it begins anew, with the turn (INV-C5). Of two that come to no common lock neither looks at an edge that the other changes, nor at its
+//!    request: whoever has found a request in the index has come to its locks.
+//! 2. *No cycle stays.* Of the searches by its requests, and those that have let somebody pass in it, look at the one that comes last in that order. All those requests were in the index before their own searches' first looks, so
+//!    before this one's; and who has let somebody pass had the turn of that lock, and ended before. So this search finds all of the cycle, but for what it is about to do.
+//! 3. *One cycle is answered once.* Two that find it have come to the same locks, and the request of the first leaves the index before the turns are given back.
+//! 4. *Some search ends.* One fails only at a turn that another has. That one is under way, or takes the turns that it knows, in the order of their numbers: it may fail as well, but at a turn with a
+//!    higher number; or at one that it did not know, and knows from then on.
 //!
 //! # Invariants
 //! - INV-C1: an entry is in the index only while its spaces are in place and its slots live. It is taken out before they are left. A search follows an entry if it took, or had, all its turns
@@ -71,8 +68,8 @@
 //!   from that one too. For a search wait: who leaves the index and was found by it, and a token that converts a hold in one of its locks.
 //! - INV-C4: a search looks once at the blocked requests of each owner, and once at what a request has in front of it, and goes by that to its end: else of two that stand behind one another it could let one be
 //!   passed, and the other not, because somebody was blocked in between; and the one who passes would wait for himself.
-//! - INV-C5: a search says that there is no cycle, or lets somebody pass, only if all that it goes by was looked at after each other search that has had one of its turns before. A cycle of grants stands by itself (each
-//!   of its requests was found with its turns in hand, so none of them was refused).
+//! - INV-C5: of two searches that have come to one lock, and say that there is no cycle, or let somebody pass, one has ended before the other's first look. (A cycle of grants stands by itself: each of its requests was
+//!   found with its turns in hand, so that none of them was refused meanwhile.)
 //!
 //! # Source
 //! The distinction between edges to holders and edges to queued requests: PostgreSQL's deadlock detector (hard and soft edges). The rule was found

@@ -10,7 +10,7 @@
 //! # Orderings
 //! | pair | writer | reader | carries |
 //! |---|---|---|---|
-//! | U1 | give back: swap, Release | take: CAS; whoever waits for the end: load; both Acquire | all that the search has done and looked at |
+//! | U1 | give back: swap, Release | take: CAS and fence; whoever waits for the end: load, Acquire | all that the search has done and looked at |
 //! | U2 | take: CAS, `fence(SeqCst)`, then look at the lock | publish, `fence(SeqCst)`, then look at the turn ([`Turn::let_search_end`]) | one of them sees the other |
 //! | U3 | end: add to the count of ended searches, AcqRel, then give back | take: load of the count, Acquire | whether some search has ended since this one began |
 
@@ -55,8 +55,8 @@ impl Turn {
 
     /// Takes it, if nobody has it.
     fn take(&self) -> bool {
-        // ORDERING (U1): Acquire. U2: the fence, before whatever is looked at.
-        let is_mine = self.word.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        // Relaxed: the fence makes it Acquire (U1), and stands before whatever is looked at (U2).
+        let is_mine = self.word.compare_exchange(FREE, TAKEN, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         fence(Ordering::SeqCst);
         is_mine
     }

@@ -54,21 +54,25 @@ fn at_once<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'stat
 
 /// `run` waits for the search in `space` to end, which another thread has stopped.
 #[track_caller]
-fn with_the_search<T: Send + 'static>(space: &Space, stopped: Stopped<T>, run: impl FnOnce() + Send + 'static) -> T {
+fn with_the_search<T: Send + 'static, U: Send + 'static>(
+    space: &Space,
+    stopped: Stopped<T>,
+    run: impl FnOnce() -> U + Send + 'static,
+) -> (T, U) {
+    assert!(!space.turn().is_awaited());
     let is_over = Arc::new(AtomicBool::new(false));
     let over = Arc::clone(&is_over);
     let waits = thread::spawn(move || {
-        run();
+        let answer = run();
         over.store(true, Ordering::Release);
+        answer
     });
     while !space.turn().is_awaited() {
         assert!(!is_over.load(Ordering::Acquire), "it has not waited");
         thread::yield_now();
     }
     assert!(!is_over.load(Ordering::Acquire));
-    let answer = stopped.go_on();
-    waits.join().unwrap();
-    answer
+    (stopped.go_on(), waits.join().unwrap())
 }
 
 /// Queues a request of an owner.
@@ -225,9 +229,6 @@ fn who_is_looked_at_stays_until_it_ends() {
     let steps = measured(hot);
     let (me, row) = nested();
     let stopped = Stopped::at(steps, move || search(hot, &me, 0..1, Mode::Exclusive));
-    // It was not there when the search looked.
-    let unseen = queue(hot, &owner, 8..9, Mode::Add);
-    at_once("who came later", move || drop(unseen));
     let answer = with_the_search(hot.space(), stopped, move || drop(looked_at));
     drop((answer, held, other, row));
 }
@@ -240,28 +241,61 @@ fn a_token_that_converts_lets_it_end() {
     let steps = measured(hot);
     let (me, row) = nested();
     let stopped = Stopped::at(steps, move || search(hot, &me, 0..1, Mode::Exclusive));
-    let answer = with_the_search(hot.space(), stopped, move || drop(held.split(4)));
+    let answer = with_the_search(hot.space(), stopped, move || held.split(4));
     drop((answer, row));
+}
+
+/// `me` waits in `here` for `it`, which waits in `there`.
+struct Chain {
+    here: &'static Space,
+    there: &'static Space,
+    mine: Request,
+    others: [Request; 3],
+}
+
+impl Chain {
+    fn new() -> Chain {
+        let (here, there) = (space(), space());
+        let [me, it] = [(); 2].map(|()| Owner::new());
+        let of_it = Request::publish(here, &it.enter(), &[bytes(0..1)], Mode::Exclusive).hold();
+        let in_its_way = Request::publish(there, &Owner::new().enter(), &[bytes(0..1)], Mode::Exclusive).hold();
+        let its = Request::publish(there, &it.enter(), &[bytes(0..1)], Mode::Exclusive).queue(Some(&it));
+        let mine = Request::publish(here, &me.enter(), &[bytes(0..1)], Mode::Exclusive).queue(Some(&me));
+        Chain { here, there, mine, others: [its, in_its_way, of_it] }
+    }
+}
+
+fn search_for(request: &mut Request) -> Searched {
+    let enlisted = request.enlisted.as_mut().unwrap();
+    enlisted.search(&Luck::new(), Patience::None).ok().expect("no cycle")
 }
 
 /// What was looked at before a turn was taken can be older than what another search has seen there, which has ended meanwhile.
 #[test]
 fn a_search_begins_anew_if_another_has_ended_before_it_had_all_turns() {
-    let (here, there, elsewhere) = (space(), space(), lock());
-    let [me, it] = [(); 2].map(|()| Owner::new());
-    let of_it = Request::publish(here, &it.enter(), &[bytes(0..1)], Mode::Exclusive).hold();
-    let in_its_way = Request::publish(there, &Owner::new().enter(), &[bytes(0..1)], Mode::Exclusive).hold();
-    let its = Request::publish(there, &it.enter(), &[bytes(0..1)], Mode::Exclusive).queue(Some(&it));
-    let mut mine = Request::publish(here, &me.enter(), &[bytes(0..1)], Mode::Exclusive).queue(Some(&me));
-    let stopped = Stopped::at(1, move || {
-        let mut search = || mine.enlisted.as_mut().unwrap().search(&Luck::new(), Patience::None).ok().unwrap();
-        let answers = [search(), search()];
-        (answers, mine)
-    });
+    let Chain { here, there, mut mine, others } = Chain::new();
+    let elsewhere = lock();
+    let stopped = Stopped::at(1, move || ([(); 2].map(|()| search_for(&mut mine)), mine));
     assert!(here.turn().is_taken() && !there.turn().is_taken());
     let held = hold(elsewhere, &Owner::new(), 0..1, Mode::Exclusive);
     measured(elsewhere);
     let (answers, mine) = stopped.go_on();
     assert!(matches!(answers, [Searched::InVain, Searched::Done]));
-    drop((mine, its, in_its_way, of_it, held));
+    drop((mine, others, held));
+}
+
+/// Who did not get a turn takes all that it knows before it looks again: else two could keep one another from theirs for ever.
+#[test]
+fn who_has_failed_begins_with_all_turns_that_it_knows() {
+    let Chain { here, there, mut mine, others } = Chain::new();
+    let mut turns = Turns::default();
+    assert!(turns.take(&there.turn()).is_ok());
+    assert!(matches!(search_for(&mut mine), Searched::Owed(_)));
+    assert!(!here.turn().is_taken());
+    drop(turns);
+    let stopped = Stopped::at(1, move || (search_for(&mut mine), mine));
+    assert!(here.turn().is_taken() && there.turn().is_taken());
+    let (answer, mine) = stopped.go_on();
+    assert!(matches!(answer, Searched::Done));
+    drop((mine, others));
 }
