@@ -723,7 +723,7 @@ impl<'t> InFront<'t> {
         // The n-th of them takes the place of those before it once in n times. The multiplier is Knuth's, for MMIX.
         self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let count = (self.queued + self.holders) as u64 + 1;
-        if (self.dice >> 32) * count >> 32 == 0 {
+        if ((self.dice >> 32) * count) >> 32 == 0 {
             self.any = Some(seen);
         }
         let ticket = seen.ticket();

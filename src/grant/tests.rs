@@ -310,19 +310,21 @@ fn queue_live(space: &'static Space, owner: &Owner, live: Live) -> Waiter {
 #[test]
 fn who_is_in_front_is_waited_for_wherever_he_is() {
     let space = new_space();
-    let [first, second, third] = [(); 3].map(|()| Owner::new());
+    let [first, second, third, fourth] = [(); 4].map(|()| Owner::new());
     let range = MIDDLE - 1..MIDDLE + 1;
     let root = fill(space, SLOTS);
     let holder = hold_of(space, &first, range.clone(), Mode::Exclusive);
     let slow = stop_in_doorway(space, &second, range.clone(), Mode::Exclusive);
     let rest = fill(space, SLOTS - 2);
     assert_eq!(heap_nodes(&space.tree), 1, "a chain of one");
-    let mut in_front = queue_of(space, &third, range, Mode::Exclusive);
+    let mut in_front = queue_of(space, &third, range.clone(), Mode::Exclusive);
     assert_eq!(heap_nodes(&space.tree), 2, "and one that is newer");
+    let between = queue_of(space, &fourth, range, Mode::Exclusive);
     let mut behind = queue_live(space, &second, slow);
     let mut noop = Context::from_waker(Waker::noop());
     assert!(in_front.poll(&mut noop).is_pending() && behind.poll(&mut noop).is_pending());
-    drop(holder);
+    // Whom it sleeps on gives up: it looks again, and when nobody holds.
+    drop((holder, between));
     assert!(behind.poll(&mut noop).is_pending(), "it is behind");
     assert!(in_front.poll(&mut noop).is_ready());
     let held = in_front.into_holds();
