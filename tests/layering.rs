@@ -43,6 +43,8 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     // Platform.
     ("sync.rs", &[], &["std::sync", "std::thread", "loom", "shuttle"]),
     ("sync/chaos.rs", &[], &["std::sync", "std::thread"]),
+    ("sync/gate.rs", &[], &["std::sync"]),
+    ("sync/watched.rs", &[], &["std::sync"]),
     ("sync/model.rs", &[], &["loom"]),
     // loom there: only the memory that a model gives back. `std::sync` there: the collector, which outlives each of shuttle's schedules.
     ("reclaim.rs", &["sync"], &["crossbeam_epoch", "loom", "std::sync"]),

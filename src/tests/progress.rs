@@ -566,6 +566,7 @@ fn who_is_stopped_holds_up_nobody_else() {
     asking(stage);
     waiting(stage);
     leaving(stage);
+    being_late(stage);
     converting(stage);
     batches(stage);
     searching(stage);
@@ -893,6 +894,46 @@ fn leaving(stage: &mut Stage) {
         },
     );
     turn.check();
+}
+
+/// Whoever has freed a slot that somebody waited for, and is late with its call, has nothing to do with who has come to wait for the slot's next request since.
+fn being_late(stage: &mut Stage) {
+    for (released, kept) in [(0, 1), (1, 0)] {
+        stage.play_from(
+            "being late with a call",
+            Some(("wait/event.rs", "lock(&self.0[slot]).ring(age)")),
+            |world| {
+                // All slots of the root are taken.
+                let crowd: Vec<_> = world.fill_root().into_iter().skip(2).collect();
+                let guard = world.hold(PLACE, Mode::Exclusive);
+                let waits = world.queue(PLACE, Mode::Exclusive);
+                ((crowd, Some(waits), Vec::new()), guard)
+            },
+            |world, (_, waits, pairs)| {
+                // Two slots are free, that one and this one's: one of two requests that come is in that one.
+                drop(waits.take());
+                let holds = [0..10, 10..20].map(|range| world.hold(range, Mode::Exclusive));
+                let waits = [0..10, 10..20].map(|range| world.queue(range, Mode::Exclusive));
+                *pairs = holds.into_iter().map(Some).zip(waits).collect();
+            },
+            |_, guard, gate| stoppable(gate, || drop(guard)),
+            |_, (_, _, pairs), moment| {
+                moment.go_on("a release", &[Needs::List], || drop(pairs[released].0.take()));
+                if pairs[released].0.is_none() {
+                    assert!(pairs[released].1.woken(), "though the other thread is stopped");
+                    moment.must("the poll of who waited for that", || drop(pairs[released].1.ready()));
+                }
+            },
+            |_, (_crowd, _, mut pairs), ()| {
+                let (hold, mut waits) = pairs.swap_remove(kept);
+                assert!(!waits.woken(), "what it waits for is there");
+                drop(hold);
+                assert!(waits.woken());
+                drop(waits.ready());
+                drop(pairs);
+            },
+        );
+    }
 }
 
 fn converting(stage: &mut Stage) {
