@@ -28,7 +28,7 @@ pub(crate) use {
 };
 
 /// Whether what listens to the request of a slot with one age hears that of another: that one itself, and those that came after it. (Ages are counted round and round.)
-fn is_not_after(listens: u64, changed: u64) -> bool {
+pub(crate) fn is_not_after(listens: u64, changed: u64) -> bool {
     changed.wrapping_sub(listens) as i64 >= 0
 }
 

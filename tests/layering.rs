@@ -68,7 +68,8 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("tree/shortcut.rs", &["owner", "reclaim", "sync"], &[]),
     // The parking itself is `std`'s, or a model's.
     ("wait.rs", &["processors", "sync"], &["std::sync", "std::thread"]),
-    ("wait/event.rs", &["sync"], &["std::sync", "std::thread"]),
+    // loom there: what a model of it judges by.
+    ("wait/event.rs", &["sync"], &["std::sync", "std::thread", "loom"]),
     // `std::thread` there: whether it is panicking.
     ("wait/delivery.rs", &["processors"], &["std::sync", "std::thread"]),
     ("wait/budget.rs", &[], &[]),

@@ -9,6 +9,7 @@
 //! | `convert` | a hold becomes another: what is kept is never let go of, what is given up wakes |
 //! | `batch` | several requests under one ticket: all or nothing |
 //! | `cycle` | a cycle of waits is answered or broken, and who is let past is past |
+//! | `event` | the lists of those who wait, by themselves: who asks to be called is called |
 //! | `epoch` | on the real reclaimer: nobody reads a node that was freed |
 //!
 //! # How they see a fault
@@ -35,6 +36,8 @@ mod convert;
 mod cycle;
 #[cfg(spanlock_epoch)]
 mod epoch;
+#[cfg(not(spanlock_epoch))]
+mod event;
 #[cfg(not(spanlock_epoch))]
 mod grant;
 #[cfg(not(spanlock_epoch))]

@@ -28,19 +28,29 @@
 //! One that is called is consumed by that. One that nobody has called goes with its listener, when the request has left the queue. One that is replaced, because a
 //! task has moved, is dropped there and then, with no lock held; but the request has its place still, so its destructor must not wait for that.
 
-use super::{Woken, budget, delivery, is_not_after};
+#[cfg(not(loom))]
+use super::Woken;
+use super::{budget, delivery, is_not_after};
+#[cfg(loom)] // A model of this room alone.
+use crate::sync::thread::{self, Thread};
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::thread::{self, Thread};
-use std::time::Instant;
 use std::{fmt, mem};
+#[cfg(not(loom))]
+use std::{
+    thread::{self, Thread},
+    time::Instant,
+};
 
 /// Somebody who listens to one slot, once.
 pub(super) struct Sleeper {
     links: UnsafeCell<Links>,
+    /// For a model to judge whether two use the links at a time.
+    #[cfg(loom)]
+    used: loom::cell::UnsafeCell<()>,
     rung: AtomicBool,
     /// Which of the slot's requests it listens to.
     age: u64,
@@ -68,7 +78,14 @@ unsafe impl Sync for Sleeper {}
 
 impl Sleeper {
     fn new(age: u64) -> Sleeper {
-        Sleeper { links: UnsafeCell::default(), rung: AtomicBool::new(false), age, whom: Mutex::new(None) }
+        Sleeper {
+            links: UnsafeCell::default(),
+            #[cfg(loom)]
+            used: loom::cell::UnsafeCell::new(()),
+            rung: AtomicBool::new(false),
+            age,
+            whom: Mutex::new(None),
+        }
     }
 
     fn is_rung(&self) -> bool {
@@ -149,6 +166,8 @@ fn address(sleeper: &Arc<Sleeper>) -> NonNull<Sleeper> {
 unsafe fn links<'a>(sleeper: NonNull<Sleeper>) -> &'a mut Links {
     // SAFETY: it is there, by its row's count (INV-W3).
     let sleeper = unsafe { sleeper.as_ref() };
+    #[cfg(loom)]
+    sleeper.used.with_mut(|_| ());
     // SAFETY: nobody else uses them (INV-W2; the caller's promise).
     unsafe { &mut *sleeper.links.get() }
 }
@@ -285,6 +304,13 @@ impl<const N: usize> Events<N> {
     }
 }
 
+#[cfg(loom)]
+impl<const N: usize> Events<N> {
+    pub(super) fn are_empty(&self) -> bool {
+        self.0.iter().all(|list| lock(list).is_empty())
+    }
+}
+
 impl<const N: usize> fmt::Debug for Events<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Events").finish_non_exhaustive()
@@ -324,6 +350,7 @@ impl Listener {
     }
 
     /// Parks the thread until a slot is notified, or `deadline` has passed.
+    #[cfg(not(loom))] // A model has no clock.
     pub(crate) fn wait_until(self, deadline: Instant) -> Woken {
         let sleeps = self.sleepers().all(|sleeper| sleeper.lie_down(Whom::Thread(thread::current())));
         while sleeps && !self.is_rung() {
@@ -376,6 +403,7 @@ impl fmt::Debug for Place {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicUsize;
