@@ -26,7 +26,9 @@
 //!
 //! # What becomes of wakers
 //! One that is called is consumed by that. One that nobody has called goes with its listener, when the request has left the queue. One that is replaced, because a
-//! task has moved, is dropped there and then, with no lock held; but the request has its place still, so its destructor must not wait for that.
+//! task has moved, is dropped by the poll that replaces it, as the last that this does: nothing is locked, and whoever is to be called from now on is the new one, also by
+//! what the destructor does. But the request has its place still (it could be kept until that is given up, but a task can move without end): so a destructor that *waits*
+//! for what the request stands in the way of, waits for ever.
 
 #[cfg(not(loom))]
 use super::Woken;
@@ -57,6 +59,9 @@ pub(super) struct Sleeper {
     /// Whom to wake, as soon as it sleeps.
     whom: Mutex<Option<Whom>>,
 }
+
+/// The slot has changed already.
+struct Rung;
 
 enum Whom {
     Thread(Thread),
@@ -93,34 +98,33 @@ impl Sleeper {
         self.rung.load(Ordering::Acquire)
     }
 
-    /// Says whom to wake. `false`: it was rung already.
-    fn lie_down(&self, whom: Whom) -> bool {
+    /// Says whom to wake, and returns who was to be woken before: a waker's destructor is foreign code, and meets no lock.
+    ///
+    /// # Errors
+    /// It was rung already.
+    fn lie_down(&self, whom: Whom) -> Result<Option<Whom>, Rung> {
         let mut place = lock(&self.whom);
         if self.is_rung() {
-            return false;
+            return Err(Rung);
         }
-        let old = place.replace(whom);
-        // A waker's destructor is foreign code, and meets no lock.
-        drop(place);
-        drop(old);
-        true
+        Ok(place.replace(whom))
     }
 
     /// The same for a task, which may have said so before.
-    fn lie_down_as(&self, waker: &Waker) -> bool {
+    fn lie_down_as(&self, waker: &Waker) -> Result<Option<Whom>, Rung> {
         // Without the lock first: whoever has rung, and is about to call, may be stopped with it.
         if self.is_rung() {
-            return false;
+            return Err(Rung);
         }
         let is_known = {
             let whom = lock(&self.whom);
             if self.is_rung() {
-                return false;
+                return Err(Rung);
             }
             matches!(&*whom, Some(Whom::Task(known)) if known.will_wake(waker))
         };
         // Cloned out of the lock: that is foreign code as well.
-        is_known || self.lie_down(Whom::Task(waker.clone()))
+        if is_known { Ok(None) } else { self.lie_down(Whom::Task(waker.clone())) }
     }
 
     /// Wakes it, if it is a thread. `false`: it is a task, and has to be [called](Sleeper::call).
@@ -342,7 +346,7 @@ impl Listener {
 
     /// Parks the thread until a slot is notified.
     pub(crate) fn wait(self) {
-        if self.sleepers().all(|sleeper| sleeper.lie_down(Whom::Thread(thread::current()))) {
+        if self.sleepers().all(|sleeper| sleeper.lie_down(Whom::Thread(thread::current())).is_ok()) {
             while !self.is_rung() {
                 thread::park();
             }
@@ -352,7 +356,7 @@ impl Listener {
     /// Parks the thread until a slot is notified, or `deadline` has passed.
     #[cfg(not(loom))] // A model has no clock.
     pub(crate) fn wait_until(self, deadline: Instant) -> Woken {
-        let sleeps = self.sleepers().all(|sleeper| sleeper.lie_down(Whom::Thread(thread::current())));
+        let sleeps = self.sleepers().all(|sleeper| sleeper.lie_down(Whom::Thread(thread::current())).is_ok());
         while sleeps && !self.is_rung() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -365,10 +369,16 @@ impl Listener {
 
     /// Ready when a slot was notified.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if !self.sleepers().all(|sleeper| sleeper.lie_down_as(context.waker())) {
-            return Poll::Ready(());
+        let mut replaced = [None, None];
+        for (sleeper, replaced) in self.sleepers().zip(&mut replaced) {
+            match sleeper.lie_down_as(context.waker()) {
+                Ok(old) => *replaced = old,
+                Err(Rung) => return Poll::Ready(()),
+            }
         }
         budget::refill();
+        // Foreign code, so it comes last: see the header.
+        drop(replaced);
         Poll::Pending
     }
 }
