@@ -173,7 +173,7 @@ fn wait_for_doorways(space: &Space, old: &Ask, new: &Ask, own: Own) -> Result<Qu
         }
         // Listen first, then ask to be told (INV-G3).
         let (bells, index) = undecided.room();
-        let listener = bells.listen(index);
+        let listener = bells.listen(index, undecided.word().age());
         let will_hear = undecided.ask_for_wake();
         drop(pin);
         if will_hear {

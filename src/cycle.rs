@@ -356,7 +356,7 @@ impl Enlisted {
                 Err(Stop::Undecided(seen)) => {
                     // Listen first, then ask to be told (INV-G3).
                     let (bells, index) = seen.room();
-                    let listener = bells.listen(index);
+                    let listener = bells.listen(index, seen.word().age());
                     match seen.ask_for_wake() {
                         true => Ok(Searched::Owed(listener)),
                         false => {

@@ -914,7 +914,7 @@ impl Waiter {
         }
         // Listen first, then ask to be told (INV-G3).
         let (bells, index) = blocker.room();
-        let mut listener = bells.listen(index);
+        let mut listener = bells.listen(index, blocker.word().age());
         let will_hear = blocker.ask_for_wake();
         drop(pin);
         if !will_hear {

@@ -291,6 +291,11 @@ where
 /// # Cancel safety
 /// Dropping it leaves the queue and wakes whoever waited for it. The place is lost: awaiting a new request begins at the end.
 ///
+/// # Wakers
+/// A poll with another waker drops the last one, when all else is done and with nothing locked: its destructor may use any lock, and release what this request waits
+/// for (the new waker is called then). But the request stands in the queue meanwhile. So the destructor must not wait for what that is in the way of: it
+/// would wait for the poll that it is called by. (The waker that is there when the future is dropped goes after the request's place.)
+///
 /// # Panics
 /// If polled after it was ready. In the [scope](Owner::scope) of an owner: if the answer is an error; and always, if it is of no `Owner` and on a
 /// borrowed lock (`&RangeLock`), which nobody could follow when the search for deadlocks comes by.

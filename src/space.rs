@@ -52,8 +52,8 @@ pub(crate) type Seen<'t> = tree::Seen<'t, Bells>;
 pub(crate) type Own = tree::Own<Bells>;
 
 impl Room for Bells {
-    fn slot_changed(&self, index: usize) {
-        self.notify(index);
+    fn slot_changed(&self, index: usize, age: u64) {
+        self.notify(index, age);
     }
 }
 

@@ -43,6 +43,8 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     // Platform.
     ("sync.rs", &[], &["std::sync", "std::thread", "loom", "shuttle"]),
     ("sync/chaos.rs", &[], &["std::sync", "std::thread"]),
+    ("sync/gate.rs", &[], &["std::sync"]),
+    ("sync/watched.rs", &[], &["std::sync"]),
     ("sync/model.rs", &[], &["loom"]),
     // loom there: only the memory that a model gives back. `std::sync` there: the collector, which outlives each of shuttle's schedules.
     ("reclaim.rs", &["sync"], &["crossbeam_epoch", "loom", "std::sync"]),
@@ -67,7 +69,8 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("tree/shortcut.rs", &["owner", "reclaim", "sync"], &[]),
     // The parking itself is `std`'s, or a model's.
     ("wait.rs", &["processors", "sync"], &["std::sync", "std::thread"]),
-    ("wait/event.rs", &["sync"], &["std::sync", "std::thread"]),
+    // loom there: what a model of it judges by.
+    ("wait/event.rs", &["sync"], &["std::sync", "std::thread", "loom"]),
     // `std::thread` there: whether it is panicking.
     ("wait/delivery.rs", &["processors"], &["std::sync", "std::thread"]),
     ("wait/budget.rs", &[], &[]),

@@ -27,13 +27,13 @@ impl<const N: usize> Default for Events<N> {
 }
 
 impl<const N: usize> Events<N> {
-    pub(crate) fn listen(&self, slot: usize) -> Listener {
+    pub(crate) fn listen(&self, slot: usize, _age: u64) -> Listener {
         let event = self.0[slot].clone();
         let seen = event.fetch_add(1, Ordering::AcqRel) / NOTIFIED;
         Listener { event, seen }
     }
 
-    pub(crate) fn notify(&self, slot: usize) {
+    pub(crate) fn notify(&self, slot: usize, _age: u64) {
         self.0[slot].fetch_add(NOTIFIED, Ordering::AcqRel);
     }
 }

@@ -11,6 +11,7 @@
 //! | `batch` | several requests under one ticket: all or nothing |
 //! | `cycle` | a cycle of waits is answered or broken, and who is let past is past |
 //! | `turn` | one search at a time in a lock; who leaves lets it end; what it sees of what others publish |
+//! | `event` | the lists of those who wait, by themselves: who asks to be called is called |
 //! | `epoch` | on the real reclaimer: nobody reads a node that was freed |
 //!
 //! # How they see a fault
@@ -37,6 +38,8 @@ mod convert;
 mod cycle;
 #[cfg(spanlock_epoch)]
 mod epoch;
+#[cfg(not(spanlock_epoch))]
+mod event;
 #[cfg(not(spanlock_epoch))]
 mod grant;
 #[cfg(not(spanlock_epoch))]

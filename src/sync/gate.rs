@@ -92,10 +92,13 @@ impl Gate {
         }
     }
 
-    /// Lets the thread go on, to its next stop.
+    /// Lets the thread go on, to its next stop. Nothing, if it has come to its end.
     pub(crate) fn go_on(&self) {
-        *lock_of(&self.state) = State::Running;
-        self.changed.notify_all();
+        let mut state = lock_of(&self.state);
+        if matches!(*state, State::Stopped(_)) {
+            *state = State::Running;
+            self.changed.notify_all();
+        }
     }
 
     /// Lets the thread go on, to its end.
@@ -115,6 +118,11 @@ impl Gate {
         }
         matches!(*state, State::Running)
     }
+}
+
+/// Whether the calling thread has a mutex.
+pub(crate) fn has_any() -> bool {
+    HELD.get().iter().any(Option::is_some)
 }
 
 fn lock_of<T>(mutex: &sync::Mutex<T>) -> sync::MutexGuard<'_, T> {

@@ -8,8 +8,9 @@
 //! A step is known by its line in the source. A line of the library with such an access that no scene comes to fails the test ([`UNSEEN`] has the exceptions).
 //! What a stopped thread does hold up, because it has a mutex, is in a table: [`HOLDS_UP`].
 
-use crate::sync::step::{Gate, Step, Stop};
+use crate::sync::step::{Gate, Step, Stop, has_any};
 use crate::{Batch, Mode, Owner, RangeLock, Recursion};
+use fastrand::Rng;
 use poll::{Hand, poll_once};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
@@ -566,6 +567,7 @@ fn who_is_stopped_holds_up_nobody_else() {
     asking(stage);
     waiting(stage);
     leaving(stage);
+    being_late(stage);
     converting(stage);
     batches(stage);
     searching(stage);
@@ -893,6 +895,46 @@ fn leaving(stage: &mut Stage) {
         },
     );
     turn.check();
+}
+
+/// Whoever has freed a slot that somebody waited for, and is late with its call, has nothing to do with who has come to wait for the slot's next request since.
+fn being_late(stage: &mut Stage) {
+    for (released, kept) in [(0, 1), (1, 0)] {
+        stage.play_from(
+            "being late with a call",
+            Some(("wait/event.rs", "lock(&self.0[slot]).ring(age)")),
+            |world| {
+                // All slots of the root are taken.
+                let crowd: Vec<_> = world.fill_root().into_iter().skip(2).collect();
+                let guard = world.hold(PLACE, Mode::Exclusive);
+                let waits = world.queue(PLACE, Mode::Exclusive);
+                ((crowd, Some(waits), Vec::new()), guard)
+            },
+            |world, (_, waits, pairs)| {
+                // Two slots are free, that one and this one's: one of two requests that come is in that one.
+                drop(waits.take());
+                let holds = [0..10, 10..20].map(|range| world.hold(range, Mode::Exclusive));
+                let waits = [0..10, 10..20].map(|range| world.queue(range, Mode::Exclusive));
+                *pairs = holds.into_iter().map(Some).zip(waits).collect();
+            },
+            |_, guard, gate| stoppable(gate, || drop(guard)),
+            |_, (_, _, pairs), moment| {
+                moment.go_on("a release", &[Needs::List], || drop(pairs[released].0.take()));
+                if pairs[released].0.is_none() {
+                    assert!(pairs[released].1.woken(), "though the other thread is stopped");
+                    moment.must("the poll of who waited for that", || drop(pairs[released].1.ready()));
+                }
+            },
+            |_, (_crowd, _, mut pairs), ()| {
+                let (hold, mut waits) = pairs.swap_remove(kept);
+                assert!(!waits.woken(), "what it waits for is there");
+                drop(hold);
+                assert!(waits.woken());
+                drop(waits.ready());
+                drop(pairs);
+            },
+        );
+    }
 }
 
 fn converting(stage: &mut Stage) {
@@ -1544,6 +1586,153 @@ fn growing(stage: &mut Stage) {
         |_, _, _| {},
         |_, crowd, ()| drop(crowd),
     );
+}
+
+/// Threads that come and go while others wait, each stopped and let go on as the main thread likes: never while it has a mutex.
+struct Churn<'scope, 'env> {
+    scope: &'scope thread::Scope<'scope, 'env>,
+    world: World,
+    rng: Rng,
+    threads: Vec<(&'static Gate, thread::ScopedJoinHandle<'scope, ()>)>,
+}
+
+impl<'scope> Churn<'scope, '_> {
+    /// One who does something of all that does not wait, around [`PLACE`].
+    fn come(&mut self) {
+        let (world, kind, start) = (self.world, self.rng.u32(0..6), self.rng.u64(0..120));
+        let (range, mode) = (start..start + self.rng.u64(1..60), Mode::ALL[self.rng.usize(0..3)]);
+        let (seed, mut left) = (self.rng.u64(..), 0_u32);
+        let mut rng = Rng::with_seed(seed);
+        let gate = Gate::new(move |_| {
+            if left > 0 || has_any() {
+                left = left.saturating_sub(1);
+                return false;
+            }
+            left = rng.u32(0..12);
+            true
+        });
+        let thread = self.scope.spawn(move || {
+            stoppable(gate, || match kind {
+                0 => drop(poll_once(&mut Hand::new(world.a.request(range, mode)).into_inner())),
+                1 => drop(world.a.request(range, mode).try_now()),
+                2 => drop(world.a.request(range, mode).deadline(Instant::now()).wait()),
+                3 => drop(Batch::new().request(world.a, range, mode).exclusive(world.b, PLACE).try_now()),
+                4 => {
+                    let mut asked = Hand::new(world.a.request(range, mode));
+                    if asked.poll().is_pending() {
+                        drop(asked.poll_elsewhere());
+                    }
+                }
+                // Where nobody else is, so that it waits for nobody.
+                _ => {
+                    let at = 1000 + seed % 1_000_000 * 100;
+                    let mut guard = Hand::new(world.a.request(at..at + 50, Mode::Exclusive)).ready();
+                    guard.downgrade(Mode::Add);
+                    drop(guard.split(at + 20));
+                }
+            });
+        });
+        self.threads.push((gate, thread));
+    }
+
+    /// Some of them do some steps; who has come to his end is followed by another.
+    fn go_on(&mut self) {
+        for _ in 0..self.rng.usize(1..6) {
+            let one = self.rng.usize(0..self.threads.len());
+            self.threads[one].0.go_on();
+            if self.threads[one].0.stopped().is_none() {
+                drop(self.threads.swap_remove(one).1.join());
+                self.come();
+                self.threads.last().unwrap().0.stopped();
+            }
+        }
+    }
+
+    fn end(self) {
+        for (gate, thread) in self.threads {
+            gate.open();
+            thread.join().unwrap();
+        }
+    }
+}
+
+/// Beside those who come and go, each stopped wherever it is: who waits, and has nobody in front who came before, is granted at its next poll; a search, a
+/// conversion, and a deadline come to their ends.
+#[test]
+fn who_waits_is_not_held_up_by_those_who_come_and_go() {
+    let dog = Watchdog::new();
+    for seed in 0..60 {
+        let world = World::new();
+        let at = |what: &str| dog.next(format!("{what}, seed {seed}, beside those who come and go"));
+        thread::scope(|scope| {
+            at("the scene is set");
+            let crowd = (seed % 2 == 1).then(|| world.fill_root());
+            let [one, other] = [(); 2].map(|()| Owner::new());
+            let holder = world.a.request(PLACE, Mode::Exclusive).owner(&one).try_now().unwrap();
+            let elsewhere = world.b.request(200..300, Mode::Exclusive).owner(&other).try_now().unwrap();
+            let (mut first, mut second) = (world.queue(PLACE, Mode::Exclusive), world.queue(0..50, Mode::Add));
+            let mut churn = Churn { scope, world, rng: Rng::with_seed(seed), threads: Vec::new() };
+            for _ in 0..4 {
+                churn.come();
+                churn.threads.last().unwrap().0.stopped();
+            }
+            churn.go_on();
+            at("a deadline");
+            assert!(world.a.request(PLACE, Mode::Add).timeout(Duration::from_micros(50)).wait().is_err());
+            churn.go_on();
+            at("a conversion");
+            let mut own = world.hold(1 << 50..(1 << 50) + 100, Mode::Exclusive);
+            assert!(own.try_extend(1 << 50..(1 << 50) + 200));
+            churn.go_on();
+            drop(own.split((1 << 50) + 50));
+            at("a search");
+            let mut nested = Hand::new(world.a.request(PLACE, Mode::Exclusive).owner(&other));
+            nested.pending();
+            churn.go_on();
+            at("a deadlock");
+            let mut closing = Hand::new(world.b.request(200..300, Mode::Add).owner(&one));
+            let mut answer = closing.poll();
+            // Somebody who came before, and is about to draw his ticket, may have to be through.
+            while answer.is_pending() {
+                churn.go_on();
+                if closing.woken() {
+                    answer = closing.poll();
+                }
+            }
+            assert!(matches!(answer, Poll::Ready(Err(_))));
+            first.pending();
+            second.pending();
+
+            at("a hand-over");
+            drop(holder);
+            assert!(first.woken());
+            churn.go_on();
+            let guard = first.ready();
+            churn.go_on();
+            second.pending();
+            nested.pending();
+            drop(guard);
+            assert!(second.woken());
+            churn.go_on();
+            let guard = second.ready();
+            churn.go_on();
+            nested.pending();
+            drop(guard);
+            // That one came later than some of them, and waits for whoever of these is in its way.
+            let mut answer = nested.poll();
+            while answer.is_pending() {
+                churn.go_on();
+                if nested.woken() {
+                    answer = nested.poll();
+                }
+            }
+            drop((answer, elsewhere, crowd));
+            at("the end");
+            churn.end();
+        });
+        at("all is free");
+        assert!([world.a, world.b].iter().all(|lock| lock.try_exclusive(..).is_some()));
+    }
 }
 
 impl Stage {

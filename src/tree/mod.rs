@@ -70,8 +70,9 @@ use shortcut::Era;
 
 /// What the waiting side keeps for one node: made when somebody waits there for the first time, dropped with the node.
 pub(crate) trait Room: Default + Send + Sync + 'static {
-    /// Slot `index` went free, or moved from the holders to the queue: wake whoever waits for it.
-    fn slot_changed(&self, index: usize);
+    /// Slot `index` went free, or moved from the holders to the queue, from a word of this [age](Word::age): wake whoever waits for that one, or for one before it.
+    /// Not those who wait for a later one: whoever is to say that it has changed wakes them.
+    fn slot_changed(&self, index: usize, age: u64);
 }
 
 /// `T` is what the layers above keep beside it. It is in here because there it costs nothing: a tree is aligned like a node, and has room to spare.

@@ -618,8 +618,9 @@ impl<R: Room> Node<R> {
     /// Frees a slot that was taken in a node that is being removed.
     #[cold]
     pub(super) fn withdraw(&self, index: usize) {
-        if self.slot(index).free() {
-            self.tell_room(index);
+        let before = self.slot(index).free();
+        if before.is_watched() {
+            self.tell_room(index, before);
         }
     }
 
@@ -644,15 +645,15 @@ impl<R: Room> Node<R> {
         unsafe { &*room }
     }
 
-    /// Wakes whoever waits for slot `index` to change.
+    /// Wakes whoever waits for slot `index` to change from `word`, or from one that came before it.
     #[cold]
-    pub(super) fn tell_room(&self, index: usize) {
+    pub(super) fn tell_room(&self, index: usize, word: Word) {
         self.used();
         // ORDERING: Acquire, from `room`. Not null: `WAITERS` was set by someone who had made the room first (S5).
         let room = self.header.room.load(Ordering::Acquire);
         // SAFETY: as in `room`.
         if let Some(room) = unsafe { room.as_ref() } {
-            room.slot_changed(index);
+            room.slot_changed(index, word.age());
         }
     }
 }

@@ -173,6 +173,16 @@ impl Word {
         self.0 & YIELDING == YIELDING
     }
 
+    /// Which of the slot's requests it is of, a shrunk one being another: for [`Room`], where the later one is the greater one, counted round and round.
+    pub(crate) fn age(self) -> u64 {
+        self.0 & VERSION
+    }
+
+    /// Whether somebody sleeps until it changes.
+    pub(super) fn is_watched(self) -> bool {
+        self.has(WAITERS)
+    }
+
     fn same_version(self, other: Word) -> bool {
         (self.0 ^ other.0) & VERSION == 0
     }
@@ -454,12 +464,12 @@ impl Slot<'_> {
             && self.state.compare_exchange(word.0, word.freed().0, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
-    /// Frees the slot; `true` if somebody waits for it and must be woken (INV-S3).
-    pub(super) fn free(self) -> bool {
+    /// Frees the slot; returns the word before. If that was watched, those who wait must be woken (INV-S3).
+    pub(super) fn free(self) -> Word {
         // Relaxed: the version is this request's own, and nobody else changes it (INV-S1).
         let word = Word(self.state.load(Ordering::Relaxed));
         // ORDERING: Release as in `free_unwatched` (S2); Acquire to find the listeners of whoever set WAITERS (S5).
-        Word(self.state.swap(word.freed().0, Ordering::AcqRel)).has(WAITERS)
+        Word(self.state.swap(word.freed().0, Ordering::AcqRel))
     }
 
     /// Changes the word by `change`, clearing nothing that others set meanwhile; returns the word before.
@@ -702,9 +712,7 @@ impl<R: Room> Placed<R> {
         let slot = self.slot();
         // Relaxed: S4 orders it.
         slot.record.order.store(ticket, Ordering::Relaxed);
-        if slot.update(|word| word & !(QUEUING | WAITERS) | queued).has(WAITERS) {
-            self.node().tell_room(self.index());
-        }
+        self.tell(slot.update(|word| word & !(QUEUING | WAITERS) | queued));
     }
 
     /// A queued request that yields does so no more: whoever has looked before may have passed it, and is found by who looks now.
@@ -736,11 +744,9 @@ impl<R: Room> Placed<R> {
 
     /// PENDING -> GRANTED: says aloud that this request holds its range. Wakes whoever listens for that; whether there is any.
     pub(crate) fn hold(&self) -> bool {
-        let is_watched = self.slot().update(|word| word & !WAITERS | GRANTED).has(WAITERS);
-        if is_watched {
-            self.node().tell_room(self.index());
-        }
-        is_watched
+        let before = self.slot().update(|word| word & !WAITERS | GRANTED);
+        self.tell(before);
+        before.is_watched()
     }
 
     /// The same of the second slot of a hold that came at `order`.
@@ -764,9 +770,7 @@ impl<R: Room> Placed<R> {
     ///
     /// ORDERING (S2): Release, as for a release: what was done under the old mode is seen by whoever is let in.
     pub(crate) fn downgrade(&self, mode: u64) {
-        if self.slot().update(|word| word & !(MODES | WAITERS) | mode).has(WAITERS) {
-            self.node().tell_room(self.index());
-        }
+        self.tell(self.slot().update(|word| word & !(MODES | WAITERS) | mode));
     }
 
     /// A holder gives back what lies outside of `start..=last`, which lies in its range.
@@ -782,8 +786,13 @@ impl<R: Room> Placed<R> {
         slot.record.last.store(last, Ordering::Relaxed);
         let before =
             slot.update(|word| (word & !(ALL_PARTS | ALL_GRAINS | WAITERS)).wrapping_add(ONE_VERSION) | parts.0);
-        if before.has(WAITERS) {
-            self.node().tell_room(self.index());
+        self.tell(before);
+    }
+
+    /// Wakes whoever waits for the slot to change, if there is anybody: it has changed from `before`.
+    fn tell(&self, before: Word) {
+        if before.is_watched() {
+            self.node().tell_room(self.index(), before);
         }
     }
 
@@ -815,8 +824,9 @@ impl<R: Room> Placed<R> {
     /// The pin keeps the node, which may be pruned as soon as the slot is free, until the wake-up is done.
     pub(crate) fn free(&self, _pin: &Pin) {
         let node = self.node();
-        if node.slot(self.index()).free() {
-            node.tell_room(self.index());
+        let before = node.slot(self.index()).free();
+        if before.is_watched() {
+            node.tell_room(self.index(), before);
         }
     }
 }
@@ -869,6 +879,6 @@ impl<R: Room> Seen<'_, R> {
 
     /// Wakes all that wait for the slot to change.
     pub(crate) fn tell(&self) {
-        self.node().tell_room(self.room_index());
+        self.node().tell_room(self.room_index(), self.word());
     }
 }
