@@ -46,9 +46,10 @@ const HOLDS_UP: &[(&str, &[Needs])] = &[
     ("lock(&self.lists[self.slot])", &[Needs::List]),
     ("lock(&self.whom)", &[Needs::Sleeper]),
     ("lock(&self.passes)", &[Needs::Index]),
-    // The index's own locks are another library's, so these are known by what is done when they are had.
-    ("entry.visited.store(true", &[Needs::Index]),
 ];
+
+/// Steps at which the thread has a lock of the index: those are another library's, and nobody is told when they are taken.
+const WITHIN_INDEX: &[&str] = &["entry.visited.store(true", "place_of(&lock(&self.passes), other)"];
 
 /// Steps that no scene comes to: in which file, in lines with which text or below one, and why.
 const UNSEEN: &[(&str, &str, &str)] = &[
@@ -419,13 +420,16 @@ impl Stage {
             let known = HOLDS_UP.iter().any(|(text, _)| line.contains(text));
             assert!(known, "{scene}: nothing is known of a mutex that is taken by {line}, {at}");
         }
-        let held = stop.has.iter().chain((stop.step.what != "lock").then_some(&stop.step.at));
-        for at in held {
+        for at in &stop.has {
             let line = self.source.line(at.file(), at.line());
             for (row, (_, needs)) in HOLDS_UP.iter().enumerate().filter(|(_, (text, _))| line.contains(text)) {
                 self.held.insert(row);
                 taken.extend(*needs);
             }
+        }
+        if let Some(row) = WITHIN_INDEX.iter().position(|within| text.contains(within)) {
+            self.held.insert(HOLDS_UP.len() + row);
+            taken.insert(Needs::Index);
         }
         Moment { scene, stop, dog: &self.dog, text, taken }
     }
@@ -574,7 +578,7 @@ fn who_is_stopped_holds_up_nobody_else() {
     looking(stage);
     growing(stage);
 
-    for (row, (text, _)) in HOLDS_UP.iter().enumerate() {
+    for (row, text) in HOLDS_UP.iter().map(|(text, _)| text).chain(WITHIN_INDEX).enumerate() {
         assert!(stage.held.contains(&row), "nobody was stopped who had {text}");
     }
     let unseen = stage.unseen();
