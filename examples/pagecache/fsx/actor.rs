@@ -25,7 +25,8 @@ pub(crate) struct Actor {
     open: Option<Open>,
 }
 
-/// A queued operation. It has its range, so whatever comes next and meets it waits for it: in the model it is done.
+/// A queued operation. It has its range, so whatever comes next and meets it (but for direct writes) waits for it: in the model
+/// it is done.
 enum Open {
     Write(Pending<()>),
     /// With what was there when it began. A buffered write may go beside it.
@@ -116,6 +117,10 @@ impl Actor {
         other: Option<&Actor>,
         queue: &Queue,
     ) -> Result<Effect, Difference> {
+        // Direct writes go together: which of two comes last nobody says.
+        if step.kind.writes_directly() {
+            self.settle()?;
+        }
         let open = self.open.take();
         let done = match (step.kind.is_structural(), self.end) {
             (false, _) => self.read_or_write(step, number, other, queue)?,

@@ -95,6 +95,11 @@ impl Kind {
         matches!(self, Append | Truncate | Collapse | Insert | Allocate | ZeroExtend)
     }
 
+    /// Whether it goes together with a direct write that is under way, also in the same place.
+    pub(crate) fn writes_directly(self) -> bool {
+        matches!(self, Kind::DirectWrite | Kind::QueuedWrite | Kind::CopyWithin | Kind::CopyAcross)
+    }
+
     fn random(random: &mut Rng) -> Kind {
         let all: u8 = Kind::TABLE.iter().map(|(.., weight)| weight).sum();
         let mut left = random.u8(..all);
