@@ -349,6 +349,12 @@ impl File {
         Ok(self.device.flush()?)
     }
 
+    /// Brings everything to the disk, and opens the file anew, with nothing in its cache.
+    pub(crate) fn reopen(&self) -> Result<Arc<File>, CacheError> {
+        self.sync()?;
+        self.cache.open(self.device.clone(), self.table.most())
+    }
+
     /// Makes the file on the disk as large as ours; the caller holds everything behind its last full page exclusively. Dirty pages
     /// there come first, or their write-back would make it longer again.
     pub(crate) fn set_disk_size(&self, operation: Operation) -> Result<(), CacheError> {

@@ -20,7 +20,7 @@
 //! | `frame.rs`, `table.rs` | one cached page, read without any lock; all those of a file | nothing else |
 //! | `device.rs`, `reshape.rs` | the file, by `O_DIRECT` where it can be had; its holes | sizes |
 //! | `faults.rs`, `buffer.rs` | troubles that a disk can have; memory for it | |
-//! | `file_lock.rs`, `waits.rs` | the four variants behind one face; counts, times and notes what is waited for and held | spanlock |
+//! | `file_lock.rs`, `waits.rs` | the variants behind one face; counts, times and notes what is waited for and held | spanlock |
 //! | `hooks.rs` | the points where the races are: pauses, and gates for tests | |
 //! | **`cache.rs`** | **the page cache: where which lock is held, and why** | all of these |
 //! | `mapping.rs` | page faults | the cache |

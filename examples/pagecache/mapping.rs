@@ -12,7 +12,7 @@ use spanlock::{Mode, Owner};
 use crate::cache::{Behind, File, Found, Piece, Seen, bytes_of, pieces};
 use crate::device::{PageBuffer, offset_of, pages};
 use crate::error::CacheError;
-use crate::file_lock::{Crossed, Variant};
+use crate::file_lock::{Crossed, OwnedHeld, Variant};
 use crate::frame::PAGE;
 use crate::hooks::Operation;
 
@@ -135,12 +135,16 @@ impl Mapping {
             };
             let add = add.transpose().map_err(|Crossed| GatherError::Crossed)?;
             // The page would be stale as soon as the write below it is done, so nobody else may ever see it.
-            if add.is_some_and(|add| add.is_inside_own_block()) {
+            if add.as_ref().is_some_and(OwnedHeld::is_inside_own_block) {
                 return Ok(self.read_privately(page, to)?);
             }
             // No read-ahead from here: it might bring back what was just removed.
             if !file.fill(page, Operation::Fault, Behind::Refuse)? {
                 return Ok(file.behind());
+            }
+            // Under add, or somebody who waits for the page might take it away again.
+            if let Some(size) = file.look(page, to) {
+                return Ok(Seen { found: Found::OnDisk, size });
             }
         }
     }

@@ -381,3 +381,23 @@ fn who_has_begun_again_keeps_its_buffer_until_it_is_copied() {
 fn read_of_disk(file: &File) -> [u8; 2] {
     [0, 1].map(|page| on_disk(file, page))
 }
+
+/// The fault of a direct write has read its page and not inserted it: it holds *add* on it, nested, so that a direct write of that
+/// page waits, or what was read would be inserted behind it.
+#[test]
+fn a_nested_fault_holds_its_page_until_it_is_filled() {
+    for variant in [Variant::Range, Variant::Lean] {
+        let stage = Stage::new(variant);
+        let file = stage.file(2);
+        let gate = stage.stop("faulting", Point::Read);
+        stage.play(&[&file], |play| {
+            play.start("faulting", || direct_from(&file, 0, &file, 1, 1));
+            play.stands(&gate);
+            let writer = play.start("writer", || super::direct(&file, 1, 9));
+            play.queued(&file, 1, &writer);
+            gate.open();
+        });
+        assert_eq!(read_all(&file), [2, 9], "{variant:?}");
+        check_at_rest(&file);
+    }
+}
