@@ -388,8 +388,10 @@ impl<S: Storage> RangeLocked<S> {
         let this = std::mem::ManuallyDrop::new(self);
         // SAFETY: `this` is not dropped, so that nobody drops the lock a second time, nor uses it.
         drop(unsafe { std::ptr::read(&this.lock) });
-        // SAFETY: as above, for the storage; and it is always there.
-        unsafe { std::ptr::read(this.storage.get()).assume_init() }
+        // SAFETY: as above, for the storage.
+        let storage = unsafe { std::ptr::read(this.storage.get()) };
+        // SAFETY: it is always there.
+        unsafe { storage.assume_init() }
     }
 }
 

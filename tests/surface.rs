@@ -80,6 +80,8 @@ fn a_guard_says_whose_it_is_and_what_it_covers() {
     assert!(format!("{:?}", *lock).contains("\"file\""));
     assert!(lock.snapshot().to_string().starts_with("file: 2 holding, 0 waiting"), "{}", lock.snapshot());
     assert_eq!(lock.snapshot().lock(), Some("file"));
+    assert!(lock.snapshot().requests().iter().all(|request| request.owner_name() == Some("writer")));
+    assert!(lock.snapshot().to_string().contains(&format!("{} \"writer\"", owner.id())), "{}", lock.snapshot());
     assert!(lock.request_arc(0..10, Add).timeout(SHORT).wait().is_err());
 }
 
