@@ -155,7 +155,7 @@ fn two_that_hold_the_same_and_want_more_are_a_deadlock() {
 #[track_caller]
 fn all_free<'a>(locks: impl IntoIterator<Item = &'a RangeLock>) {
     for lock in locks {
-        assert_eq!(format!("{lock:?}"), "RangeLock { holding: 0, waiting: 0, .. }");
+        assert!(format!("{lock:?}").ends_with("holding: 0, waiting: 0, .. }"), "{lock:?}");
         assert!(Hand::new(lock.request(.., Exclusive)).poll().is_ready(), "{lock:?}");
     }
 }
