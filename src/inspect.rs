@@ -91,6 +91,7 @@ pub struct RequestInfo {
     range: ByteRange,
     mode: Mode,
     owner: OwnerId,
+    name: Option<Box<str>>,
     came: Came,
     place: Option<Place>,
 }
@@ -114,6 +115,19 @@ impl RequestInfo {
     /// Whose request it is.
     pub fn owner(&self) -> OwnerId {
         self.owner
+    }
+
+    /// What its owner is called, if it is an [`Owner`](crate::Owner) with a name.
+    pub fn owner_name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The owner as the map shows it.
+    fn who(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{} \"{name}\"", self.owner),
+            None => self.owner.to_string(),
+        }
     }
 
     /// How long it had waited; `None` for a holder.
@@ -162,7 +176,8 @@ impl Snapshot {
         let holders = rows.partition_point(|row| row.place.is_none());
         let info = |(number, row): (usize, Row)| {
             let Row { start, last, mode, owner, came, place } = row;
-            RequestInfo { number, range: ByteRange::new(start..=last), mode, owner, came, place }
+            let name = owner::name_of(owner);
+            RequestInfo { number, range: ByteRange::new(start..=last), mode, owner, name, came, place }
         };
         Snapshot { name: None, requests: rows.into_iter().enumerate().map(info).collect(), holders }
     }
@@ -250,7 +265,7 @@ impl<'s> Map<'s> {
             number: widest(|row| row.number.to_string()),
             range: widest(|row| row.range.to_string()),
             mode: widest(|row| row.mode.to_string()),
-            owner: widest(|row| row.owner.to_string()),
+            owner: widest(RequestInfo::who),
         };
         let scale = Scale::choose(rows.iter().map(|row| row.range));
         let named = if most == usize::MAX { most } else { NAMED };
@@ -295,7 +310,7 @@ impl<'s> Map<'s> {
         let (first, behind) = self.scale.place(row.range);
         let bar: String = (0..columns).map(|at| if (first..behind).contains(&at) { letter } else { ' ' }).collect();
         let (number, range, mode, owner) =
-            (format!("#{}", row.number), row.range.to_string(), row.mode.to_string(), row.owner.to_string());
+            (format!("#{}", row.number), row.range.to_string(), row.mode.to_string(), row.who());
         let Widths { number: w0, range: w1, mode: w2, owner: w3 } = self.widths;
         let w0 = w0 + 1;
         let line = format!("{number:w0$} |{bar}| {range:w1$}  {mode:w2$}  {owner:w3$}  {end}");

@@ -19,7 +19,8 @@
 //! ```
 //!
 //! **A task that holds something and asks for more says who it is**: through its guard ([`Guard::request`]), in an owner's scope ([`Owner::scope`]), or by naming the owner
-//! ([`Request::owner`]). Else each request has an owner of its own, and the task can wait for itself, or two for one another, for ever: see [`OwnedBy`]. Threads need not say it.
+//! ([`Request::owner`]). Else each request has an owner of its own, and the task can wait for itself, or two for one another, for ever: see [`OwnedBy`]. Threads need not say it. And a
+//! blocking call stops all tasks of its thread: in async code, await.
 //!
 //! # The contract
 //! A request is a range, a [`Mode`] and an owner (the thread of a blocking call, an [`Owner`], or its own if it is awaited). Two requests *conflict*
@@ -39,10 +40,10 @@
 //!   that search.
 //! - **Memory.** The nodes on the heap never exceed 16 for each thread at work and one for each two live ranges.
 //!
-//! Start at [`RangeLock`]; [`WholeFileLock`] is the same without ranges, and [`LockTable`] has a range lock for each of many files. [`Batch`] asks for several ranges
+//! Start at [`RangeLock`], or at [`RangeLocked`], which owns the data and gives slices of it; [`WholeFileLock`] is the same without ranges, and [`LockTable`] has a range lock for each of many files. [`Batch`] asks for several ranges
 //! at once, [`Guard`] says what a guard can be turned into, [`RangeLock::snapshot`] who holds and who waits, and [`KeySpace`] maps byte-string keys to ranges.
 //!
-//! Features, off by default: `stats` (counters of the process and a histogram of waits), `tracing` (events for waits and deadlocks).
+//! Features, off by default: `stats` (counters of the process and a histogram of waits), `tracing` (events for waits and deadlocks), `memmap2` (mapped memory in a [`RangeLocked`]).
 
 /// The README's examples, compiled as tests.
 #[cfg(doctest)]

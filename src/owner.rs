@@ -168,13 +168,18 @@ impl Owner {
         Owner::make(None)
     }
 
-    /// A new owner with a name, for the messages about deadlocks. Names need not differ.
+    /// A new owner with a name, for snapshots and for the messages about deadlocks. Names need not differ.
+    ///
+    /// **Locking behaviour:** to make it, and to drop its last handle or guard, takes a lock of the list of names for one entry.
     pub fn named(name: impl Into<Box<str>>) -> Owner {
         Owner::make(Some(name.into()))
     }
 
     fn make(name: Option<Box<str>>) -> Owner {
         let id = OwnerId(TOKEN | fresh().0);
+        if let Some(name) = &name {
+            names::note(id, name);
+        }
         let core = Core { id, name, live: AtomicU64::new(0), order: AtomicU64::new(0) };
         Owner { core: Arc::new(core), recursion: Recursion::Reenter }
     }
@@ -273,6 +278,60 @@ impl Owner {
                 Err(now) => last = now,
             }
         }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        if self.name.is_some() {
+            names::forget(self.id);
+        }
+    }
+}
+
+/// The name of a token, for who has its id only: a snapshot. (A thread knows its name itself, and nobody else is told: that would allocate.)
+pub(crate) fn name_of(owner: OwnerId) -> Option<Box<str>> {
+    if owner.is_token() { names::of(owner) } else { None }
+}
+
+/// The names of the tokens that have one, for as long as they live.
+#[cfg(not(any(loom, spanlock_shuttle)))]
+mod names {
+    use super::{BLOCK, OwnerId, TOKEN};
+    use crate::sync::{Mutex, lock};
+    use std::collections::BTreeMap;
+
+    /// By id. In parts, so that threads which make and drop tokens seldom meet: their ids are of different blocks.
+    static NAMES: [Mutex<BTreeMap<u64, Box<str>>>; 16] = [const { Mutex::new(BTreeMap::new()) }; 16];
+
+    fn part(owner: OwnerId) -> &'static Mutex<BTreeMap<u64, Box<str>>> {
+        &NAMES[((owner.0 & !TOKEN) / BLOCK) as usize % NAMES.len()]
+    }
+
+    pub(super) fn note(owner: OwnerId, name: &str) {
+        lock(part(owner)).insert(owner.0, name.into());
+    }
+
+    pub(super) fn forget(owner: OwnerId) {
+        lock(part(owner)).remove(&owner.0);
+    }
+
+    pub(super) fn of(owner: OwnerId) -> Option<Box<str>> {
+        lock(part(owner)).get(&owner.0).cloned()
+    }
+}
+
+/// In models nobody is called anything.
+#[cfg(any(loom, spanlock_shuttle))]
+mod names {
+    use super::OwnerId;
+
+    pub(super) fn note(_: OwnerId, _: &str) {}
+
+    pub(super) fn forget(_: OwnerId) {}
+
+    pub(super) fn of(_: OwnerId) -> Option<Box<str>> {
+        None
     }
 }
 

@@ -66,6 +66,16 @@ unsafe impl<T> Storage for Box<[T]> {
     }
 }
 
+#[cfg(feature = "memmap2")]
+// SAFETY: the map stays where it is until it is dropped, and is the map's own, as far as this process goes: see the trait.
+unsafe impl Storage for memmap2::MmapMut {
+    type Item = u8;
+
+    fn elements(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
 /// Elements behind a range lock: a `Vec<T>`, a `Box<[T]>`, mapped memory. Any number of threads and tasks have slices of it at the same time, as long as those that overlap are shared.
 ///
 /// Ranges are of *elements*, as in slicing. An open end goes as far as there are elements when the slice is granted, and the lock is taken to the end of all numbers.
@@ -378,8 +388,10 @@ impl<S: Storage> RangeLocked<S> {
         let this = std::mem::ManuallyDrop::new(self);
         // SAFETY: `this` is not dropped, so that nobody drops the lock a second time, nor uses it.
         drop(unsafe { std::ptr::read(&this.lock) });
-        // SAFETY: as above, for the storage; and it is always there.
-        unsafe { std::ptr::read(this.storage.get()).assume_init() }
+        // SAFETY: as above, for the storage.
+        let storage = unsafe { std::ptr::read(this.storage.get()) };
+        // SAFETY: it is always there.
+        unsafe { storage.assume_init() }
     }
 }
 

@@ -407,9 +407,7 @@ impl<K: Eq + Hash> LockTable<K> {
         K: Borrow<Q>,
     {
         let by = By { hash: self.0.hasher.hash_one(key), key };
-        // The shard is locked within this statement only.
-        let found = self.0.map.get(&by as &dyn Looked<Q>).map(|entry| entry.key().handle());
-        found
+        self.0.map.get(&by as &dyn Looked<Q>).map(|entry| entry.key().handle())
     }
 
     /// Whether `key` has an entry: as [`LockTable::get`]. It may be past by the time that one looks.

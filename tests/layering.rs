@@ -17,6 +17,8 @@ const FENCED: &[&str] = &[
     "dashmap",
     "rustix",
     "hdrhistogram",
+    "memmap2",
+    "pin_project_lite",
     "smallvec",
     "tracing",
 ];
@@ -112,7 +114,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         &["convert", "error", "grant", "kind", "lock", "mode", "owner", "range", "request", "wait"],
         &["std::sync"],
     ),
-    ("scope.rs", &["owner"], &[]),
+    ("scope.rs", &["owner"], &["pin_project_lite"]),
     (
         "lock.rs",
         &["error", "grant", "guard", "inspect", "kind", "mode", "range", "request", "space", "sync"],
@@ -130,7 +132,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     (
         "slices.rs",
         &["batch", "error", "guard", "inspect", "kind", "lock", "mode", "owner", "range", "request"],
-        &["std::sync"],
+        &["memmap2", "std::sync"],
     ),
     ("whole.rs", &["guard", "lock", "mode", "request", "sync"], &[]),
 ];

@@ -85,6 +85,19 @@ fn storages_of_all_kinds() {
     assert_eq!(Arc::strong_count(&counted), 1);
 }
 
+#[cfg(feature = "memmap2")]
+#[test]
+fn mapped_memory() {
+    let data = RangeLocked::new(memmap2::MmapMut::map_anon(8192).unwrap());
+    thread::scope(|scope| {
+        scope.spawn(|| data.write(..4096).fill(1));
+        scope.spawn(|| data.write(4096..).fill(2));
+    });
+    assert_eq!(data.read(4095..4097)[..], [1, 2]);
+    assert!(data.whole().flush().is_ok());
+    assert_eq!(data.into_inner()[8191], 2);
+}
+
 #[test]
 fn out_of_range_panics_and_holds_nothing() {
     let data = RangeLocked::new(vec![0_u8; 10]);
@@ -118,6 +131,24 @@ fn an_owner_is_refused_a_second_slice() {
     recurses(Hand::new(data.writing_arc(3..5).owner(&owner)).ready());
     drop(Hand::new(data.writing_arc(4..5).owner(&owner)).ready().unwrap());
     drop(of_token);
+    assert!(data.holding().try_now().is_some(), "nothing is left");
+}
+
+/// Also one that was asked for before its owner had the other.
+#[test]
+fn who_has_waited_is_refused_what_its_owner_has_got_meanwhile() {
+    let data = Arc::new(RangeLocked::new(vec![0_u8; 10]));
+    let owner = Owner::new();
+    let in_the_way = data.writing_arc(0..5).wait();
+    let mut waits = Hand::new(data.writing_arc(4..6).owner(&owner));
+    waits.pending();
+    let mut both = Hand::new(data.reading_arc(4..7).owner(&owner));
+    both.pending();
+    let has = data.writing(5..7).owner(&owner).wait().unwrap();
+    drop(in_the_way);
+    recurses(waits.ready());
+    recurses(both.ready());
+    drop(has);
     assert!(data.holding().try_now().is_some(), "nothing is left");
 }
 
