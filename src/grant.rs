@@ -502,6 +502,15 @@ pub(crate) unsafe fn enter_batch(asks: &[(&Space, Ask)], visitor: Visitor, token
     // SAFETY: the caller's promise, word by word.
     match unsafe { publish_and_look_batch(asks, visitor) } {
         Ok(holds) => Doorway::Granted(holds),
+        // One part is a request like any other.
+        Err(mut parts) if parts.len() == 1 => {
+            let Part { live, ask, .. } = parts.pop().expect("there is one");
+            // SAFETY: as above.
+            match unsafe { pass_or_queue(asks[0].0, live, ask, token, visitor, Patience::None) } {
+                Doorway::Granted(held) => Doorway::Granted(Holds::from_buf([held])),
+                Doorway::Queued(waiter) => Doorway::Queued(waiter),
+            }
+        }
         Err(parts) => Doorway::Queued(Waiter::queue(parts, token)),
     }
 }
