@@ -64,9 +64,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
-#[path = "grant/order.rs"]
-mod order;
-#[cfg(all(test, not(any(loom, spanlock_shuttle))))]
 // Said in full for `benches/coherence`, which includes this file from elsewhere.
 #[path = "grant/tests.rs"]
 mod tests;
@@ -306,10 +303,32 @@ fn look_past<'t>(space: &'t Space, ask: &Ask, live: &Live, pin: &'t LazyPin) -> 
     if met.is_none() {
         observe::went_before();
         if !is_calm {
-            space.calm_down(ask.entry.order, pin);
+            find_calm(space, ask.entry.order, pin);
         }
     }
     met
+}
+
+/// Finds out until when nobody is going to be due in `space`, if few are there. A newcomer knows then that it may pass whoever yields, without a look at who that is.
+///
+/// `bar` is what the caller has read before it published. Who has not queued yet when this looks at him, and who is not seen as he came later, has a ticket above that one, if he ever has one:
+/// he draws it when this caller's publication, or its look, is over. So what is found is true for good.
+fn find_calm(space: &Space, bar: u64, pin: &LazyPin) {
+    const MOST: usize = 64;
+    let (mut calm, mut looked) = (bar.saturating_add(space.tree.window()), 0);
+    let scan = space.tree.scan(&EVERYBODY, None, pin, |seen| {
+        looked += 1;
+        if looked > MOST || seen.word().is_queuing() {
+            return Break(());
+        }
+        if seen.word().is_yielding() {
+            calm = calm.min(space.due_at(seen.order()));
+        }
+        Continue(())
+    });
+    if scan.is_continue() {
+        space.tree.set_calm(calm);
+    }
 }
 
 /// Waits until the range is granted or `deadline` has passed.
@@ -985,12 +1004,13 @@ fn row(seen: &Seen<'_>) -> Row {
     Row { start, last, mode: Mode::from_bit(seen.mode()), owner, came, place }
 }
 
+/// Every live request. (No owner has the id 0: all are others.)
+const EVERYBODY: Query =
+    Query { start: 0, last: u64::MAX, against: Mode::Exclusive.against(), owner: 0, whose: Whose::Others };
+
 /// Visits every live request. Not a picture of one moment: some come and go meanwhile.
 pub(crate) fn survey(tree: &Tree, mut visit: impl FnMut(&Seen<'_>)) {
-    // No owner has the id 0: all are others.
-    let against = Mode::Exclusive.against();
-    let everything = Query { start: 0, last: u64::MAX, against, owner: 0, whose: Whose::Others };
-    let _ = tree.scan(&everything, None, &LazyPin::new(), |seen| {
+    let _ = tree.scan(&EVERYBODY, None, &LazyPin::new(), |seen| {
         visit(&seen);
         Continue(())
     });

@@ -41,7 +41,7 @@
 //! is in its doorway, until it is seated: then it is behind. Unless it is nested: then it may have passed.
 //!
 //! In a lock with a *window* a single request of a thread or a task that holds nothing may pass one of the same kind that only waits ([`Row::is_single`]). Then rule 2 asks for no more than rule 1, and for
-//! rules 3 and 4 who came later is in the way as if he were nested. (When the window is over is not known from stamps: the oracle in `src/grant/order.rs` has a clock.)
+//! rules 3 and 4 who came later is in the way as if he were nested. (When the window is over is not known from stamps: the oracle in `src/grant/tests/order.rs` has a clock.)
 //!
 //! 5. *Seen.* Who is shown in the queue by a snapshot was possibly live while that was taken, and has somebody in his
 //!    way since he asked.
