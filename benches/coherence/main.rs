@@ -105,6 +105,9 @@ mod observe {
     pub(crate) fn contended() {}
     pub(crate) fn nested() {}
     pub(crate) fn passed(_pairs: usize) {}
+    pub(crate) fn went_before() {}
+    pub(crate) fn woken_in_vain() {}
+    pub(crate) fn granted_late(_: std::time::Duration) {}
     pub(crate) fn node_grown() {
         crate::cpus::node_made();
     }

@@ -116,3 +116,21 @@ pub(crate) enum Patience {
 pub(crate) fn look_for(_luck: &Luck, _: Patience, _ahead: usize, done: impl Fn() -> bool) -> bool {
     (0..SPINS).any(|_| done())
 }
+
+/// No lock of a simulation has a window.
+#[derive(Debug)]
+pub(crate) struct Lingering;
+
+impl Lingering {
+    pub(crate) fn new() -> Lingering {
+        Lingering
+    }
+
+    pub(crate) fn may_go_on(&mut self, _: &Luck, _: Patience) -> bool {
+        false
+    }
+
+    pub(crate) fn pause(&mut self) {}
+
+    pub(crate) fn has_paid(&self, _: &Luck) {}
+}

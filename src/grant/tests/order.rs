@@ -157,15 +157,14 @@ impl History {
         let in_front = |live: &&Live| live.since.is_some() && conflict(&live.parts, &parts);
         let waiting = self.oracle.live.values().filter(in_front).count();
         let held = self.oracle.live.values().any(|live| live.since.is_none() && conflict(&live.parts, &parts));
-        // SAFETY: the space is leaked, here and below.
-        let doorway = unsafe {
-            match kind {
-                Kind::Batch => enter_batch(&asks, asker.visitor, token.as_ref()),
-                _ => match enter(self.space, &asks[0].1, asker.visitor, token.as_ref()) {
-                    Doorway::Granted(held) => Doorway::Granted(Holds::from_iter([held])),
-                    Doorway::Queued(waiter) => Doorway::Queued(waiter),
-                },
-            }
+        let doorway = match kind {
+            // SAFETY: the space is leaked, here and below.
+            Kind::Batch => unsafe { enter_batch(&asks, asker.visitor, token.as_ref()) },
+            // SAFETY: as above.
+            _ => match unsafe { enter(self.space, &asks[0].1, asker.visitor, token.as_ref()) } {
+                Doorway::Granted(held) => Doorway::Granted(Holds::from_iter([held])),
+                Doorway::Queued(waiter) => Doorway::Queued(waiter),
+            },
         };
         let id = self.next;
         self.next += 1;
