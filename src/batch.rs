@@ -267,6 +267,7 @@ pub struct AcquireBatch<L: LockRef, O: OwnedBy> {
     state: State<L, O>,
 }
 
+#[allow(clippy::large_enum_variant)] // A box would be an allocation for each that waits.
 enum State<L: LockRef, O: OwnedBy> {
     New(Batch<L, O>),
     Queued {

@@ -66,9 +66,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
-#[path = "grant/order.rs"]
-mod order;
-#[cfg(all(test, not(any(loom, spanlock_shuttle))))]
 // Said in full for `benches/coherence`, which includes this file from elsewhere.
 #[path = "grant/tests.rs"]
 mod tests;
@@ -321,10 +318,32 @@ fn look_past<'t>(space: &'t Space, ask: &Ask, live: &Live, pin: &'t LazyPin) -> 
     if met.is_none() {
         observe::went_before();
         if !is_calm {
-            space.calm_down(ask.entry.order, pin);
+            find_calm(space, ask.entry.order, pin);
         }
     }
     met
+}
+
+/// Finds out until when nobody is going to be due in `space`, if few are there. A newcomer knows then that it may pass whoever yields, without a look at who that is.
+///
+/// `bar` is what the caller has read before it published. Who has not queued yet when this looks at him, and who is not seen as he came later, has a ticket above that one, if he ever has one:
+/// he draws it when this caller's publication, or its look, is over. So what is found is true for good.
+fn find_calm(space: &Space, bar: u64, pin: &LazyPin) {
+    const MOST: usize = 64;
+    let (mut calm, mut looked) = (bar.saturating_add(space.tree.window()), 0);
+    let scan = space.tree.scan(&EVERYBODY, None, pin, |seen| {
+        looked += 1;
+        if looked > MOST || seen.word().is_queuing() {
+            return Break(());
+        }
+        if seen.word().is_yielding() {
+            calm = calm.min(space.due_at(seen.order()));
+        }
+        Continue(())
+    });
+    if scan.is_continue() {
+        space.tree.set_calm(calm);
+    }
 }
 
 /// Waits until the range is granted or `deadline` has passed.
@@ -475,6 +494,7 @@ fn count_grants(requests: usize, ask: &Ask) {
 }
 
 /// How a request leaves its doorway.
+#[allow(clippy::large_enum_variant)] // A box would be an allocation for each that waits.
 pub(crate) enum Doorway<H> {
     Granted(H),
     Queued(Waiter),
@@ -518,6 +538,15 @@ pub(crate) unsafe fn enter_batch(asks: &[(&Space, Ask)], visitor: Visitor, token
     // SAFETY: the caller's promise, word by word.
     match unsafe { publish_and_look_batch(asks, visitor) } {
         Ok(holds) => Doorway::Granted(holds),
+        // One part is a request like any other.
+        Err(mut parts) if parts.len() == 1 => {
+            let Part { live, ask, .. } = parts.pop().expect("there is one");
+            // SAFETY: as above.
+            match unsafe { pass_or_queue(asks[0].0, live, ask, token, visitor, Patience::None) } {
+                Doorway::Granted(held) => Doorway::Granted(Holds::from_buf([held])),
+                Doorway::Queued(waiter) => Doorway::Queued(waiter),
+            }
+        }
         Err(parts) => Doorway::Queued(Waiter::queue(parts, token)),
     }
 }
@@ -1157,12 +1186,13 @@ pub(crate) fn is_free(space: &Space, range: ByteRange, mode: Mode) -> bool {
     Ask::at(range, mode, 0, 0).is_clear(&space.tree, None, &LazyPin::new())
 }
 
+/// Every live request. (No owner has the id 0: all are others.)
+const EVERYBODY: Query =
+    Query { start: 0, last: u64::MAX, against: Mode::Exclusive.against(), owner: 0, whose: Whose::Others };
+
 /// Visits every live request. Not a picture of one moment: some come and go meanwhile.
 pub(crate) fn survey(tree: &Tree, mut visit: impl FnMut(&Seen<'_>)) {
-    // No owner has the id 0: all are others.
-    let against = Mode::Exclusive.against();
-    let everything = Query { start: 0, last: u64::MAX, against, owner: 0, whose: Whose::Others };
-    let _ = tree.scan(&everything, None, &LazyPin::new(), |seen| {
+    let _ = tree.scan(&EVERYBODY, None, &LazyPin::new(), |seen| {
         visit(&seen);
         Continue(())
     });

@@ -304,6 +304,7 @@ pub struct Acquire<L: LockRef, O: OwnedBy = ByTask> {
     state: State<L, O>,
 }
 
+#[allow(clippy::large_enum_variant)] // A box would be an allocation for each that waits.
 enum State<L: LockRef, O: OwnedBy> {
     New(Request<L, O>),
     Queued {

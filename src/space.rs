@@ -3,14 +3,12 @@
 use crate::mode::Mode;
 use crate::owner::{self, Asker, OwnerId};
 use crate::range::ByteRange;
-use crate::reclaim::LazyPin;
 use crate::sync::{AtomicU64, Ordering, const_fn, fence, hint};
 use crate::tree::{self, Entry, Query, Room, SLOTS, Whose};
 use crate::turn::{Place, Turn};
 use crate::wait::{Events, Luck};
 use std::borrow::Cow;
 use std::fmt;
-use std::ops::ControlFlow::{Break, Continue};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,30 +144,6 @@ impl Space {
     /// Whether nobody is due here at `now`, as far as is known.
     pub(crate) fn is_calm(&self, now: u64) -> bool {
         now < self.tree.calm()
-    }
-
-    /// Finds out until when nobody is going to be due, if few are here. A newcomer knows then that it may pass whoever yields, without a look at who that is.
-    ///
-    /// `bar` is what the caller has read before it published. Who has not queued yet when this looks at him, and who is not seen as he came later, has a ticket above that one, if he ever has one:
-    /// he draws it when this caller's publication, or its look, is over. So what is found is true for good.
-    pub(crate) fn calm_down(&self, bar: u64, pin: &LazyPin) {
-        const MOST: usize = 64;
-        let (mut calm, mut looked) = (bar.saturating_add(self.tree.window()), 0);
-        let everything =
-            Query { start: 0, last: u64::MAX, against: Mode::Exclusive.against(), owner: 0, whose: Whose::Others };
-        let scan = self.tree.scan(&everything, None, pin, |seen| {
-            looked += 1;
-            if looked > MOST || seen.word().is_queuing() {
-                return Break(());
-            }
-            if seen.word().is_yielding() {
-                calm = calm.min(self.due_at(seen.order()));
-            }
-            Continue(())
-        });
-        if scan.is_continue() {
-            self.tree.set_calm(calm);
-        }
     }
 
     /// The one with `ticket` was due, and is granted. It has waited for so long beyond the window.

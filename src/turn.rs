@@ -31,17 +31,19 @@ pub(crate) struct Turn {
     events: Events<1>,
 }
 
-const FREE: u64 = 0;
 const TAKEN: u64 = 1;
 /// Somebody listens.
 const AWAITED: u64 = 2;
+/// Who has it is somebody, if any of these is set. The rest of the word counts the searches that have had it.
+const STATE: u64 = TAKEN | AWAITED;
+const NEXT: u64 = 4;
 
 impl Turn {
     fn new() -> Turn {
         static NUMBERS: hint::AtomicU64 = hint::AtomicU64::new(0);
         // Relaxed: only distinct values matter.
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        Turn { number, word: AtomicU64::new(FREE), events: Events::default() }
+        Turn { number, word: AtomicU64::new(0), events: Events::default() }
     }
 
     pub(crate) fn number(&self) -> u64 {
@@ -50,38 +52,47 @@ impl Turn {
 
     pub(crate) fn is_taken(&self) -> bool {
         // ORDERING (U1): Acquire, for who leaves because no search goes on.
-        self.word.load(Ordering::Acquire) != FREE
+        self.word.load(Ordering::Acquire) & STATE != 0
     }
 
     /// Takes it, if nobody has it.
     fn take(&self) -> bool {
+        let now = self.word.load(Ordering::Relaxed);
+        let mine = (now + NEXT) | TAKEN;
         // Relaxed: the fence makes it Acquire (U1), and stands before whatever is looked at (U2).
-        let is_mine = self.word.compare_exchange(FREE, TAKEN, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let is_mine = now & STATE == 0
+            && self.word.compare_exchange(now, mine, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         fence(Ordering::SeqCst);
         is_mine
     }
 
     /// Gives it back. Who listens is woken at the next [`deliver`](crate::wait::deliver).
     fn give_back(&self) {
+        // Nobody else changes the count meanwhile.
+        let search = self.word.load(Ordering::Relaxed) & !STATE;
         // ORDERING (U1): Release; and Acquire, so that who has said that he listens is among those who do.
-        if self.word.swap(FREE, Ordering::AcqRel) & AWAITED != 0 {
-            self.events.notify(0);
+        if self.word.swap(search, Ordering::AcqRel) & AWAITED != 0 {
+            self.events.notify(0, search);
         }
     }
 
-    /// What hears when it is given back; `None` if nobody has it.
+    /// What hears when it is given back; `None` if nobody has it, or it was given back meanwhile.
+    ///
+    /// It listens to that search, and no other: one that was before, and is late with its call, is not taken for it.
     pub(crate) fn listen(&self) -> Option<Listener> {
-        // Listen first, then ask to be told (INV-G3).
-        let listener = self.events.listen(0);
+        // ORDERING (U1): as in `is_taken`.
         let mut now = self.word.load(Ordering::Acquire);
-        while now == TAKEN {
+        let search = now & !STATE;
+        // Listen first, then ask to be told (INV-G3).
+        let listener = self.events.listen(0, search);
+        while now == search | TAKEN {
             // ORDERING: Release for the listener, to `give_back`.
-            match self.word.compare_exchange(TAKEN, TAKEN | AWAITED, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => now = TAKEN | AWAITED,
+            match self.word.compare_exchange(now, now | AWAITED, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => now |= AWAITED,
                 Err(other) => now = other,
             }
         }
-        (now != FREE).then_some(listener)
+        (now == search | TAKEN | AWAITED).then_some(listener)
     }
 
     /// Waits for the search that has it, if one does, to give it back.

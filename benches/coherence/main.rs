@@ -109,7 +109,7 @@ mod observe {
     pub(crate) fn passed(_pairs: usize) {}
     pub(crate) fn went_before() {}
     pub(crate) fn woken_in_vain() {}
-    pub(crate) fn granted_late(_by: std::time::Duration) {}
+    pub(crate) fn granted_late(_: std::time::Duration) {}
     pub(crate) fn node_grown() {
         crate::cpus::node_made();
     }

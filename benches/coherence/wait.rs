@@ -117,7 +117,8 @@ pub(crate) fn look_for(_luck: &Luck, _: Patience, _ahead: usize, done: impl Fn()
     (0..SPINS).any(|_| done())
 }
 
-/// Nobody lingers: the simulated locks have no window.
+/// No lock of a simulation has a window.
+#[derive(Debug)]
 pub(crate) struct Lingering;
 
 impl Lingering {

@@ -1,5 +1,8 @@
 //! What only shows from inside of a doorway.
 
+#[path = "tests/order.rs"]
+mod order;
+
 use super::*;
 use crate::owner::Asker;
 use crate::reclaim;

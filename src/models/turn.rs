@@ -83,6 +83,29 @@ fn who_lets_a_search_end_is_behind_it() {
     });
 }
 
+/// The same; shape: a search before that one has given the turn back, and is late with its call. Bound 3.
+#[test]
+fn who_lets_a_search_end_is_not_called_by_one_before() {
+    check(3, || {
+        let (turn, byte) = (turn(), Arc::new(Byte::new()));
+        let first = take(&Known::new(), &turn);
+        // So that there is somebody to call.
+        let heard = turn.listen();
+        let it = thread::spawn(move || drop(first));
+        let second = take(&Known::new(), &turn);
+        let the_same = Arc::clone(&byte);
+        let other = thread::spawn(move || {
+            the_same.touch(Exclusive);
+            drop(second);
+        });
+        turn.let_search_end();
+        byte.touch(Exclusive);
+        drop(heard);
+        it.join().unwrap();
+        other.join().unwrap();
+    });
+}
+
 /// Property: a search that does not see what was published has ended when the publisher has let it end. Shape: the turn is there, or is just being made. Bound 4.
 #[test]
 fn a_search_sees_what_was_published_or_is_waited_for() {

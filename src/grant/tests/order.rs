@@ -157,15 +157,14 @@ impl History {
         let in_front = |live: &&Live| live.since.is_some() && conflict(&live.parts, &parts);
         let waiting = self.oracle.live.values().filter(in_front).count();
         let held = self.oracle.live.values().any(|live| live.since.is_none() && conflict(&live.parts, &parts));
-        // SAFETY: the space is leaked, here and below.
-        let doorway = unsafe {
-            match kind {
-                Kind::Batch => enter_batch(&asks, asker.visitor, token.as_ref()),
-                _ => match enter(self.space, &asks[0].1, asker.visitor, token.as_ref()) {
-                    Doorway::Granted(held) => Doorway::Granted(Holds::from_iter([held])),
-                    Doorway::Queued(waiter) => Doorway::Queued(waiter),
-                },
-            }
+        let doorway = match kind {
+            // SAFETY: the space is leaked, here and below.
+            Kind::Batch => unsafe { enter_batch(&asks, asker.visitor, token.as_ref()) },
+            // SAFETY: as above.
+            _ => match unsafe { enter(self.space, &asks[0].1, asker.visitor, token.as_ref()) } {
+                Doorway::Granted(held) => Doorway::Granted(Holds::from_iter([held])),
+                Doorway::Queued(waiter) => Doorway::Queued(waiter),
+            },
         };
         let id = self.next;
         self.next += 1;
@@ -195,6 +194,11 @@ impl History {
             let Real::Waits(waiter, _) = real else { unreachable!("it was polled") };
             self.real.insert(id, (Real::Holds(waiter.into_holds()), token));
         }
+    }
+
+    fn end(&mut self, id: usize) {
+        self.real.remove(&id);
+        self.oracle.live.remove(&id);
     }
 
     fn check(&self) {
@@ -233,10 +237,7 @@ impl History {
             (7..=10, Some(id)) => self.poll(id),
             (11, _) => self.later(rng.u64(1..12)),
             (12, _) if rng.u8(..8) == 0 => self.later(WINDOW),
-            (13.., Some(id)) => {
-                self.real.remove(&id);
-                self.oracle.live.remove(&id);
-            }
+            (13.., Some(id)) => self.end(id),
             _ => {}
         }
         self.check();
@@ -248,8 +249,7 @@ impl History {
             for id in ids {
                 self.poll(id);
                 if matches!(self.real.get(&id), Some((Real::Holds(_), _))) {
-                    self.real.remove(&id);
-                    self.oracle.live.remove(&id);
+                    self.end(id);
                     self.check();
                 }
             }
@@ -290,26 +290,41 @@ fn newcomers_have_a_rest_behind_each_who_was_due() {
     history.later(2 * WINDOW);
     let mut holder = 0;
     for waiter in 1..=64 {
-        history.real.remove(&holder);
-        history.oracle.live.remove(&holder);
+        history.end(holder);
         // It is due, and nobody goes before it.
         history.enter(Kind::Task, exclusive());
         let refused = history.next - 1;
         assert!(matches!(history.real[&refused].0, Real::Waits(..)), "#{refused} came when #{waiter} was due");
-        history.real.remove(&refused);
-        history.oracle.live.remove(&refused);
+        history.end(refused);
         history.poll(waiter);
         assert!(matches!(history.real[&waiter].0, Real::Holds(..)));
-        history.real.remove(&waiter);
-        history.oracle.live.remove(&waiter);
+        history.end(waiter);
         for _ in 1..REST {
             history.enter(Kind::Task, exclusive());
             let newcomer = history.next - 1;
             assert!(matches!(history.real[&newcomer].0, Real::Holds(..)), "#{newcomer} came in the rest");
-            history.real.remove(&newcomer);
-            history.oracle.live.remove(&newcomer);
+            history.end(newcomer);
         }
         holder = usize::MAX;
     }
+    history.finish();
+}
+
+/// Two queues in one lock: that somebody of the one was due gives newcomers no time with those of the other who came before him.
+#[test]
+fn a_rest_is_for_those_who_came_later() {
+    let mut history = History::new();
+    let part = |start| Parts::from_iter([(start, start + 8, Mode::Exclusive)]);
+    let [here, there] = [0, 100].map(part);
+    for parts in [&here, &there, &there, &here] {
+        history.enter(Kind::Task, parts.clone());
+    }
+    let waits = |history: &History, id: usize| matches!(history.real[&id].0, Real::Waits(..));
+    history.later(2 * WINDOW);
+    (0..2).for_each(|holder| history.end(holder));
+    history.poll(3);
+    assert!(waits(&history, 2) && !waits(&history, 3), "the later one was due, and is granted");
+    history.enter(Kind::Task, there);
+    assert!(waits(&history, 4), "the earlier one is due as well");
     history.finish();
 }
