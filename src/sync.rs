@@ -81,10 +81,9 @@ pub(crate) use watched::AtomicU16;
 /// Atomics that only advise: see the header.
 pub(crate) mod hint {
     #[cfg(all(test, not(any(loom, spanlock_shuttle, spanlock_chaos))))]
-    pub(crate) use super::watched::{AtomicBool, AtomicU8, AtomicU16, AtomicU64};
-    pub(crate) use std::sync::atomic::AtomicU32;
+    pub(crate) use super::watched::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
     #[cfg(not(all(test, not(any(loom, spanlock_shuttle, spanlock_chaos)))))]
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 }
 
 /// Stores `value` and puts a full fence behind it: whoever publishes this way and then looks, sees every such publication

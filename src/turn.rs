@@ -60,9 +60,9 @@ impl Turn {
         let now = self.word.load(Ordering::Relaxed);
         let mine = (now + NEXT) | TAKEN;
         // Relaxed: the fence makes it Acquire (U1), and stands before whatever is looked at (U2).
-        let is_mine = now & STATE == 0
-            && self.word.compare_exchange(now, mine, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        fence(Ordering::SeqCst);
+        let is_mine =
+            now & STATE == 0 && self.word.compare_exchange(now, mine, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        fence(Ordering::SeqCst); // of a turn
         is_mine
     }
 

@@ -122,7 +122,8 @@ mod advice {
     watched!(AtomicU8, atomic::AtomicU8, u8);
     bits!(AtomicU8, u8);
     watched!(AtomicU16, atomic::AtomicU16, u16);
+    watched!(AtomicU32, atomic::AtomicU32, u32);
     counting!(AtomicU16, u16);
 }
 #[cfg(not(spanlock_chaos))]
-pub(crate) use advice::{AtomicU8, AtomicU16};
+pub(crate) use advice::{AtomicU8, AtomicU16, AtomicU32};

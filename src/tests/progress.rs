@@ -9,7 +9,7 @@
 //! What a stopped thread does hold up, because it has a mutex, is in a table: [`HOLDS_UP`].
 
 use crate::sync::step::{Gate, Step, Stop, has_any};
-use crate::{Batch, Mode, Owner, RangeLock, Recursion};
+use crate::{Batch, Mode, Owner, RangeLock, RangeLocked, Recursion};
 use fastrand::Rng;
 use poll::{Hand, poll_once};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -29,7 +29,7 @@ mod poll;
 /// What an operation of the main thread needs that a stopped thread may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Needs {
-    /// The turn to search for deadlocks.
+    /// That no search for deadlocks goes on in the locks of the scene.
     Turn,
     /// The list of those who wait at some slot of the lock: it may be the one that the stopped thread has.
     List,
@@ -37,19 +37,38 @@ enum Needs {
     Sleeper,
     /// The index of requests that may be in a cycle, or what it has of one of them.
     Index,
+    /// The names of tokens.
+    Names,
 }
 
 /// What a thread holds up that is stopped while it has a mutex: by what stands in the line where the mutex is taken. All of it, and nothing else, is passed over where the mutex is had.
 const HOLDS_UP: &[(&str, &[Needs])] = &[
-    ("lock(turn())", &[Needs::Turn]),
     ("lock(&self.0[slot])", &[Needs::List]),
     ("lock(&self.lists[self.slot])", &[Needs::List]),
     ("lock(&self.whom)", &[Needs::Sleeper]),
     ("lock(&self.passes)", &[Needs::Index]),
+    ("lock(&self.held_up)", &[Needs::Index]),
+    ("lock(&self.blocked.held_up)", &[Needs::Index]),
+    ("lock(part(owner))", &[Needs::Names]),
 ];
 
-/// Steps at which the thread has a lock of the index: those are another library's, and nobody is told when they are taken.
-const WITHIN_INDEX: &[&str] = &["entry.visited.store(true", "place_of(&lock(&self.passes), other)"];
+/// Steps at which the thread may have a lock of the index: those are another library's, and nobody is told when they are taken.
+const WITHIN_INDEX: &[&str] = &[
+    "place_of(&lock(&self.passes), other)",
+    "Passes(lock(&self.passes)",
+    "self.decision.load(Ordering::Acquire) & DECIDED",
+    "let now = self.decision.load(Ordering::Acquire);",
+    "self.decision.compare_exchange(now, now | RESCAN",
+    // A search takes the turns of who it finds.
+    "let now = self.word.load(Ordering::Relaxed);",
+    TAKES_A_TURN,
+    "fence(Ordering::SeqCst); // of a turn",
+    "ended(|count| count.load(Ordering::Acquire)) != self.since",
+];
+
+/// Where a search takes a turn, and where it gives one back. In between it has something that is no mutex.
+const TAKES_A_TURN: &str = "self.word.compare_exchange(now, mine";
+const GIVES_A_TURN_BACK: &str = "self.word.swap(search";
 
 /// Steps that no scene comes to: in which file, in lines with which text or below one, and why.
 const UNSEEN: &[(&str, &str, &str)] = &[
@@ -59,6 +78,13 @@ const UNSEEN: &[(&str, &str, &str)] = &[
         "fn drop_pass",
         "two threads have to be stopped: the one who searches, and the one who is let past, between its look and its grant",
     ),
+    (
+        "turn.rs",
+        "let mut now",
+        "two threads have to be stopped: the one who searches, and the one who waits for the end of that",
+    ),
+    ("turn.rs", "now | AWAITED", "the same"),
+    ("turn.rs", "nobody else uses a lock that is being dropped", "so nobody can be held up"),
     ("tree/node.rs", "fn reserve_for", "in a node that nobody sees yet"),
     ("tree/slot.rs", "fn is_there_still", "the graph has to change within a search"),
     ("tree/slot.rs", "fn word", "for `Debug`"),
@@ -431,6 +457,14 @@ impl Stage {
             self.held.insert(HOLDS_UP.len() + row);
             taken.insert(Needs::Index);
         }
+        let mut times = |what: &str| {
+            let passed =
+                stop.passed.iter().filter(|step| self.source.line(step.at.file(), step.at.line()).contains(what));
+            passed.count()
+        };
+        if times(TAKES_A_TURN) > times(GIVES_A_TURN_BACK) {
+            taken.insert(Needs::Turn);
+        }
         Moment { scene, stop, dog: &self.dog, text, taken }
     }
 
@@ -474,8 +508,10 @@ fn everything_else(world: World, moment: &Moment<'_>) {
             goes_on(lock, &apart, moment, which, list);
         }
     }
-    // It says whom each of those who wait may pass.
-    moment.go_on("a snapshot", &[Needs::Index], || (world.a.snapshot(), world.b.snapshot(), format!("{:?}", world.a)));
+    // It says whom each of those who wait may pass, and what they are called.
+    moment.go_on("a snapshot", &[Needs::Index, Needs::Names], || {
+        (world.a.snapshot(), world.b.snapshot(), format!("{:?}", world.a))
+    });
     let [near, far] = APART;
     moment.go_on("a batch of both locks", &[Needs::List, Needs::Index], || {
         let holder = Hand::new(world.b.request(near.clone(), Mode::Add)).ready();
@@ -487,18 +523,23 @@ fn everything_else(world: World, moment: &Moment<'_>) {
         assert!(asked.woken());
         drop(asked.ready());
     });
-    moment.go_on("a search in other places", &[Needs::Turn, Needs::List, Needs::Index], || {
+    let search_in = |a: &'static RangeLock, b: &'static RangeLock| {
         let (one, other) = (Owner::new(), Owner::new());
-        let first = world.b.request(far.clone(), Mode::Exclusive).owner(&one).try_now().unwrap();
-        let second = world.a.request(near.clone(), Mode::Exclusive).owner(&other).try_now().unwrap();
-        let mut asked = Hand::new(world.a.request(near.clone(), Mode::Add).owner(&one));
+        let first = b.request(far.clone(), Mode::Exclusive).owner(&one).try_now().unwrap();
+        let second = a.request(near.clone(), Mode::Exclusive).owner(&other).try_now().unwrap();
+        let mut asked = Hand::new(a.request(near.clone(), Mode::Add).owner(&one));
         asked.pending();
-        let mut closing = Hand::new(world.b.request(far.clone(), Mode::Add).owner(&other));
+        let mut closing = Hand::new(b.request(far.clone(), Mode::Add).owner(&other));
         assert!(closing.ready().is_err(), "a deadlock");
         drop(second);
         assert!(asked.woken());
         drop((asked.ready(), first));
+    };
+    moment.go_on("a search in other places", &[Needs::Turn, Needs::List, Needs::Index], || {
+        search_in(world.a, world.b);
     });
+    // Locks that have nothing to do with one another do not meet, but for some steps in the index.
+    moment.go_on("a search in another lock", &[Needs::Index], || search_in(world.c, world.c));
 }
 
 /// All kinds of requests in one place.
@@ -527,10 +568,10 @@ fn goes_on(lock: &'static RangeLock, apart: &Range<u64>, moment: &Moment<'_>, wh
         assert!(guard.try_convert(Mode::Exclusive));
         guard.shrink(start..middle);
         assert!(guard.try_extend(start..end));
-        let (head, tail) = guard.split(middle);
-        let (left, right) = tail.release(middle + 10..middle + 20);
+        drop(guard);
+        let (left, right) = lock.exclusive(start..end).release(middle + 10..middle + 20);
         assert!(is_free(lock, middle + 10..middle + 20, Mode::Exclusive));
-        drop((head, left, right));
+        drop((left, right));
     });
     must("many requests", &|| {
         let guards: Vec<_> =
@@ -560,9 +601,12 @@ fn goes_on(lock: &'static RangeLock, apart: &Range<u64>, moment: &Moment<'_>, wh
         moment.go_on(&format!("a token's conversion in {which}, {apart:?}"), turn, || {
             let guard = lock.request(start..end, Mode::Exclusive).owner(&Owner::new()).try_now().unwrap();
             drop(guard.split(middle));
+            // The parts of a task's have a token as well.
+            let (head, tail) = Hand::new(lock.request(start..end, Mode::Exclusive)).ready().split(middle);
+            drop((tail.release(middle + 10..middle + 20), head));
         })
     };
-    token(&[Needs::Turn]);
+    token(if which == "another lock" { &[] } else { &[Needs::Turn] });
 }
 
 #[test]
@@ -576,6 +620,8 @@ fn who_is_stopped_holds_up_nobody_else() {
     batches(stage);
     searching(stage);
     looking(stage);
+    passing_the_young(stage);
+    holding_others_up(stage);
     growing(stage);
 
     for (row, text) in HOLDS_UP.iter().map(|(text, _)| text).chain(WITHIN_INDEX).enumerate() {
@@ -1453,6 +1499,103 @@ fn looking(stage: &mut Stage) {
     );
 }
 
+/// In a lock with a window: a newcomer goes before who waits; and one who waits takes its turn, young or due.
+fn passing_the_young(stage: &mut Stage) {
+    let lock = |window| -> &'static RangeLock { Box::leak(Box::new(RangeLock::new().reordering(window))) };
+    let crowd = |lock: &'static RangeLock| {
+        let holder = Hand::new(lock.request(PLACE, Mode::Add)).ready();
+        let mut young = Hand::new(lock.request(PLACE, Mode::Exclusive));
+        young.pending();
+        (holder, young)
+    };
+    stage.play(
+        "going before who waits",
+        |_| {
+            let lock = lock(Duration::from_secs(1000));
+            ((lock, crowd(lock)), lock)
+        },
+        // The second time it is known until when nobody is due.
+        |_, lock, gate| {
+            stoppable(gate, || (0..2).for_each(|_| drop(Hand::new(lock.request(PLACE, Mode::Add)).ready())))
+        },
+        |_, (lock, _), moment| {
+            moment.must("another newcomer", || drop(Hand::new(lock.request(10..20, Mode::Add)).ready()));
+            assert!(!moment.must("a try", || is_free(lock, PLACE, Mode::Add)), "it passes nobody");
+        },
+        |_, (lock, (holder, mut young)), ()| {
+            drop(holder);
+            assert!(young.woken());
+            drop(young.ready());
+            assert!(lock.try_exclusive(..).is_some());
+        },
+    );
+    for (scene, window) in
+        [("taking a young one's turn", Duration::from_secs(1000)), ("taking one's turn late", Duration::from_nanos(1))]
+    {
+        stage.play(
+            scene,
+            |_| {
+                let lock = lock(window);
+                let (holder, young) = crowd(lock);
+                drop(holder);
+                assert!(young.woken());
+                (lock, young)
+            },
+            |_, mut young, gate| stoppable(gate, || young.ready()),
+            |_, lock, moment| assert!(!moment.must("a try", || is_free(lock, PLACE, Mode::Add))),
+            |_, lock, guard| {
+                drop(guard);
+                assert!(lock.try_exclusive(..).is_some());
+            },
+        );
+    }
+}
+
+/// A thread that has something waits in a call for what is not its own; and what else takes a mutex, or a look of its own.
+fn holding_others_up(stage: &mut Stage) {
+    stage.play(
+        "waiting for another owner's request",
+        |world| (world.hold(PLACE, Mode::Exclusive), Owner::named("waits")),
+        |world, owner, gate| {
+            let own = world.b.exclusive(PLACE);
+            let request = world.a.request(PLACE, Mode::Add).owner(&owner).timeout(Duration::from_micros(100));
+            let refused = stoppable(gate, || request.wait()).is_err();
+            drop(own);
+            refused
+        },
+        |world, _, moment| assert!(!moment.is_free(world.b, PLACE, Mode::Exclusive)),
+        |_, holder, refused| {
+            assert!(refused);
+            drop(holder);
+        },
+    );
+    stage.play(
+        "a named token, and a snapshot",
+        |_| ((), ()),
+        |world, (), gate| {
+            stoppable(gate, || {
+                let owner = Owner::named("somebody");
+                let guard = world.a.request(PLACE, Mode::Add).owner(&owner).try_now().unwrap();
+                let name = world.a.snapshot().to_string();
+                drop(guard);
+                name
+            })
+        },
+        |_, (), _| {},
+        |_, (), name| assert!(name.contains("somebody"), "{name}"),
+    );
+    stage.play(
+        "a slice of what is behind a lock",
+        |_| {
+            let data: &'static RangeLocked<Vec<u8>> = Box::leak(Box::new(RangeLocked::new(vec![0; 100])));
+            (data, data)
+        },
+        |_, data, gate| stoppable(gate, || data.write(0..10)[0] += 1),
+        |_, data, moment| moment.must("another slice", || data.write(50..60)[0] += 1),
+        |_, data, ()| assert_eq!(data.read(..)[0], 1),
+    );
+}
+
 /// Nodes that come and go.
 fn growing(stage: &mut Stage) {
     let mut turn = Turn::new("growing", true, false);
@@ -1800,7 +1943,17 @@ fn is_step(line: &str, next: &[&str]) -> bool {
     if code.starts_with("//") || code.starts_with("use ") || code.starts_with("pub(crate) use ") {
         return false;
     }
-    let calls = ["load(", "store(", "swap(", "compare_exchange(", "compare_exchange_weak(", "fetch_add(", "fetch_sub("];
+    let calls = [
+        "load(",
+        "store(",
+        "swap(",
+        "compare_exchange(",
+        "compare_exchange_weak(",
+        "fetch_add(",
+        "fetch_sub(",
+        "fetch_or(",
+        "fetch_and(",
+    ];
     let is_access = calls.iter().any(|call| {
         code.find(&format!(".{call}")).is_some_and(|at| {
             let rest = &code[at + call.len() + 1..];

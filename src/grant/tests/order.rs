@@ -102,6 +102,7 @@ impl Wake for Woken {
     }
 }
 
+#[allow(clippy::large_enum_variant)] // A few of them.
 enum Real {
     Waits(Waiter, Arc<Woken>),
     Holds(#[expect(dead_code, reason = "dropping it is the release")] Holds),
