@@ -80,11 +80,11 @@ impl Turn {
     ///
     /// It listens to that search, and no other: one that was before, and is late with its call, is not taken for it.
     pub(crate) fn listen(&self) -> Option<Listener> {
-        // ORDERING (U1): as in `is_taken`.
-        let mut now = self.word.load(Ordering::Acquire);
-        let search = now & !STATE;
+        // ORDERING (U1): Acquire, as in `is_taken`: `None` says that this search has ended.
+        let search = self.word.load(Ordering::Acquire) & !STATE;
         // Listen first, then ask to be told (INV-G3).
         let listener = self.events.listen(0, search);
+        let mut now = self.word.load(Ordering::Acquire);
         while now == search | TAKEN {
             // ORDERING: Release for the listener, to `give_back`.
             match self.word.compare_exchange(now, now | AWAITED, Ordering::AcqRel, Ordering::Acquire) {

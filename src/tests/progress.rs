@@ -80,9 +80,10 @@ const UNSEEN: &[(&str, &str, &str)] = &[
     ),
     (
         "turn.rs",
-        "let mut now",
+        "let search = self.word.load(Ordering::Acquire)",
         "two threads have to be stopped: the one who searches, and the one who waits for the end of that",
     ),
+    ("turn.rs", "let mut now = self.word.load(Ordering::Acquire)", "the same"),
     ("turn.rs", "now | AWAITED", "the same"),
     ("turn.rs", "nobody else uses a lock that is being dropped", "so nobody can be held up"),
     ("tree/node.rs", "fn reserve_for", "in a node that nobody sees yet"),

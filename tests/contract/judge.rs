@@ -141,8 +141,9 @@ impl Row {
     }
 
     /// Whether it may go before others, and be passed, in a lock with a window.
-    fn is_single(&self) -> bool {
-        let ways = ["call", "timeout", "owner of its own", "outer call", "future", "future of its own"];
+    pub(crate) fn is_single(&self) -> bool {
+        let ways =
+            ["call", "timeout", "owner of its own", "outer call", "future", "future of its own", "left over of one"];
         self.standing == Standing::Outermost && ways.contains(&self.way)
     }
 

@@ -185,7 +185,7 @@ impl<'r> Player<'r> {
             18..21 => {
                 let call = || lock.request(bounds, mode).wait().ok();
                 self.ask("outer call", me, Standing::Outermost, parts(part), call, |player, guard, row| {
-                    player.nest(me, &|bounds, mode| lock.request(bounds, mode));
+                    player.nest(&row, &|bounds, mode| lock.request(bounds, mode));
                     player.hold(guard, row);
                 });
             }
@@ -193,7 +193,7 @@ impl<'r> Player<'r> {
                 let (who, owner) = (self.somebody(), Owner::new());
                 let call = || lock.request(bounds, mode).owner(&owner).wait().ok();
                 self.ask("outer token", who, Standing::Outermost, parts(part), call, |player, guard, row| {
-                    player.nest(who, &|bounds, mode| lock.request(bounds, mode).owner(&owner));
+                    player.nest(&row, &|bounds, mode| lock.request(bounds, mode).owner(&owner));
                     player.hold(guard, row);
                 });
             }
@@ -203,9 +203,15 @@ impl<'r> Player<'r> {
     /// Asks for more while something is held; it may be refused, as it would close a circle.
     fn nest<L: LockRef, O: OwnedBy<Answer<Guard<L, O>> = Result<Guard<L, O>, spanlock::AcquireError>>>(
         &mut self,
-        who: Who,
+        outer: &Row,
         request: &dyn Fn(Bounds, Mode) -> spanlock::Request<L, O>,
     ) {
+        // In an empty range nothing is held: what is asked for within it is nested in nothing.
+        let (within, standing) = match outer.way {
+            _ if !outer.parts[0].0.is_empty() => ("nested", Standing::Nested),
+            "outer call" => ("call", Standing::Outermost),
+            _ => ("token", Standing::Outermost),
+        };
         for _ in 0..self.rng.u8(1..3) {
             let part = self.part();
             let (patience, way) = (Duration::from_micros(self.rng.u64(0..300)), self.rng.u8(0..4));
@@ -217,7 +223,7 @@ impl<'r> Player<'r> {
                     _ => request.wait().ok(),
                 }
             };
-            self.ask("nested", who, Standing::Nested, vec![part], call, Self::hold);
+            self.ask(within, outer.who, standing, vec![part], call, Self::hold);
         }
     }
 
@@ -307,7 +313,8 @@ impl<'r> Player<'r> {
 
     /// `change` leaves `parts` of what `row` says: that ends, and each of them has been held all the time.
     fn convert<const N: usize>(&mut self, mut row: Row, parts: [Part; N], change: impl FnOnce()) -> [Row; N] {
-        let left = parts.map(|part| Row { parts: vec![part], delays: Vec::new(), way: "left over", ..row.clone() });
+        let way = if row.is_single() { "left over of one" } else { "left over" };
+        let left = parts.map(|part| Row { parts: vec![part], delays: Vec::new(), way, ..row.clone() });
         row.leaving = self.tick();
         change();
         row.left = self.tick();
