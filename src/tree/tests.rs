@@ -136,6 +136,26 @@ fn threads_that_go_the_same_way_part_by_class() {
     assert_eq!(tree.nodes(), 0);
 }
 
+/// As many threads as find no room in a node get nodes for their classes, not a new child wherever they are.
+#[test]
+fn a_crowd_of_threads_that_go_the_same_way_parts_by_class() {
+    let tree = Bare::new();
+    let append = |page: u64| {
+        let ask = Ask { start: page << 12, last: (page << 12) + 4095, mode: 4, owner: (1 + page % 24) << 10 };
+        tree.put_and_look(ask, 7, Passing(1 + page % 24)).0
+    };
+    let mut held: std::collections::VecDeque<Put> = (0..24).map(append).collect();
+    for page in 24..4096 {
+        tree.free(&held.pop_front().expect("each has one"));
+        held.push_back(append(page));
+    }
+    assert!((4..=12).contains(&tree.nodes()), "{} nodes for threads at the tail of a file", tree.nodes());
+    assert_eq!(tree.check(), Ok(24));
+    held.iter().for_each(|put| tree.free(put));
+    tree.trim();
+    assert_eq!(tree.nodes(), 0);
+}
+
 /// Who is left alone does not keep the nodes for classes in use.
 #[test]
 fn who_goes_on_alone_is_parted_from_nobody() {
