@@ -26,10 +26,8 @@
 
 use super::Room;
 use super::slot::{Classes, Entry, Parts, Record, Scale, Slot, Sum, Word};
-use crate::owner::OwnerId;
 use crate::reclaim::Pin;
 use crate::sync::{AtomicBool, AtomicPtr, AtomicU16, AtomicU64, Ordering, atomics, const_fn, hint};
-use smallvec::SmallVec;
 use std::ptr::{self, NonNull};
 
 /// Slots of a node. Small in a model, so that growth and overflow are reached.
@@ -450,16 +448,6 @@ impl<R> Node<R> {
     /// Whether every slot is in use. A hint.
     pub(super) fn is_full(&self) -> bool {
         self.used_slots() == SLOTS
-    }
-
-    /// Whether every slot is a thread's, each another one's. A hint.
-    pub(super) fn is_full_of_threads(&self) -> bool {
-        let owners = self.slots().filter(|slot| slot.is_live_now()).map(|slot| slot.hint().2);
-        let mut owners: SmallVec<[u64; SLOTS]> =
-            owners.filter(|&owner| OwnerId::from_slot(owner).is_thread()).collect();
-        owners.sort_unstable();
-        owners.dedup();
-        owners.len() == SLOTS
     }
 
     /// Takes a free slot for `entry` and publishes it there, trying `home` first.

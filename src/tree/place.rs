@@ -30,7 +30,7 @@ use super::slot::{Classes, Entry, GRAIN_SHIFT, Placed, Slot};
 use super::{Room, Tree};
 use crate::mode::Mode;
 use crate::observe;
-use crate::owner::{self, Visitor};
+use crate::owner::{self, OwnerId, Visitor};
 use crate::reclaim::{LazyPin, Pin};
 use smallvec::SmallVec;
 
@@ -160,7 +160,7 @@ impl<R: Room, T> Tree<R, T> {
     fn place_by_class(&self, node: &Node<R>, entry: &Entry, visitor: Visitor, pin: &Pin) -> Option<Placed<R>> {
         self.shape.quota.note(visitor);
         let of_its_class = node.of_its_class(entry, pin).or_else(|| {
-            if node.is_leaf() && node.is_full_of_threads() && self.shape.quota.has_room(true) {
+            if node.is_leaf() && is_full_of_threads(node) && self.shape.quota.has_room(true) {
                 self.part_by_class(node, entry, pin);
             }
             node.of_its_class(entry, pin)
@@ -417,6 +417,15 @@ fn apart<R>(node: &Node<R>, entry: &Entry, before: Option<(u64, u64)>) -> Option
         let span = !(u64::MAX << shift);
         (entry.start & !span, entry.start | span)
     })
+}
+
+/// Whether every slot is a thread's, each another one's. A hint.
+fn is_full_of_threads<R>(node: &Node<R>) -> bool {
+    let owners = node.slots().filter(|slot| slot.is_live_now()).map(|slot| slot.hint().2);
+    let mut owners: SmallVec<[u64; SLOTS]> = owners.filter(|&owner| OwnerId::from_slot(owner).is_thread()).collect();
+    owners.sort_unstable();
+    owners.dedup();
+    owners.len() == SLOTS
 }
 
 /// Whether a thread that asks for `entry`, and was found at `before` when it last looked, goes the same way as others in `node`: it has come forward, and half of them
