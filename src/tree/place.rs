@@ -41,6 +41,9 @@ const SWEEP_PER_GROWTH: usize = 24;
 /// Nodes of a chain that a thread looks through for its own. A chain of as many gets no more for threads, only for requests that find no room.
 const WITHIN_REACH: usize = 32;
 
+/// log2 of the bytes in the cells of a node that is cut by class when it is full: what is smaller, threads have soon left behind.
+const WORTH_A_CUT: u32 = GRAIN_SHIFT + 6;
+
 /// Why a child is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Why {
@@ -160,7 +163,7 @@ impl<R: Room, T> Tree<R, T> {
     fn place_by_class(&self, node: &Node<R>, entry: &Entry, visitor: Visitor, pin: &Pin) -> Option<Placed<R>> {
         self.shape.quota.note(visitor);
         let of_its_class = node.of_its_class(entry, pin).or_else(|| {
-            if node.is_leaf() && is_full_of_threads(node) && self.shape.quota.has_room(true) {
+            if node.cell_shift() >= WORTH_A_CUT && is_full_of_threads(node) && self.shape.quota.has_room(true) {
                 self.part_by_class(node, entry, pin);
             }
             node.of_its_class(entry, pin)
@@ -419,13 +422,13 @@ fn apart<R>(node: &Node<R>, entry: &Entry, before: Option<(u64, u64)>) -> Option
     })
 }
 
-/// Whether every slot is a thread's, each another one's. A hint.
+/// Whether the slots are threads', nearly each another one's. A hint. (By the records: some of those who fill a node have not published yet.)
 fn is_full_of_threads<R>(node: &Node<R>) -> bool {
-    let owners = node.slots().filter(|slot| slot.is_live_now()).map(|slot| slot.hint().2);
+    let owners = node.slots().map(|slot| slot.hint().2);
     let mut owners: SmallVec<[u64; SLOTS]> = owners.filter(|&owner| OwnerId::from_slot(owner).is_thread()).collect();
     owners.sort_unstable();
     owners.dedup();
-    owners.len() == SLOTS
+    owners.len() >= SLOTS * 3 / 4
 }
 
 /// Whether a thread that asks for `entry`, and was found at `before` when it last looked, goes the same way as others in `node`: it has come forward, and half of them

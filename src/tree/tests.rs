@@ -323,6 +323,18 @@ fn there_are_shortcuts_below_a_node_that_is_cut_by_class() {
     assert!(tree.has_shortcut(page(1)), "who is above has other bytes");
     assert!(!tree.put_and_look(page(1), MODE, Passing(1)).1);
     tree.free(&put);
+
+    // One whose bytes are in the node that came later.
+    let tree = Bare::new();
+    let beside = Ask { start: page(1).start + 8192, last: page(1).start + 8192, owner: 3, ..page(1) };
+    tree.part_by_class(beside);
+    let put = tree.put_and_look(beside, MODE, Passing(3)).0;
+    part(&tree);
+    come_home(&tree, page(1));
+    assert!(tree.has_shortcut(page(1)), "who is above has other bytes");
+    let both = Ask { last: beside.last, ..page(1) };
+    assert!(!tree.has_shortcut(both) && !tree.has_shortcut(Ask { start: beside.last, ..both }), "and these");
+    tree.free(&put);
 }
 
 #[test]
