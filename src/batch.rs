@@ -122,6 +122,10 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
     /// # Errors
     /// For a thread or an [`Owner`]: [`AcquireError::Deadlock`], only if the owner holds something beside the batch; and
     /// [`AcquireError::WouldRecurse`] if it [refuses](Recursion::Refuse) recursion. On an error none of the parts is held.
+    ///
+    /// # Panics
+    /// As for [`Request::wait`](crate::Request::wait).
+    #[track_caller]
     pub fn wait(self) -> O::Answer<BatchGuard<L, O>> {
         O::answer(self.make(|asks, visitor, token| {
             // SAFETY: `make` keeps the locks until it has made guards of this, which keep them from then on.
@@ -133,6 +137,7 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
     }
 
     /// All parts, if no conflicting request is in the way of any of them. As for [`Request::try_now`](crate::Request::try_now).
+    #[must_use = "if it is granted, the ranges are released at once"]
     pub fn try_now(self) -> Option<BatchGuard<L, O>> {
         self.make(|asks, visitor, _| {
             // SAFETY: as in `wait`.
@@ -159,6 +164,7 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
         if parts.iter().all(|(_, range, _)| range.is_empty()) {
             return Ok(hand_out(parts, Holds::new(), owner));
         }
+        begin(&parts, &owner);
         check_recursion_of_all(&parts, &owner, recursion)?;
         let (entered, asker) = Entered::new(&owner);
         let holds = acquire(&asks(&parts, &asker), asker.visitor, owner.token())?;
@@ -168,6 +174,14 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
 }
 
 type PartsOf<L> = SmallVec<[(L, ByteRange, Mode); 2]>;
+
+/// The batch is about to be made. Its guards have one owner, through each of them.
+fn begin<L: LockRef, O: OwnedBy>(parts: &PartsOf<L>, owner: &O) {
+    owner.join_scope();
+    if parts.len() > 1 {
+        owner.share(Owner::new);
+    }
+}
 
 /// What the parts that are not empty ask for.
 fn asks<'a, L: LockRef>(parts: &'a PartsOf<L>, asker: &Asker) -> SmallVec<[(&'a Space, Ask); 2]> {
@@ -197,7 +211,9 @@ fn hand_out<L: LockRef, O: OwnedBy>(parts: PartsOf<L>, holds: Holds, owner: O) -
 }
 
 /// A batch with a deadline.
-#[must_use = "a batch does nothing until it is waited for"]
+///
+/// It is no future: see [`TimedRequest`](crate::TimedRequest).
+#[must_use = "a batch does nothing until it is waited for, by `.wait()`; in a task put the runtime's timeout around the batch and await that"]
 #[derive(Clone, Debug)]
 pub struct TimedBatch<L: LockRef, O: OwnedBy = <L as LockRef>::Owner> {
     batch: Batch<L, O>,
@@ -245,12 +261,13 @@ impl<L: LockRef + 'static, O: OwnedBy> IntoFuture for Batch<L, O> {
 /// As for [`Acquire`](crate::Acquire): dropping it leaves the queue, with all parts.
 ///
 /// # Panics
-/// If polled after it was ready.
+/// If polled after it was ready; and in the [scope](Owner::scope) of an owner, if the answer is an error.
 #[must_use = "futures do nothing unless polled"]
 pub struct AcquireBatch<L: LockRef, O: OwnedBy> {
     state: State<L, O>,
 }
 
+#[allow(clippy::large_enum_variant)] // A box would be an allocation for each that waits.
 enum State<L: LockRef, O: OwnedBy> {
     New(Batch<L, O>),
     Queued {
@@ -296,6 +313,7 @@ impl<L: LockRef, O: OwnedBy> AcquireBatch<L, O> {
         if parts.iter().all(|(_, range, _)| range.is_empty()) {
             return Ok(Some(hand_out(parts, Holds::new(), owner)));
         }
+        begin(&parts, &owner);
         check_recursion_of_all(&parts, &owner, recursion)?;
         let (entered, asker) = Entered::new(&owner);
         // SAFETY: what comes back goes into `state` or into guards, together with the locks, and is dropped before them. All kinds of `L` keep
@@ -341,6 +359,16 @@ impl<L: LockRef, O: OwnedBy> BatchGuard<L, O> {
     /// The guards by themselves.
     pub fn into_parts(self) -> Vec<Guard<L, O>> {
         self.guards
+    }
+
+    /// Whether one of the guards [covers](Guard::covers) `range` (bytes) of `lock` in `mode`.
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    #[track_caller]
+    pub fn covers(&self, lock: &RangeLock, range: impl RangeBounds<u64>, mode: Mode) -> bool {
+        let range = ByteRange::new(range);
+        self.guards.iter().any(|guard| std::ptr::eq(guard.lock(), lock) && guard.covers(range, mode))
     }
 }
 

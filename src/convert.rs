@@ -26,7 +26,7 @@
 //! the two steps, and he looks again if there was one meanwhile ([`Space::look_at_rest`]).
 //!
 //! A search for cycles of waits is a scan that nobody can make look again, and matters if the holder is blocked elsewhere: only a token can be. So
-//! between the two steps, when it has said GRANTED, a token lets the search that goes on come to its end. One that begins later finds the new slot.
+//! between the two steps, when it has said GRANTED, a token lets the search that goes on in this lock come to its end. One that begins later finds the new slot.
 //!
 //! A request that is in conflict with the new hold and *not* with the old one is in the way: converting would overtake it. One that conflicts with
 //! both waits for the old hold already, and to wait for it in turn would be a cycle: it is passed, as any nested request would pass it.
@@ -126,7 +126,7 @@ unsafe fn succeed(space: &Space, old: &Ask, new: &Ask) -> Option<Held> {
         wait::deliver();
     }
     if successor.is_some() && OwnerId::from_slot(old.entry.owner).is_token() {
-        cycle::let_searches_end();
+        space.let_search_end();
     }
     successor
 }
@@ -173,7 +173,7 @@ fn wait_for_doorways(space: &Space, old: &Ask, new: &Ask, own: Own) -> Result<Qu
         }
         // Listen first, then ask to be told (INV-G3).
         let (bells, index) = undecided.room();
-        let listener = bells.listen(index);
+        let listener = bells.listen(index, undecided.word().age());
         let will_hear = undecided.ask_for_wake();
         drop(pin);
         if will_hear {

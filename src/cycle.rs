@@ -10,8 +10,12 @@
 //! [`index`] of blocked requests by owner. A nested request is enlisted when it queues, and so is every request of a token (it may be blocked
 //! before its owner holds anything). A batch is enlisted by its ticket. An outermost request of a thread, however contended, is in no index.
 //!
-//! Before it parks for the first time, a nested request *searches*, one search at a time in the whole process. (If it meets somebody in front who is in his
-//! doorway, it parks all the same, hears from him too, and searches again when it wakes.) There are two kinds of edges:
+//! A thread that waits in a call for a request that is not its own (a task's, or a token's) lets go of nothing meanwhile. So if it has requests of its own, the request that it waits for is *also* among
+//! its blocked requests: it holds the thread up. In the same way a call holds up the owner in whose scope it is. Edges from such a request are those of the request; edges to it come from
+//! whoever waits for what its own owner, or anybody whom it holds up, has.
+//!
+//! Before it parks for the first time, a nested request *searches*. (If it meets somebody in front who is in his doorway, or another search, it parks all the same,
+//! hears from that one too, and searches again when it wakes.) There are two kinds of edges:
 //!
 //! - *grant*: from a blocked request to the blocked requests of the owner who holds what it asks for;
 //! - *queue*: from a request to a queued one that is in front of it, and to the blocked requests of that one's owner.
@@ -37,18 +41,35 @@
 //! So w is held back before z goes ahead. If z is not in the queue yet, or w was granted before (2), nothing of this stands; the graph is another one,
 //! and the search starts again.
 //!
+//! # Turns
+//! Each lock has a [`Turn`], and a search has those of all locks that it comes to: of all requests that it looks at, its own included. So searches that come to one lock go one after the
+//! other, and those that do not know nothing of one another. It takes a turn where it finds the first request of that lock. If another search has it, this one lets go of all, sleeps until
+//! that one is given back (or it is granted, or its time is up), and begins anew, with all those that it knows by then.
+//!
+//! 1. *Searches answer as if they went one after the other, in the order of their first looks.* Of two that come to one lock, the first has ended before the first look of the second: if the second took the turn
+//!    in the middle of its search, and any search has ended since that began, it begins anew, with the turn (INV-C5). Of two that come to no common lock neither looks at an edge that the other changes, nor at its
+//!    request: whoever has found a request in the index has come to its locks.
+//! 2. *No cycle stays.* Of the searches by its requests, and those that have let somebody pass in it, look at the one that comes last in that order. All those requests were in the index before their own searches' first looks, so
+//!    before this one's; and who has let somebody pass had the turn of that lock, and ended before. So this search finds all of the cycle, but for what it is about to do.
+//! 3. *One cycle is answered once.* Two that find it have come to the same locks, and the request of the first leaves the index before the turns are given back.
+//! 4. *Some search ends.* One fails only at a turn that another has. That one is under way, or takes the turns that it knows, in the order of their numbers: it may fail as well, but at a turn with a
+//!    higher number; or at one that it did not know, and knows from then on.
+//!
 //! # Invariants
-//! - INV-C1: an entry is in the index only while its spaces are in place and its slots live. It is taken out before they are left; if a search may have
-//!   seen it, taking it out waits for that search to end. A thread that waits takes it out by itself; a future can be forgotten, and then the entry
-//!   stays: so the futures that are enlisted have locks that stay as well ([`AwaitedOn`](crate::AwaitedOn)).
+//! - INV-C1: an entry is in the index only while its spaces are in place and its slots live. It is taken out before they are left. A search follows an entry if it took, or had, all its turns
+//!   when it found it there, under a lock that whoever takes it out needs as well; and it lets go of the entry, and of what it has found in those spaces, before it gives the turns back. So who has left the
+//!   index and finds that somebody else has the entry, waits for the turn to be given back, and then leaves the spaces. A thread that waits takes the entry out by itself; a future can be forgotten,
+//!   and then the entry stays: so the futures that are enlisted have locks that stay as well ([`AwaitedOn`](crate::AwaitedOn)).
 //! - INV-C2: a search sees a request in front of one whom it looks at decided or not at all: one in its doorway (QUEUING; or a token's that is PENDING) makes
 //!   the search begin anew, when it is through. (A thread's that is PENDING is a hold if the thread is blocked elsewhere; if not, no edge leads on from it.)
 //!   Who is in his doorway and came later is not in front, and never will be unless a later search lets him past: there is no edge to him, as if he came when
 //!   the search is over.
-//! - INV-C3: nobody waits for anything while a search goes on, but for the index's own locks and an event's. The searcher does not wait for who is in his
-//!   doorway: it goes on waiting for its turn, as if it had searched, and hears from that one too.
+//! - INV-C3: a search waits for nothing but the index's own locks and an event's; not for who is in his doorway, nor for another search. Its request goes on waiting, as if it had searched, and hears
+//!   from that one too. For a search wait: who leaves the index and was found by it, and a token that converts a hold in one of its locks.
 //! - INV-C4: a search looks once at the blocked requests of each owner, and once at what a request has in front of it, and goes by that to its end: else of two that stand behind one another it could let one be
 //!   passed, and the other not, because somebody was blocked in between; and the one who passes would wait for himself.
+//! - INV-C5: of two searches that have come to one lock, and say that there is no cycle, or let somebody pass, one has ended before the other's first look. (A cycle of grants stands by itself: each of its requests was
+//!   found with its turns in hand, so that none of them was refused meanwhile.)
 //!
 //! # Source
 //! The distinction between edges to holders and edges to queued requests: PostgreSQL's deadlock detector (hard and soft edges). The rule was found
@@ -59,9 +80,10 @@ use crate::observe;
 use crate::owner::{self, Owner, OwnerId};
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Own, Seen, Space};
-use crate::sync::{AtomicU64, Mutex, Ordering, fence, hint, lock};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 use crate::tree::{Grant, Rescan};
-use crate::wait::{self, Listener};
+use crate::turn::{Known, Turn, Turns};
+use crate::wait::{self, Listener, Luck, Patience};
 use search::Search;
 use smallvec::SmallVec;
 use std::ptr::NonNull;
@@ -110,13 +132,15 @@ pub(crate) struct Blocked {
     owner: OwnerId,
     /// Its owner's name for messages, and what says whether it is nested.
     identity: Identity,
+    /// Who else lets go of nothing until it is answered: see [`Enlisted::hold_up`].
+    held_up: Mutex<SmallVec<[OwnerName; 1]>>,
     sites: SmallVec<[Site; 1]>,
+    /// Of the locks that the sites are in, each once.
+    turns: SmallVec<[Arc<Turn>; 1]>,
     /// For a batch: DECIDED or RESCAN, as in a slot's word.
     decision: AtomicU64,
     /// By `over`.
     passes: Mutex<SmallVec<[Pass; 2]>>,
-    /// Whether a search may have seen it. Set under the index's lock, and read by who has left the index: that lock is all the order there is.
-    visited: hint::AtomicBool,
 }
 
 /// Leave to go before the request with the ticket `over`.
@@ -185,6 +209,17 @@ impl Blocked {
         place_of(&lock(&self.passes), other).is_ok()
     }
 
+    /// Whom it holds up beside its owner.
+    fn held_up(&self) -> SmallVec<[OwnerId; 1]> {
+        lock(&self.held_up).iter().map(|name| name.id).collect()
+    }
+
+    /// The name of one whom it holds up: of its own owner, or another.
+    fn name_of(&self, id: OwnerId) -> OwnerName {
+        let held_up = lock(&self.held_up);
+        held_up.iter().find(|name| name.id == id).cloned().unwrap_or_else(|| self.name())
+    }
+
     fn is_decided(&self) -> bool {
         self.decision.load(Ordering::Acquire) & DECIDED != 0
     }
@@ -213,7 +248,11 @@ impl Blocked {
 }
 
 /// A queued request's place in the index. Dropping it leaves the index.
-pub(crate) struct Enlisted(Arc<Blocked>);
+pub(crate) struct Enlisted {
+    blocked: Arc<Blocked>,
+    /// What its search takes first, if it has to begin anew: the turns that it has come to.
+    known: Known,
+}
 
 impl Enlisted {
     /// # Safety
@@ -223,37 +262,57 @@ impl Enlisted {
             Some(owner) => Identity::Token(owner.clone()),
             None => Identity::Thread { name: std::thread::current().name().map(Box::from), nested: ask.is_nested() },
         };
+        // SAFETY: the caller's promise.
+        let mut turns: SmallVec<[Arc<Turn>; 1]> =
+            sites.iter().map(|site| unsafe { site.space.as_ref() }.turn()).collect();
+        turns.sort_unstable_by_key(|turn| turn.number());
+        turns.dedup_by_key(|turn| turn.number());
         let blocked = Arc::new(Blocked {
             ticket,
             owner: ask.owner(),
             identity,
+            held_up: Mutex::new(SmallVec::new()),
             sites,
+            turns,
             decision: AtomicU64::new(0),
             passes: Mutex::new(SmallVec::new()),
-            visited: hint::AtomicBool::new(false),
         });
         index::insert(&blocked);
-        Enlisted(blocked)
+        Enlisted { blocked, known: Known::new() }
     }
 
-    /// Whether its owner has other live requests, so that it may be a part of a cycle.
+    /// The call that waits for this request keeps others from letting go of anything until it is answered: the calling `thread`, if it has requests of its own and this
+    /// is none of them; and the owner in whose `scope` the call is. So it is found among their blocked requests, too. Before the search: as for whoever enlists.
+    #[cold]
+    pub(crate) fn hold_up(&self, thread: Option<OwnerId>, scope: Option<Owner>) {
+        let thread = thread.map(|id| OwnerName { id, name: std::thread::current().name().map(Box::from) });
+        let scope = scope.map(|owner| OwnerName { id: owner.id(), name: owner.name().map(Box::from) });
+        for name in thread.into_iter().chain(scope).filter(|name| name.id != self.blocked.owner) {
+            let id = name.id;
+            lock(&self.blocked.held_up).push(name);
+            index::insert_for(id, &self.blocked);
+        }
+    }
+
+    /// Whether its owner, or another whom it holds up, has other live requests, so that it may be a part of a cycle.
     ///
     /// A token is asked *now*, behind the entry into the index: a request of the same owner that began meanwhile may hold what somebody waits for, who
     /// has searched before this one could be found.
     pub(crate) fn is_nested(&self) -> bool {
-        match &self.0.identity {
-            Identity::Token(owner) => owner.has_several(),
-            Identity::Thread { nested, .. } => *nested,
-        }
+        let alone = match &self.blocked.identity {
+            Identity::Token(owner) => !owner.has_several(),
+            Identity::Thread { nested, .. } => !*nested,
+        };
+        !alone || !lock(&self.blocked.held_up).is_empty()
     }
 
     pub(crate) fn passes(&self) -> Passes {
-        self.0.open_passes()
+        self.blocked.open_passes()
     }
 
     /// A batch is granted, unless somebody asked for another scan.
     pub(crate) fn decide(&self) -> Grant {
-        let decision = &self.0.decision;
+        let decision = &self.blocked.decision;
         loop {
             let now = decision.load(Ordering::Relaxed);
             let (next, outcome) = match now & RESCAN {
@@ -267,44 +326,60 @@ impl Enlisted {
         }
     }
 
-    /// Looks for cycles that this request closes; lets pass whom that takes. It waits for nobody who is in his doorway, and says whom it has met there.
+    /// Looks for cycles that this request closes; lets pass whom that takes. It waits for nobody: neither for who is in his doorway nor for another search. It says
+    /// what will end what kept it.
     ///
     /// # Errors
     /// [`AcquireError::Deadlock`].
     #[cold]
-    pub(crate) fn search(&self) -> Result<Searched, AcquireError> {
-        let (outcome, unheard) = {
-            // Pinned first: to pin may run what other users of the epoch have left to be dropped, a future that waits for this turn perhaps. (It
-            // is waited for while pinned. But a search is short.)
+    pub(crate) fn search(&mut self, luck: &Luck, patience: Patience) -> Result<Searched, AcquireError> {
+        let (mut unheard, mut taken) = (None, None);
+        let outcome = {
+            // Pinned first: to pin may free what others have left.
             let pin = LazyPin::new();
             pin.get();
-            let _alone = lock(turn());
-            // ORDERING: behind the index's lock, which orders it with whoever enlisted before; the fence is for slots that were published by
-            // other threads of a token than the one that enlisted.
-            fence(Ordering::SeqCst);
-            match Search::new(&pin).run(&self.0) {
-                Ok(()) => (Ok(Searched::Done), None),
-                Err(Stop::Unsettled) => (Ok(Searched::InVain), None),
+            let mut turns = Turns::default();
+            let begun = turns.begin(&self.known).map_err(Stop::Taken);
+            match begun.and_then(|()| Search::new(&pin, &mut turns).run(&self.blocked)) {
+                Ok(()) => Ok(Searched::Done),
+                Err(Stop::Unsettled) => {
+                    self.known.extend(turns.known());
+                    Ok(Searched::InVain)
+                }
+                Err(Stop::Taken(turn)) => {
+                    self.known.extend(turns.known());
+                    self.known.insert(turn.number(), Arc::clone(&turn));
+                    taken = Some(turn);
+                    Ok(Searched::InVain)
+                }
                 // Here and not later: its lock may be gone when this search has ended (INV-C1).
                 Err(Stop::Undecided(seen)) => {
                     // Listen first, then ask to be told (INV-G3).
                     let (bells, index) = seen.room();
-                    let listener = bells.listen(index);
+                    let listener = bells.listen(index, seen.word().age());
                     match seen.ask_for_wake() {
-                        true => (Ok(Searched::Owed(listener)), None),
-                        false => (Ok(Searched::InVain), Some(listener)),
+                        true => Ok(Searched::Owed(listener)),
+                        false => {
+                            unheard = Some(listener);
+                            Ok(Searched::InVain)
+                        }
                     }
                 }
                 Err(Stop::Deadlock(deadlock)) => {
                     // It leaves: whoever searches next must not be refused for a cycle that is broken already.
-                    index::remove(&self.0);
-                    (Err(deadlock), None)
+                    index::remove(&self.blocked);
+                    Err(deadlock)
                 }
             }
         };
-        // Not under the turn, and not pinned. So for a listener that goes, and may wake others.
+        // With no turn in hand, and not pinned. So for a listener that goes, and may wake others.
         drop(unheard);
         wait::deliver();
+        if let Some(turn) = taken {
+            if !wait::look_for(luck, patience, 1, || !turn.is_taken()) {
+                return Ok(turn.listen().map_or(Searched::InVain, Searched::Owed));
+            }
+        }
         outcome.map_err(|deadlock| {
             observe::deadlock(&deadlock);
             AcquireError::Deadlock(deadlock)
@@ -318,23 +393,19 @@ pub(crate) enum Searched {
     Done,
     /// The graph has changed meanwhile: to be done again, now.
     InVain,
-    /// Somebody in front of one whom it looked at is in its doorway: to be done again when that is through, which this one will hear.
+    /// Somebody in front of one whom it looked at is in its doorway, or another search goes on where this one came to: to be done again when that is through,
+    /// which this one will hear.
     Owed(Listener),
 }
 
 impl Drop for Enlisted {
     fn drop(&mut self) {
-        index::remove(&self.0);
-        // The index's lock orders this with whoever set it.
-        if self.0.visited.load(Ordering::Relaxed) {
-            let_searches_end();
+        index::remove(&self.blocked);
+        // Who has it still is a search, which has all its turns, and lets go of it before it gives them back (INV-C1).
+        if Arc::get_mut(&mut self.blocked).is_none() {
+            self.blocked.turns[0].let_search_end();
         }
     }
-}
-
-/// Waits for the search that goes on, if one does. (A search is short, and waits for nobody: INV-C3.)
-pub(crate) fn let_searches_end() {
-    drop(lock(turn()));
 }
 
 /// Whether the request that was seen in conflict is in front of one with `ticket` that may pass `passes`.
@@ -346,21 +417,28 @@ pub(crate) fn is_before(seen: &Seen<'_>, ticket: u64, passes: &Passes) -> bool {
     match seen.ticket() {
         None => seen.word().is_granted() || !owner::came_after(seen.order(), ticket),
         Some(its) if its < ticket => !passes.contains(&its),
-        Some(its) => seen.word().is_passing() && index::may_pass(OwnerId::from_slot(seen.owner()), its, ticket),
+        // If it has left the index, its slot has changed or is about to, and for the time being it is in front.
+        Some(its) => {
+            let is_ahead = |blocked: &Arc<Blocked>| blocked.is_ahead_of(ticket);
+            seen.word().is_passing() && index::ask(OwnerId::from_slot(seen.owner()), its, is_ahead).unwrap_or(true)
+        }
     }
 }
 
 /// The tickets of those whom a queued request may pass.
 pub(crate) fn passes_of(owner: OwnerId, ticket: u64) -> Passes {
-    index::find(owner, ticket).map(|blocked| blocked.open_passes()).unwrap_or_default()
+    index::ask(owner, ticket, |blocked| blocked.open_passes()).unwrap_or_default()
 }
 
 /// Makes a queued request that was seen look again before it is granted.
 pub(crate) fn ask_to_rescan(seen: &Seen<'_>) -> Rescan {
-    match seen.ticket().and_then(index::batch) {
-        Some(batch) => batch.ask_to_rescan(),
-        None => seen.ask_to_rescan(),
-    }
+    let batch = seen.ticket().and_then(|ticket| index::ask_batch(ticket, |batch| batch.ask_to_rescan()));
+    batch.unwrap_or_else(|| seen.ask_to_rescan())
+}
+
+/// Whether it is of a batch that was decided: its words may lag behind.
+fn is_decided(seen: &Seen<'_>) -> bool {
+    seen.ticket().and_then(|ticket| index::ask_batch(ticket, |batch| batch.is_decided())).unwrap_or(false)
 }
 
 /// Why a search ended without a result.
@@ -368,6 +446,8 @@ enum Stop<'p> {
     Deadlock(Deadlock),
     /// This one is in its doorway.
     Undecided(Seen<'p>),
+    /// Another search goes on where this one came to.
+    Taken(Arc<Turn>),
     /// The graph has changed meanwhile.
     Unsettled,
 }
@@ -379,46 +459,57 @@ pub(crate) fn is_undecided(seen: &Seen<'_>) -> bool {
     word.is_queuing() || (pending && OwnerId::from_slot(seen.owner()).is_token())
 }
 
-/// What searches have looked at: counted in tests, which judge by it what a search costs.
+/// What a search has looked at: counted in tests, which judge by it what a search costs, and stop one in the middle.
 mod steps {
     #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
     thread_local! {
         static STEPS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+        static STOP: std::cell::Cell<Option<Stop>> = const { std::cell::Cell::new(None) };
+    }
+
+    /// What to do behind which step.
+    #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
+    type Stop = (usize, Box<dyn FnOnce()>);
+
+    /// A search begins.
+    #[inline(always)]
+    pub(super) fn begin() {
+        #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
+        STEPS.set(0);
     }
 
     #[inline(always)]
     #[cfg_attr(not(all(test, not(any(loom, spanlock_shuttle)))), allow(unused_variables))]
     pub(super) fn add(steps: usize) {
         #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
-        STEPS.set(STEPS.get() + steps);
+        {
+            STEPS.set(STEPS.get() + steps);
+            match STOP.take() {
+                Some((at, stop)) if at <= STEPS.get() => stop(),
+                other => STOP.set(other),
+            }
+        }
     }
 
-    /// How many steps the calling thread has made since it last asked.
+    /// How many steps the calling thread's last search has made.
     #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
-    pub(super) fn take() -> usize {
-        STEPS.take()
+    pub(super) fn of_the_last_search() -> usize {
+        STEPS.get()
+    }
+
+    /// Has the calling thread do something in the middle of a search: the next one that makes so many steps.
+    #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
+    pub(super) fn stop_at(step: usize, stop: impl FnOnce() + 'static) {
+        STOP.set(Some((step, Box::new(stop))));
     }
 }
 
-/// Whoever searches holds this.
-#[cfg(not(any(loom, spanlock_shuttle)))]
-fn turn() -> &'static Mutex<()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    &TURN
-}
-
-#[cfg(any(loom, spanlock_shuttle))]
-fn turn() -> &'static Mutex<()> {
-    crate::sync::lazy_static! {
-        static ref TURN: Mutex<()> = Mutex::new(());
-    }
-    &TURN
-}
-
-/// The blocked requests by owner, those of one owner by ticket, and the queued batches by ticket. What is found in it counts as visited.
+/// The blocked requests by owner, those of one owner by ticket, and the queued batches by ticket.
+///
+/// What is asked of an entry is asked under a lock of the map, which whoever removes it takes too: so who takes its turns there, has them before it has left.
 #[cfg(not(any(loom, spanlock_shuttle)))]
 mod index {
-    use super::{Arc, Blocked, Ordering, OwnerId, SmallVec};
+    use super::{Arc, Blocked, OwnerId, SmallVec};
     use crate::processors;
     use crate::sync::LazyLock;
     use dashmap::DashMap;
@@ -432,11 +523,16 @@ mod index {
         LazyLock::new(|| DashMap::with_shard_amount(processors::shards()));
 
     pub(super) fn insert(blocked: &Arc<Blocked>) {
-        let ticket = blocked.ticket;
         if blocked.is_batch() {
-            BATCHES.insert(ticket, blocked.clone());
+            BATCHES.insert(blocked.ticket, blocked.clone());
         }
-        let mut entries = BY_OWNER.entry(blocked.owner.get()).or_default();
+        insert_for(blocked.owner, blocked);
+    }
+
+    /// Among the blocked requests of `owner`.
+    pub(super) fn insert_for(owner: OwnerId, blocked: &Arc<Blocked>) {
+        let ticket = blocked.ticket;
+        let mut entries = BY_OWNER.entry(owner.get()).or_default();
         let place = entries.partition_point(|(its, _)| *its < ticket);
         entries.insert(place, (ticket, blocked.clone()));
     }
@@ -445,7 +541,12 @@ mod index {
         if blocked.is_batch() {
             BATCHES.remove(&blocked.ticket);
         }
-        BY_OWNER.remove_if_mut(&blocked.owner.get(), |_, entries| {
+        remove_for(blocked.owner, blocked);
+        blocked.held_up().into_iter().for_each(|owner| remove_for(owner, blocked));
+    }
+
+    fn remove_for(owner: OwnerId, blocked: &Blocked) {
+        BY_OWNER.remove_if_mut(&owner.get(), |_, entries| {
             if let Ok(place) = place_of(entries, blocked.ticket) {
                 entries.remove(place);
             }
@@ -453,43 +554,33 @@ mod index {
         });
     }
 
-    pub(super) fn of(owner: OwnerId) -> SmallVec<[Arc<Blocked>; 1]> {
-        let entries = BY_OWNER.get(&owner.get());
-        entries.map(|entries| entries.iter().map(|(_, entry)| visited(entry)).collect()).unwrap_or_default()
+    /// The entries of `owner`, each of which is asked first.
+    pub(super) fn of<E>(
+        owner: OwnerId,
+        mut ask: impl FnMut(&Blocked) -> Result<(), E>,
+    ) -> Result<SmallVec<[Arc<Blocked>; 1]>, E> {
+        let Some(entries) = BY_OWNER.get(&owner.get()) else { return Ok(SmallVec::new()) };
+        entries.iter().map(|(_, entry)| ask(entry).map(|()| entry.clone())).collect()
     }
 
-    pub(super) fn find(owner: OwnerId, ticket: u64) -> Option<Arc<Blocked>> {
+    pub(super) fn ask<T>(owner: OwnerId, ticket: u64, ask: impl FnOnce(&Arc<Blocked>) -> T) -> Option<T> {
         let entries = BY_OWNER.get(&owner.get())?;
-        place_of(&entries, ticket).ok().map(|place| visited(&entries[place].1))
+        place_of(&entries, ticket).ok().map(|place| ask(&entries[place].1))
     }
 
-    pub(super) fn batch(ticket: u64) -> Option<Arc<Blocked>> {
-        BATCHES.get(&ticket).map(|entry| visited(&entry))
-    }
-
-    /// Whether the request of `owner` with `ticket` may pass the one with the ticket `over`. If it has left the index, its slot has changed or is about
-    /// to, and for the time being it is in front.
-    pub(super) fn may_pass(owner: OwnerId, ticket: u64, over: u64) -> bool {
-        let entries = BY_OWNER.get(&owner.get());
-        let entry = entries.as_ref().and_then(|entries| Some(&entries[place_of(entries, ticket).ok()?].1));
-        entry.is_none_or(|entry| entry.is_ahead_of(over))
+    pub(super) fn ask_batch<T>(ticket: u64, ask: impl FnOnce(&Arc<Blocked>) -> T) -> Option<T> {
+        BATCHES.get(&ticket).map(|entry| ask(&entry))
     }
 
     fn place_of(entries: &Entries, ticket: u64) -> Result<usize, usize> {
         entries.binary_search_by_key(&ticket, |(its, _)| *its)
-    }
-
-    fn visited(entry: &Arc<Blocked>) -> Arc<Blocked> {
-        // Relaxed: under the lock of the map, which whoever removes the entry takes too.
-        entry.visited.store(true, Ordering::Relaxed);
-        entry.clone()
     }
 }
 
 /// The same for models, by a list: dashmap cannot be modelled.
 #[cfg(any(loom, spanlock_shuttle))]
 mod index {
-    use super::{Arc, Blocked, Mutex, Ordering, OwnerId, SmallVec, lock};
+    use super::{Arc, Blocked, Mutex, OwnerId, SmallVec, lock};
 
     type Entries = SmallVec<[Arc<Blocked>; 1]>;
 
@@ -501,29 +592,24 @@ mod index {
         lock(&ALL).push(blocked.clone());
     }
 
+    /// It is among all, and says itself whom it holds up.
+    pub(super) fn insert_for(_: OwnerId, _: &Arc<Blocked>) {}
+
     pub(super) fn remove(blocked: &Blocked) {
         lock(&ALL).retain(|entry| entry.ticket != blocked.ticket);
     }
 
-    pub(super) fn of(owner: OwnerId) -> Entries {
-        lock(&ALL).iter().filter(|entry| entry.owner == owner).map(visited).collect()
-    }
-
-    pub(super) fn find(_: OwnerId, ticket: u64) -> Option<Arc<Blocked>> {
-        lock(&ALL).iter().find(|entry| entry.ticket == ticket).map(visited)
-    }
-
-    pub(super) fn batch(ticket: u64) -> Option<Arc<Blocked>> {
-        lock(&ALL).iter().find(|entry| entry.ticket == ticket && entry.is_batch()).map(visited)
-    }
-
-    pub(super) fn may_pass(_: OwnerId, ticket: u64, over: u64) -> bool {
+    pub(super) fn of<E>(owner: OwnerId, mut ask: impl FnMut(&Blocked) -> Result<(), E>) -> Result<Entries, E> {
         let all = lock(&ALL);
-        all.iter().find(|entry| entry.ticket == ticket).is_none_or(|entry| entry.is_ahead_of(over))
+        let entries = all.iter().filter(|entry| entry.owner == owner || entry.held_up().contains(&owner));
+        entries.map(|entry| ask(entry).map(|()| entry.clone())).collect()
     }
 
-    fn visited(entry: &Arc<Blocked>) -> Arc<Blocked> {
-        entry.visited.store(true, Ordering::Relaxed);
-        entry.clone()
+    pub(super) fn ask<T>(_: OwnerId, ticket: u64, ask: impl FnOnce(&Arc<Blocked>) -> T) -> Option<T> {
+        lock(&ALL).iter().find(|entry| entry.ticket == ticket).map(ask)
+    }
+
+    pub(super) fn ask_batch<T>(ticket: u64, ask: impl FnOnce(&Arc<Blocked>) -> T) -> Option<T> {
+        lock(&ALL).iter().find(|entry| entry.ticket == ticket && entry.is_batch()).map(ask)
     }
 }

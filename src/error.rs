@@ -4,6 +4,7 @@ use crate::mode::Mode;
 use crate::owner::OwnerId;
 use crate::range::ByteRange;
 use std::fmt;
+use std::io;
 
 /// Why a request was not granted. It has left the queue and holds nothing; what its owner held before, it still holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +31,7 @@ impl fmt::Display for AcquireError {
             AcquireError::WouldRecurse { held, mode } => {
                 write!(
                     f,
-                    "the owner holds {held} in mode {mode:?} itself, which conflicts, and the request refuses recursion"
+                    "the owner holds {held} in mode {mode} itself, which conflicts, and the request refuses recursion"
                 )
             }
         }
@@ -43,6 +44,31 @@ impl std::error::Error for AcquireError {
             AcquireError::Deadlock(deadlock) => Some(deadlock),
             _ => None,
         }
+    }
+}
+
+/// [`TimedOut`](io::ErrorKind::TimedOut) for a deadline that has passed, [`Deadlock`](io::ErrorKind::Deadlock) for the two others; the error itself is its source.
+///
+/// ```
+/// # use spanlock::{Mode, RangeLock};
+/// # use std::{io, time::Duration};
+/// fn write(file: &RangeLock) -> io::Result<()> {
+///     let _alone = file.request(0..4096, Mode::Exclusive).timeout(Duration::from_millis(10)).wait()?;
+///     Ok(())
+/// }
+/// # let file = RangeLock::new();
+/// # write(&file).unwrap();
+/// # let taken = spanlock::Owner::new();
+/// # let _taken = file.request(.., Mode::Add).owner(&taken).wait().unwrap();
+/// assert_eq!(write(&file).unwrap_err().kind(), io::ErrorKind::TimedOut); // somebody holds it
+/// ```
+impl From<AcquireError> for io::Error {
+    fn from(refused: AcquireError) -> io::Error {
+        let kind = match refused {
+            AcquireError::TimedOut => io::ErrorKind::TimedOut,
+            AcquireError::Deadlock(_) | AcquireError::WouldRecurse { .. } => io::ErrorKind::Deadlock,
+        };
+        io::Error::new(kind, refused)
     }
 }
 
@@ -89,7 +115,7 @@ impl Deadlock {
     }
 }
 
-/// One wait of a [`Deadlock`]: `owner` wants `range` in `mode`, and the owner of the next wait holds `held` of the same lock.
+/// One wait of a [`Deadlock`]: `owner` wants `range` in `mode`, and `holder` holds `held` of the same lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Wait {
@@ -105,6 +131,9 @@ pub struct Wait {
     pub held: ByteRange,
     /// The mode that those are held in.
     pub held_mode: Mode,
+    /// Who holds them: the owner of the next wait; or the thread that waits there, in a call, for a request that is not its own; or the owner in whose
+    /// [scope](crate::Owner::scope) it waits.
+    pub holder: OwnerName,
 }
 
 /// An owner in a message: its identity, and the name of the token or thread if it has one.
@@ -133,10 +162,13 @@ impl fmt::Display for Deadlock {
             1 => f.write_str("deadlock: an owner waits for itself")?,
             count => write!(f, "deadlock: {count} owners wait for one another")?,
         }
-        let holders = self.waits.iter().cycle().skip(1);
-        for (wait, holder) in self.waits.iter().zip(holders) {
-            let Wait { owner, lock, range, mode, held, held_mode } = wait;
-            write!(f, "\n  {owner} asks {lock} for {range} ({mode:?}); {} holds {held} ({held_mode:?})", holder.owner)?;
+        let next = self.waits.iter().cycle().skip(1);
+        for (wait, next) in self.waits.iter().zip(next) {
+            let Wait { owner, lock, range, mode, held, held_mode, holder } = wait;
+            write!(f, "\n  {owner} asks {lock} for {range} ({mode}); {holder} holds {held} ({held_mode})")?;
+            if holder.id != next.owner.id {
+                write!(f, ", and waits for what {} asks", next.owner)?;
+            }
         }
         Ok(())
     }

@@ -15,10 +15,24 @@
 //! 3. A queued request waits for the conflicting ones that are GRANTED, QUEUED with a lower ticket, or PENDING with a stamp below its ticket. So waits lead
 //!    from higher to lower tickets or to a grant, and form no cycle. Who is PENDING with another stamp came later: he finds the queued one in his own scan, and
 //!    is behind it. So of those who are PENDING only such are waited for who had begun when the bar was raised, each of them at most once.
-//! 4. It sleeps on *one* of these, the one with the highest ticket (a holder if none is queued): a chain of exclusive waiters is woken
-//!    one at a time, each by the one before it. Woken, it scans again, in full.
+//! 4. It sleeps on *one* of these, the one with the highest ticket that it has found (some holder if none is queued): a chain of exclusive waiters is woken
+//!    one at a time, each by the one before it. Woken, it scans again, but for those who are behind it (`tree::scan`). If it was woken for nothing, it sleeps on any of those in front, every other
+//!    time: so half of them have gone on average when it wakes, in whatever order they go.
 //! 5. No blocker left: QUEUED -> GRANTED by CAS, unless RESCAN was set; then it scans again.
 //! 6. Release and cancel are one step: free the slot, wake who waited for it.
+//!
+//! # With a window
+//! In a lock that has a [window](Space::reorders), newcomers go before who waits and *yields*: a single request of a thread or a task that holds nothing. (Who holds makes others wait
+//! meanwhile; and who waits with a ticket only, in no index, leads searches nowhere but to what is in front of him.)
+//!
+//! 7. A newcomer of the same kind, which has not waited, takes those who yield for no conflict until they are [due](Space::due_at). If it has found nobody else, that is the grant; and it
+//!    says GRANTED, as it cannot be told any more by its stamp from one that came later and is behind.
+//! 8. Who yields waits for whoever is PENDING, however late he came: he may be about to pass. No blocker left, it *closes*: yields no more, behind a full fence, and looks again in full (S8).
+//!    So of it and a newcomer that passes at least one finds the other: the newcomer is behind, or is waited for. Somebody there: it reopens, and waits.
+//! 9. Who is due closes for good, draws another ticket, and raises the bar to that; its place stays what it is. Whoever is PENDING with a stamp not below the new ticket has found it closed, and is behind (O1). So
+//!    of those who are PENDING it waits for such only as had begun by then.
+//!
+//! Among those who wait the order is that of their tickets, whether they yield or not.
 //!
 //! # Invariants
 //! - INV-G1: a live request's slot is freed exactly once, by dropping its [`Live`].
@@ -39,14 +53,15 @@ use crate::owner::{self, Owner, OwnerId, Visitor};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Bells, Own, Seen, Space, Tree, what};
-use crate::tree::{ByShortcut, Glance, Grant, Placed, Query, Whose, Word};
-use crate::wait::{self, Listener, Patience, Woken};
+use crate::sync::{Ordering, fence};
+use crate::tree::{ByShortcut, Extent, Glance, Grant, Placed, Query, Rank, Scope, Whose};
+use crate::wait::{self, Lingering, Listener, Patience, Woken};
 use smallvec::SmallVec;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::ControlFlow::{Break, Continue};
 use std::ops::Deref;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -151,14 +166,20 @@ impl Held {
         Some(Ask::at(self.range(), self.mode(), owner, order))
     }
 
+    /// Whose it is; `None` if nothing is held.
+    pub(crate) fn owner(&self) -> Option<OwnerId> {
+        self.0.0.owner().map(OwnerId::from_slot)
+    }
+
+    /// Makes it a hold of `owner`, which nobody else is and which has made no request yet. Whether wakers are to be delivered.
+    #[must_use]
+    pub(crate) fn hand_over(&self, owner: OwnerId) -> bool {
+        self.0.0.hand_over(owner.get())
+    }
+
     /// When it was asked for, among its owner's requests; `None` if nothing is held.
     pub(crate) fn order(&self) -> Option<u64> {
         self.0.0.order()
-    }
-
-    /// The state word, for `Debug`; `None` if nothing is held.
-    pub(crate) fn word(&self) -> Option<Word> {
-        self.0.0.word()
     }
 }
 
@@ -181,9 +202,147 @@ pub(crate) unsafe fn acquire(
         Ok(held) => Ok(held),
         Err(live) => {
             // SAFETY: as above.
-            unsafe { Waiter::queue_one(space, live, ask.range(), ask.mode(), ask.owner(), ask.entry.order, token) }
-                .wait_for_one()
+            unsafe { pass_or_wait(space, live, ask.range(), ask.mode(), ask.owner(), ask.entry.order, token, visitor) }
         }
+    }
+}
+
+/// For who has found somebody in its way.
+///
+/// # Safety
+/// As for [`acquire`].
+#[cold]
+#[allow(clippy::too_many_arguments)]
+unsafe fn pass_or_wait(
+    space: &Space,
+    live: Live,
+    range: ByteRange,
+    mode: Mode,
+    owner: OwnerId,
+    order: u64,
+    token: Option<&Owner>,
+    visitor: Visitor,
+) -> Result<Held, Box<AcquireError>> {
+    // SAFETY: the caller's promise.
+    match unsafe {
+        pass_or_queue(space, live, Ask::at(range, mode, owner.get(), order), token, visitor, Patience::Spin)
+    } {
+        Doorway::Granted(held) => Ok(held),
+        Doorway::Queued(waiter) => waiter.wait().map(the_one).map_err(Box::new),
+    }
+}
+
+/// Grants what was published, if all that is in its way waits, and yields; queues it, if not. If only a holder is in its way, and it has some `patience`, it leaves, looks for a moment whether that one
+/// goes, and comes again: who has waited for no longer than that, and has no place in the queue, is a newcomer still.
+///
+/// # Safety
+/// As for [`acquire`], and for the `Waiter` too.
+#[cold]
+unsafe fn pass_or_queue(
+    space: &Space,
+    mut live: Live,
+    mut ask: Ask,
+    token: Option<&Owner>,
+    visitor: Visitor,
+    patience: Patience,
+) -> Doorway<Held> {
+    if space.reorders() && may_pass(&ask, patience) {
+        let mut lingering = Lingering::new();
+        loop {
+            let pin = LazyPin::new();
+            match look_past(space, &ask, &live, &pin) {
+                None => {
+                    drop(pin);
+                    lingering.has_paid(&space.tree.beside.luck);
+                    live.0.hold_quietly();
+                    wait::deliver();
+                    count_grants(1, &ask);
+                    return Doorway::Granted(Held(live));
+                }
+                Some(queued) if queued.ticket().is_some() => break,
+                Some(_) => {
+                    let luck = &space.tree.beside.luck;
+                    if !lingering.may_go_on(luck, patience) {
+                        break;
+                    }
+                    live.leave();
+                }
+            }
+            drop(pin);
+            wait::deliver();
+            lingering.pause();
+            ask.entry.order = space.tree.bar();
+            // SAFETY: the caller's promise.
+            match unsafe { publish_and_look(space, &ask, visitor) } {
+                Ok(held) => {
+                    lingering.has_paid(&space.tree.beside.luck);
+                    return Doorway::Granted(held);
+                }
+                Err(again) => live = again,
+            }
+        }
+    }
+    let part = Part { space: NonNull::from(space), live, ask, is_covered: false };
+    Doorway::Queued(Waiter::queue(SmallVec::from_buf([part]), token))
+}
+
+/// Whether it is such a request as may go before those who yield: none whose owner has other requests, or which holds up somebody who has. What these hold, others wait for, and so they would wait for who
+/// came later. A token can have them at any moment, on another thread.
+fn may_pass(ask: &Ask, patience: Patience) -> bool {
+    // A poll holds nobody up.
+    let holds_up = || patience != Patience::None && matches!(held_up_by(ask), (Some(_), _) | (_, Some(_)));
+    !ask.is_nested() && !ask.owner().is_token() && !holds_up()
+}
+
+/// Whom a call that waits for the request holds up, beside its owner: the calling thread, and the owner in whose scope it is.
+fn held_up_by(ask: &Ask) -> (Option<OwnerId>, Option<Owner>) {
+    (owner::thread_held_up_by(ask.owner()), Owner::current())
+}
+
+/// Looks for somebody whom a request that was published, and has not waited, may not pass.
+fn look_past<'t>(space: &'t Space, ask: &Ask, live: &Live, pin: &'t LazyPin) -> Option<Seen<'t>> {
+    let own = live.0.own(ask.entry.mode);
+    // Behind the publication: who was due before that is passed by nobody.
+    let now = owner::now();
+    let is_calm = space.is_calm(now);
+    let whose = if is_calm { Whose::OthersWhoInsist } else { Whose::Others };
+    let mut met = None;
+    let _ = space.tree.scan(&Query { whose, ..ask.query() }, Some(own), pin, |seen| {
+        if seen.word().is_yielding() && now < space.due_at(seen.order()) {
+            Continue(())
+        } else {
+            met = Some(seen);
+            Break(())
+        }
+    });
+    if met.is_none() {
+        observe::went_before();
+        if !is_calm {
+            find_calm(space, ask.entry.order, pin);
+        }
+    }
+    met
+}
+
+/// Finds out until when nobody is going to be due in `space`, if few are there. A newcomer knows then that it may pass whoever yields, without a look at who that is.
+///
+/// `bar` is what the caller has read before it published. Who has not queued yet when this looks at him, and who is not seen as he came later, has a ticket above that one, if he ever has one:
+/// he draws it when this caller's publication, or its look, is over. So what is found is true for good.
+fn find_calm(space: &Space, bar: u64, pin: &LazyPin) {
+    const MOST: usize = 64;
+    let (mut calm, mut looked) = (bar.saturating_add(space.tree.window()), 0);
+    let scan = space.tree.scan(&EVERYBODY, None, pin, |seen| {
+        looked += 1;
+        if looked > MOST || seen.word().is_queuing() {
+            return Break(());
+        }
+        if seen.word().is_yielding() {
+            calm = calm.min(space.due_at(seen.order()));
+        }
+        Continue(())
+    });
+    if scan.is_continue() {
+        space.tree.set_calm(calm);
     }
 }
 
@@ -206,7 +365,12 @@ pub(crate) unsafe fn acquire_until(
         return unsafe { try_acquire(space, ask, visitor) }.ok_or(AcquireError::TimedOut);
     }
     // SAFETY: the caller's promise, word by word.
-    match unsafe { enter(space, ask, visitor, token) } {
+    let entered = match unsafe { publish_and_look(space, ask, visitor) } {
+        Ok(held) => return Ok(held),
+        // SAFETY: as above.
+        Err(live) => unsafe { pass_or_queue(space, live, *ask, token, visitor, Patience::Spin) },
+    };
+    match entered {
         Doorway::Granted(held) => Ok(held),
         Doorway::Queued(waiter) => waiter.wait_until(deadline).map(the_one),
     }
@@ -332,6 +496,7 @@ fn count_grants(requests: usize, ask: &Ask) {
 }
 
 /// How a request leaves its doorway.
+#[allow(clippy::large_enum_variant)] // A box would be an allocation for each that waits.
 pub(crate) enum Doorway<H> {
     Granted(H),
     Queued(Waiter),
@@ -346,9 +511,7 @@ pub(crate) unsafe fn enter(space: &Space, ask: &Ask, visitor: Visitor, token: Op
     match unsafe { publish_and_look(space, ask, visitor) } {
         Ok(held) => Doorway::Granted(held),
         // SAFETY: as above.
-        Err(live) => Doorway::Queued(unsafe {
-            Waiter::queue_one(space, live, ask.range(), ask.mode(), ask.owner(), ask.entry.order, token)
-        }),
+        Err(live) => unsafe { pass_or_queue(space, live, *ask, token, visitor, Patience::None) },
     }
 }
 
@@ -358,7 +521,8 @@ pub(crate) unsafe fn enter(space: &Space, ask: &Ask, visitor: Visitor, token: Op
 /// As for [`acquire`], for each space.
 pub(crate) unsafe fn try_acquire_batch(asks: &[(&Space, Ask)], visitor: Visitor) -> Option<Holds> {
     let pin = LazyPin::new();
-    if !asks.iter().all(|(space, ask)| ask.is_clear(&space.tree, None, &pin)) {
+    let mut widest = asks.iter().zip(covered(asks)).filter(|(_, is_covered)| !is_covered);
+    if !widest.all(|((space, ask), _)| ask.is_clear(&space.tree, None, &pin)) {
         observe::contended();
         return None;
     }
@@ -376,6 +540,15 @@ pub(crate) unsafe fn enter_batch(asks: &[(&Space, Ask)], visitor: Visitor, token
     // SAFETY: the caller's promise, word by word.
     match unsafe { publish_and_look_batch(asks, visitor) } {
         Ok(holds) => Doorway::Granted(holds),
+        // One part is a request like any other.
+        Err(mut parts) if parts.len() == 1 => {
+            let Part { live, ask, .. } = parts.pop().expect("there is one");
+            // SAFETY: as above.
+            match unsafe { pass_or_queue(asks[0].0, live, ask, token, visitor, Patience::None) } {
+                Doorway::Granted(held) => Doorway::Granted(Holds::from_buf([held])),
+                Doorway::Queued(waiter) => Doorway::Queued(waiter),
+            }
+        }
         Err(parts) => Doorway::Queued(Waiter::queue(parts, token)),
     }
 }
@@ -388,13 +561,14 @@ unsafe fn publish_and_look_batch(asks: &[(&Space, Ask)], visitor: Visitor) -> Re
     let pin = LazyPin::new();
     let parts: Parts = asks
         .iter()
-        .map(|&(space, ask)| {
+        .zip(covered(asks))
+        .map(|(&(space, ask), is_covered)| {
             // SAFETY: the caller's promise, word by word.
             let live = unsafe { Live::publish(&space.tree, &ask, visitor, &pin) };
-            Part { space: NonNull::from(space), live, ask }
+            Part { space: NonNull::from(space), live, ask, is_covered }
         })
         .collect();
-    if !parts.iter().all(|part| part.ask.is_clear(&part.space().tree, Some(part.own()), &pin)) {
+    if !are_clear(&parts, &pin) {
         return Err(parts);
     }
     let mut owes_wakes = pin.owes_wakes();
@@ -408,15 +582,54 @@ unsafe fn publish_and_look_batch(asks: &[(&Space, Ask)], visitor: Visitor) -> Re
     Ok(holds)
 }
 
+/// Of each part of a batch, whether another one covers it: asks for all of its bytes, and maybe more, in the same mode. Whoever is in the way of the one is in the way of the other, as both have one
+/// owner and one ticket; so it is enough that the widest look.
+fn covered(asks: &[(&Space, Ask)]) -> SmallVec<[bool; 2]> {
+    let mut covered: SmallVec<[bool; 2]> = SmallVec::from_elem(false, asks.len());
+    // By space and mode; the one that begins first, and of these the longest, comes first.
+    let key = |&index: &usize| {
+        let (space, Ask { entry }) = asks[index];
+        ((&raw const *space).addr(), entry.mode, entry.start, u64::MAX - entry.last)
+    };
+    let mut order: SmallVec<[usize; 2]> = (0..asks.len()).collect();
+    order.sort_by_key(key);
+    let mut widest: Option<usize> = None;
+    for index in order {
+        let covers = |&widest: &usize| {
+            let ((space, wide), (its_space, its)) = (asks[widest], asks[index]);
+            ptr::eq(space, its_space) && wide.entry.mode == its.entry.mode && its.entry.last <= wide.entry.last
+        };
+        covered[index] = widest.as_ref().is_some_and(covers);
+        if !covered[index] {
+            widest = Some(index);
+        }
+    }
+    covered
+}
+
 /// One lock's part of a waiting request.
 struct Part {
     /// INV-G4: neither moved nor dropped while the part lives.
     space: NonNull<Space>,
     live: Live,
     ask: Ask,
+    /// Whether another part covers it: see [`covered`].
+    is_covered: bool,
 }
 
 type Parts = SmallVec<[Part; 1]>;
+
+/// Whether nobody is in the way of any of the parts, which are published.
+fn are_clear(parts: &[Part], pin: &LazyPin) -> bool {
+    // A part that is covered leaves the look to the one that covers it, but not the end of the era: it may be higher up, and held for longer.
+    parts.iter().filter(|part| part.is_covered).for_each(|part| part.bar_shortcuts(pin));
+    widest(parts).all(|part| part.ask.is_clear(&part.space().tree, Some(part.own()), pin))
+}
+
+/// Those that look for the others, too.
+fn widest(parts: &[Part]) -> impl Iterator<Item = &Part> {
+    parts.iter().filter(|part| !part.is_covered)
+}
 
 // SAFETY: `space` is a shared reference in all but its lifetime, and a `Space` is `Sync`; the rest is `Send` by itself.
 unsafe impl Send for Part {}
@@ -431,6 +644,11 @@ impl Part {
 
     fn own(&self) -> Own {
         self.live.0.own(self.ask.entry.mode)
+    }
+
+    /// Nobody gets past it by a shortcut from now on.
+    fn bar_shortcuts(&self, pin: &LazyPin) {
+        self.space().tree.bar_shortcuts(&self.ask.query(), self.own(), pin);
     }
 }
 
@@ -478,10 +696,126 @@ pub(crate) struct Waiter {
     searched: bool,
     parts: Queued,
     ticket: u64,
+    stand: Stand,
+    lingering: Lingering,
+    /// Of each of the widest parts, where somebody in front of it can be.
+    scopes: SmallVec<[Scope; 1]>,
+    /// How often it has gone to sleep.
+    sleeps: u32,
+    /// Whether it has slept since it looked last.
+    has_slept: bool,
     /// Where a future sleeps. Behind `parts`: the waker in it is foreign code, and may ask for what the request stood in the way of when it is dropped.
     listener: Option<Listener>,
     /// Last: that a request gave up is told when it has gone.
     clock: WaitClock,
+}
+
+/// Whom a waiter has found in front of it.
+struct InFront<'t> {
+    /// The one with the highest ticket, if one is queued.
+    last: Option<Seen<'t>>,
+    /// Any of all that were found, each as likely as the others.
+    any: Option<Seen<'t>>,
+    queued: usize,
+    holders: usize,
+    extent: Extent,
+    /// Decides which is any. (It need only have nothing to do with the order in which they go.)
+    dice: u64,
+}
+
+impl<'t> InFront<'t> {
+    /// All who are in front of a request with `ticket`, or so many that it is not its turn for long. `scopes` are of its widest parts.
+    fn of(
+        parts: &'t [Part],
+        ticket: u64,
+        stand: Stand,
+        passes: &Passes,
+        scopes: &mut [Scope],
+        dice: u64,
+        pin: &'t LazyPin,
+    ) -> InFront<'t> {
+        let mut found = InFront { last: None, any: None, queued: 0, holders: 0, extent: Extent::All, dice };
+        for (part, scope) in widest(parts).zip(scopes) {
+            let tree = &part.space().tree;
+            let extent = tree.scan_ahead(&part.ask.query(), &part.live.0, scope, pin, |seen| {
+                match cycle::is_before(&seen, ticket, passes) || stand.may_be_passed_by(&seen) {
+                    true => found.add(seen),
+                    false => Rank::Behind,
+                }
+            });
+            if extent == Extent::Part {
+                found.extent = extent;
+            }
+        }
+        found
+    }
+
+    fn add(&mut self, seen: Seen<'t>) -> Rank {
+        // The n-th of them takes the place of those before it once in n times. The multiplier is Knuth's, for MMIX.
+        self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let count = (self.queued + self.holders) as u64 + 1;
+        if ((self.dice >> 32) * count) >> 32 == 0 {
+            self.any = Some(seen);
+        }
+        let ticket = seen.ticket();
+        if ticket.is_none() {
+            self.holders += 1;
+            return Rank::Holder;
+        }
+        self.queued += 1;
+        if self.last.as_ref().is_some_and(|last| ticket < last.ticket()) {
+            return Rank::Ahead;
+        }
+        self.last = Some(seen);
+        Rank::Next
+    }
+
+    fn is_nobody(&self) -> bool {
+        self.queued + self.holders == 0
+    }
+
+    /// How many have to be through before: the queued ones, and the holders, who count as one.
+    fn count(&self) -> usize {
+        match self.extent {
+            Extent::All => self.queued + usize::from(self.holders > 0),
+            Extent::Part => usize::MAX,
+        }
+    }
+}
+
+/// From now on anybody in front can be anywhere.
+fn look_everywhere(scopes: &mut [Scope]) {
+    scopes.fill(Scope::All);
+}
+
+/// How a queued request stands to those who come later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    /// Nobody passes it.
+    Strict,
+    /// It yields, and its slot says so.
+    Open,
+    /// It has closed, for as long as it looks.
+    Closed,
+    /// It was due, or holds others up, and has closed for good. Who comes with a stamp that is not below this ticket knows that.
+    Due(u64),
+}
+
+impl Stand {
+    /// Whether the request that was seen may be about to pass, or has passed and not said so yet: it came later, and was in its doorway.
+    fn may_be_passed_by(self, seen: &Seen<'_>) -> bool {
+        let before = match self {
+            Stand::Strict => return false,
+            Stand::Open | Stand::Closed => u64::MAX,
+            Stand::Due(ticket) => ticket,
+        };
+        let (word, order, owner) = (seen.word(), seen.order(), OwnerId::from_slot(seen.owner()));
+        !word.is_queued()
+            && !word.is_queuing()
+            && !owner::is_nested(order)
+            && !owner.is_token()
+            && !owner::came_after(order, before)
+    }
 }
 
 /// What a look at the tree says to a waiter.
@@ -495,23 +829,6 @@ enum Turn {
 }
 
 impl Waiter {
-    /// # Safety
-    /// The space is neither moved nor dropped while the waiter lives.
-    #[cold]
-    unsafe fn queue_one(
-        space: &Space,
-        live: Live,
-        range: ByteRange,
-        mode: Mode,
-        owner: OwnerId,
-        order: u64,
-        token: Option<&Owner>,
-    ) -> Waiter {
-        let ask = Ask::at(range, mode, owner.get(), order);
-        let part = Part { space: NonNull::from(space), live, ask };
-        Waiter::queue(SmallVec::from_buf([part]), token)
-    }
-
     #[cold]
     fn queue(parts: Parts, token: Option<&Owner>) -> Waiter {
         let parts = Queued(parts);
@@ -520,7 +837,7 @@ impl Waiter {
         for part in &parts {
             part.live.0.start_queuing();
             // Who comes when it is QUEUED shall not get past it.
-            part.space().tree.bar_shortcuts(&part.ask.query(), part.own(), &pin);
+            part.bar_shortcuts(&pin);
         }
         drop(pin);
         // One ticket for all parts, drawn when all of them are published (rule 2). Who comes from now on knows that it comes later (O1).
@@ -533,36 +850,31 @@ impl Waiter {
             // waiter drops `enlisted` first, and so does this function if it unwinds.
             unsafe { Enlisted::new(ticket, &first, token, sites) }
         });
+        let stand = if enlisted.is_none() && parts[0].space().reorders() { Stand::Open } else { Stand::Strict };
         for part in &parts {
-            part.live.0.queue(ticket);
+            match stand {
+                Stand::Strict => part.live.0.queue(ticket),
+                _ => part.live.0.queue_and_yield(ticket),
+            }
         }
         wait::deliver();
         observe::contended();
         parts.iter().filter(|part| part.ask.is_nested()).for_each(|_| observe::nested());
         let clock = observe::waiting(first.range(), first.mode(), first.owner());
-        Waiter { enlisted, searched: false, parts, ticket, listener: None, clock }
-    }
-
-    /// The blocker that must go last before this request can be granted: the queued one with the highest ticket of those in front, or
-    /// else a holder. And how many have to be through before: the queued ones, and the holders, who count as one.
-    fn nearest_blocker<'t>(&'t self, passes: &Passes, pin: &'t LazyPin) -> Option<(Seen<'t>, usize)> {
-        let mut nearest: Option<Seen<'t>> = None;
-        let (mut queued, mut is_held) = (0, false);
-        for part in &self.parts {
-            let _ = part.space().tree.scan(&part.ask.query(), Some(part.own()), pin, |seen| {
-                if cycle::is_before(&seen, self.ticket, passes) {
-                    let ticket = seen.ticket();
-                    queued += usize::from(ticket.is_some());
-                    is_held |= ticket.is_none();
-                    // `None`, a holder, is less than any ticket.
-                    if nearest.as_ref().is_none_or(|nearest| ticket >= nearest.ticket()) {
-                        nearest = Some(seen);
-                    }
-                }
-                Continue(())
-            });
+        let scopes = SmallVec::from_elem(Scope::All, widest(&parts).count());
+        Waiter {
+            enlisted,
+            searched: false,
+            parts,
+            ticket,
+            stand,
+            lingering: Lingering::new(),
+            scopes,
+            sleeps: 0,
+            has_slept: false,
+            listener: None,
+            clock,
         }
-        nearest.map(|nearest| (nearest, queued + usize::from(is_held)))
     }
 
     /// QUEUED -> GRANTED, all parts or none, unless somebody asked for another scan.
@@ -581,27 +893,67 @@ impl Waiter {
     fn look(&mut self, patience: Patience) -> Result<Turn, AcquireError> {
         let passes = self.passes();
         let pin = LazyPin::new();
-        let Some((blocker, ahead)) = self.nearest_blocker(&passes, &pin) else {
+        if self.yields() {
+            self.insist_if_due();
+        }
+        let dice = self.ticket ^ u64::from(self.sleeps);
+        let mut found = InFront::of(&self.parts, self.ticket, self.stand, &passes, &mut self.scopes, dice, &pin);
+        if found.is_nobody() && self.stand == Stand::Open {
+            self.parts[0].live.0.close();
+            self.stand = Stand::Closed;
+            found = InFront::of(&self.parts, self.ticket, self.stand, &passes, &mut self.scopes, dice, &pin);
+        }
+        // Whom it may pass is not in front now, and can be so again; and newcomers can be, where they may pass it.
+        if !passes.is_empty() || self.stand != Stand::Strict {
+            look_everywhere(&mut self.scopes);
+        }
+        // In the order of their tickets, if they go as they came; else half of them at a time.
+        let blocker = if self.sleeps % 2 == 0 { found.last.or(found.any) } else { found.any };
+        let Some(blocker) = blocker else {
             return Ok(match self.grant() {
-                Grant::Granted => Turn::Mine,
-                Grant::LookAgain => Turn::LookAgain,
+                Grant::Granted => {
+                    self.lingering.has_paid(&self.parts[0].space().tree.beside.luck);
+                    Turn::Mine
+                }
+                Grant::LookAgain => {
+                    // Behind its own CAS, which has cleared RESCAN (T5).
+                    look_everywhere(&mut self.scopes);
+                    Turn::LookAgain
+                }
             });
         };
+        let ahead = found.count();
+        if self.stand == Stand::Closed {
+            self.parts[0].live.0.reopen();
+            self.stand = Stand::Open;
+        }
+        if self.has_slept && self.yields() && blocker.ticket().is_none() {
+            observe::woken_in_vain();
+        }
         let luck = &self.parts[0].space().tree.beside.luck;
-        if wait::look_for(luck, patience, ahead, || blocker.has_changed()) {
+        if self.yields() && blocker.ticket().is_none() {
+            if self.has_slept {
+                self.lingering = Lingering::new();
+            }
+            self.has_slept = false;
+            if self.lingering.may_go_on(luck, patience) {
+                self.lingering.pause();
+                return Ok(Turn::LookAgain);
+            }
+        } else if wait::look_for(luck, patience, ahead, || blocker.has_changed()) {
             return Ok(Turn::LookAgain);
         }
         // Listen first, then ask to be told (INV-G3).
         let (bells, index) = blocker.room();
-        let mut listener = bells.listen(index);
+        let mut listener = bells.listen(index, blocker.word().age());
         let will_hear = blocker.ask_for_wake();
         drop(pin);
         if !will_hear {
             return Ok(Turn::LookAgain);
         }
-        if let Some(enlisted) = &self.enlisted {
+        if let Some(enlisted) = &mut self.enlisted {
             if !self.searched && enlisted.is_nested() {
-                match enlisted.search()? {
+                match enlisted.search(luck, patience)? {
                     Searched::Done => self.searched = true,
                     // The graph is another one by now, as somebody else has got on; so may its own turn have come.
                     Searched::InVain => return Ok(Turn::LookAgain),
@@ -614,7 +966,32 @@ impl Waiter {
                 return Ok(Turn::LookAgain);
             }
         }
+        self.sleeps = self.sleeps.wrapping_add(1);
+        self.has_slept = true;
         Ok(Turn::Wait(listener))
+    }
+
+    /// Whether newcomers may pass it yet.
+    fn yields(&self) -> bool {
+        matches!(self.stand, Stand::Open | Stand::Closed)
+    }
+
+    /// Closes for good, if it is time.
+    #[cold]
+    fn insist_if_due(&mut self) {
+        if owner::now() >= self.parts[0].space().due_at(self.ticket) {
+            self.insist();
+        }
+    }
+
+    /// Closes for good.
+    fn insist(&mut self) {
+        let part = &self.parts[0];
+        part.live.0.close();
+        // Drawn behind the word: who finds the bar there finds that too (O1).
+        let since = owner::next_ticket();
+        part.space().raise_bar(since);
+        self.stand = Stand::Due(since);
     }
 
     /// The tickets of those whom it may pass.
@@ -622,12 +999,27 @@ impl Waiter {
         self.enlisted.as_ref().map(Enlisted::passes).unwrap_or_default()
     }
 
-    #[cold]
-    fn wait_for_one(self) -> Result<Held, Box<AcquireError>> {
-        self.wait().map(the_one).map_err(Box::new)
+    /// The calling thread waits for it: see [`Enlisted::hold_up`]. It may be enlisted only now, behind its QUEUED, since it searches when it is.
+    fn hold_up(&mut self) {
+        let first = self.parts[0].ask;
+        let (thread, scope) = held_up_by(&first);
+        if thread.is_none() && scope.is_none() {
+            return;
+        }
+        let enlisted = self.enlisted.get_or_insert_with(|| {
+            let sites = self.parts.iter().map(|part| Site::new(part.space, part.ask, part.own())).collect();
+            // SAFETY: as in `queue`. This one is no token's.
+            unsafe { Enlisted::new(self.ticket, &first, None, sites) }
+        });
+        enlisted.hold_up(thread, scope);
+        // Others wait for what those hold: so from now on nobody passes it.
+        if self.stand == Stand::Open {
+            self.insist();
+        }
     }
 
     pub(crate) fn wait(mut self) -> Result<Holds, AcquireError> {
+        self.hold_up();
         loop {
             match self.look(Patience::GiveWay)? {
                 Turn::Mine => return Ok(self.into_holds()),
@@ -638,6 +1030,7 @@ impl Waiter {
     }
 
     pub(crate) fn wait_until(mut self, deadline: Instant) -> Result<Holds, AcquireError> {
+        self.hold_up();
         loop {
             match self.look(Patience::Spin)? {
                 Turn::Mine => return Ok(self.into_holds()),
@@ -670,7 +1063,11 @@ impl Waiter {
 
     /// What a waiter becomes when [`Waiter::poll`] has said that it is granted.
     pub(crate) fn into_holds(self) -> Holds {
-        let Waiter { parts, clock, enlisted, .. } = self;
+        let Waiter { parts, clock, enlisted, stand, ticket, .. } = self;
+        // Who is in the index has closed because it holds others up.
+        if let (Stand::Due(_), None) = (stand, &enlisted) {
+            observe::granted_late(parts[0].space().rest(ticket));
+        }
         drop(enlisted);
         let holds: Holds = parts.into_parts().into_iter().map(|part| Held(part.live)).collect();
         holds.iter().for_each(|_| observe::acquired());
@@ -707,6 +1104,25 @@ pub(crate) fn own_conflict(space: &Space, ask: &Ask) -> Option<(ByteRange, Mode)
         own_holds(tree, &query, |seen| found = Some(what(seen)));
         found
     })
+}
+
+/// What the owner of `held` holds beside it of these bytes in a mode that conflicts, if it holds anything. Of two holds of an owner that conflict, at least the one that is granted later finds the
+/// other, whichever threads ask: so who asks this behind each grant, and lets go if there is one, never has two. (Holds of this lock must not move.)
+#[cold]
+pub(crate) fn conflict_beside(space: &Space, held: &Held) -> Option<(ByteRange, Mode)> {
+    let ask = held.ask()?;
+    let query = Query { whose: Whose::Own, ..ask.query() };
+    // ORDERING: it has said that it holds (or is a thread's, whose other requests are this thread's own), and then looks. So does the other. Either its fence is behind this one, and it finds this
+    // hold; or it is not, and what it had said before is found here. (A request that waits, or is undecided, is no hold; when it has become one, it looks.)
+    fence(Ordering::SeqCst);
+    let mut found = None;
+    let _ = space.tree.scan(&query, Some(held.0.0.own(ask.entry.mode)), &LazyPin::new(), |seen| {
+        if seen.ticket().is_none() && !cycle::is_undecided(&seen) {
+            found = Some(what(&seen));
+        }
+        Continue(())
+    });
+    found
 }
 
 /// The holds that meet this one and that its owner had when it asked for it. Lock-free, as [`own_conflict`].
@@ -766,12 +1182,19 @@ fn row(seen: &Seen<'_>) -> Row {
     Row { start, last, mode: Mode::from_bit(seen.mode()), owner, came, place }
 }
 
+/// Whether nobody would be in the way of an owner that has nothing.
+pub(crate) fn is_free(space: &Space, range: ByteRange, mode: Mode) -> bool {
+    // No owner has the id 0.
+    Ask::at(range, mode, 0, 0).is_clear(&space.tree, None, &LazyPin::new())
+}
+
+/// Every live request. (No owner has the id 0: all are others.)
+const EVERYBODY: Query =
+    Query { start: 0, last: u64::MAX, against: Mode::Exclusive.against(), owner: 0, whose: Whose::Others };
+
 /// Visits every live request. Not a picture of one moment: some come and go meanwhile.
 pub(crate) fn survey(tree: &Tree, mut visit: impl FnMut(&Seen<'_>)) {
-    // No owner has the id 0: all are others.
-    let against = Mode::Exclusive.against();
-    let everything = Query { start: 0, last: u64::MAX, against, owner: 0, whose: Whose::Others };
-    let _ = tree.scan(&everything, None, &LazyPin::new(), |seen| {
+    let _ = tree.scan(&EVERYBODY, None, &LazyPin::new(), |seen| {
         visit(&seen);
         Continue(())
     });

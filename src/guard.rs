@@ -1,17 +1,21 @@
 //! What a granted request hands out: a guard that holds the range until it is dropped, and what can be done with it meanwhile.
 
 use crate::convert;
+use crate::error::AcquireError;
 use crate::grant::{self, Held};
-use crate::kind::{ByTask, ByThread, OwnedBy, Stays};
+use crate::kind::{ByOwner, ByTask, ByThread, OwnedBy, Stays};
 use crate::lock::RangeLock;
 use crate::mode::Mode;
-use crate::owner;
+use crate::owner::{self, Owner, OwnerId, Recursion};
 use crate::range::ByteRange;
-use crate::request::LockRef;
+use crate::request::{LockRef, Request};
+use crate::wait;
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::RangeBounds;
+use std::mem;
+use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Holds a range until it is dropped, on unwinding too. The common kinds have names:
 ///
@@ -20,16 +24,24 @@ use std::sync::Arc;
 /// | [`RangeGuard`] | the blocking calls | the thread | no | yes |
 /// | [`SendRangeGuard`] | `.await` | its own | yes | yes |
 /// | [`ArcRangeGuard`] | [`RangeLock::request_arc`] | its own | yes | no |
-/// | `Guard<_, ByOwner>` | [`Request::owner`](crate::Request::owner) | an [`Owner`](crate::Owner) | yes | as the request |
+/// | [`ArcThreadGuard`] | [`RangeLock::add_arc`] and its kind | the thread | no | no |
+/// | [`OwnerGuard`], [`ArcOwnerGuard`] | [`Request::owner`](crate::Request::owner) | an [`Owner`](crate::Owner) | yes | yes, no |
 ///
 /// The guards of one owner may overlap, and may be dropped in any order. A leaked guard keeps its range locked for good, and breaks nothing else.
 ///
 /// # Conversions
 /// A guard can give up a part of what it holds without letting go of the rest: [`downgrade`](Guard::downgrade), [`shrink`](Guard::shrink),
 /// [`split`](Guard::split), [`release`](Guard::release). Whoever waited for that part goes on. It can become more if nobody is in the way:
-/// [`try_convert`](Guard::try_convert), [`try_extend`](Guard::try_extend).
+/// [`try_convert`](Guard::try_convert), [`try_extend`](Guard::try_extend). And it can wait to become more, without letting go, by a nested request: [`convert`](Guard::convert),
+/// [`extend`](Guard::extend).
 ///
-/// None of these waits for a grant, nor for anybody who came later. `downgrade` and `shrink` wait for nobody at all. The others move the hold within the lock,
+/// # What a guard proves
+/// That no other owner holds these bytes in a mode that conflicts. It does not prove that its *own* owner has no other guard of them: an owner does not conflict with itself. Who hands out
+/// `&mut` on the strength of an exclusive guard asks with [`Recursion::Refuse`](crate::Recursion::Refuse), by one guard a range, or leaves it to a [`RangeLocked`](crate::RangeLocked). Nor is there any
+/// poisoning: a panic under a guard releases it, and what it guarded may be half done.
+///
+/// # Conversions and time
+/// But for the last two none of these waits for a grant, and none for anybody who came later. `downgrade` and `shrink` wait for nobody at all. The others move the hold within the lock,
 /// and let two kinds of others finish a step first:
 ///
 /// - a request for bytes of this guard that had begun when the call did, and has neither found yet that it must wait, nor given up. That takes it a
@@ -47,7 +59,8 @@ pub struct Guard<L: LockRef, O: OwnedBy> {
 
 /// A guard from a blocking call, owned by its thread.
 ///
-/// It stays on that thread:
+/// It stays on that thread, as the compiler says: within `TheGuardOfAThreadStaysOnIt`. What is to go elsewhere is asked for by [`RangeLock::request_arc`] or by an
+/// [`Owner`](crate::Owner).
 /// ```compile_fail
 /// # let lock = spanlock::RangeLock::new();
 /// let guard = lock.add(..);
@@ -60,6 +73,15 @@ pub type SendRangeGuard<'lock> = Guard<&'lock RangeLock, ByTask>;
 
 /// A guard that keeps its lock alive, with an owner of its own.
 pub type ArcRangeGuard = Guard<Arc<RangeLock>, ByTask>;
+
+/// A guard that keeps its lock alive, owned by its thread: see [`RangeLock::add_arc`].
+pub type ArcThreadGuard = Guard<Arc<RangeLock>, ByThread>;
+
+/// A guard of an [`Owner`](crate::Owner).
+pub type OwnerGuard<'lock> = Guard<&'lock RangeLock, ByOwner>;
+
+/// A guard of an [`Owner`](crate::Owner) that keeps its lock alive.
+pub type ArcOwnerGuard = Guard<Arc<RangeLock>, ByOwner>;
 
 /// What a guard is nested in: what its owner had when it asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,8 +130,100 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
         &self.lock
     }
 
+    /// Whose it is; `None` if it holds nothing.
+    pub fn owner(&self) -> Option<OwnerId> {
+        self.held.owner()
+    }
+
+    /// Whether it holds all of `range` (bytes) in `mode` or one that [covers](Mode::covers) it: what code asserts that relies on a guard of its caller. True of an empty range.
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    ///
+    /// ```
+    /// # use spanlock::{Mode, RangeGuard, RangeLock};
+    /// fn write_page(page: u64, guard: &RangeGuard<'_>) {
+    ///     assert!(guard.covers(page * 4096..(page + 1) * 4096, Mode::Exclusive));
+    /// }
+    /// # let file = RangeLock::new();
+    /// write_page(1, &file.exclusive(0..8192));
+    /// ```
+    #[track_caller]
+    pub fn covers(&self, range: impl RangeBounds<u64>, mode: Mode) -> bool {
+        let range = ByteRange::new(range);
+        range.is_empty() || (self.range().contains_all(range) && self.mode().covers(mode))
+    }
+
+    /// Releases the range, and gives back what the guard had of the lock: the `Arc`, for one.
+    pub fn into_lock(self) -> L {
+        self.lock.clone()
+    }
+
     pub(crate) fn lock_ref(&self) -> &L {
         &self.lock
+    }
+
+    /// Asks for `range` (bytes) of the same lock in `mode`, as the owner of this guard: so it does not conflict with what this guard holds, and a deadlock is answered.
+    ///
+    /// The way to ask for more in a task that holds something already: `lock.request(..)` would have an owner of its own there, and might wait for this very guard. (For a thread
+    /// it is the same as asking the lock.) From then on the guard, and all that was asked for through it, are of one [`Owner`](crate::Owner): for a guard with an owner of its own
+    /// one is made, which allocates once.
+    ///
+    /// To be awaited it needs a lock that is there for good, as any request [of an owner](crate::Request::owner): the guard of a task is best from [`RangeLock::request_arc`].
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does. And if a request through the guard of a *thread* is awaited: it would be a task's.
+    ///
+    /// # Examples
+    /// ```
+    /// # use spanlock::{AcquireError, Mode, RangeLock};
+    /// # use std::sync::Arc;
+    /// # pollster::block_on(async {
+    /// let lock = Arc::new(RangeLock::new());
+    /// let write = lock.request_arc(0..4096, Mode::Exclusive).await;
+    /// let fault = write.request(0..512, Mode::Add).await?; // `lock.request(0..512, Mode::Add).await` would wait for `write`
+    /// # drop(fault);
+    /// # Ok::<(), AcquireError>(()) }).unwrap();
+    /// ```
+    #[track_caller]
+    pub fn request(&self, range: impl RangeBounds<u64>, mode: Mode) -> Request<L, O::Through> {
+        let range = ByteRange::new(range);
+        let mut owes_wakes = false;
+        let owner = self.owner.through(|| self.own(&mut owes_wakes));
+        if owes_wakes {
+            wait::deliver();
+        }
+        Request::through(self.lock.clone(), range, mode, owner)
+    }
+
+    /// An owner for what has none but the request itself.
+    fn own(&self, owes_wakes: &mut bool) -> Owner {
+        let Some(task) = self.held.owner() else { return Owner::new() };
+        let owner = Owner::of_task(task);
+        *owes_wakes = self.held.hand_over(owner.id());
+        owner
+    }
+
+    /// Whether its owner holds some of these bytes by another guard too, in a mode that conflicts.
+    #[cfg_attr(any(loom, spanlock_shuttle), allow(dead_code))]
+    pub(crate) fn conflict_beside(&self) -> Option<(ByteRange, Mode)> {
+        grant::conflict_beside(self.lock.space(), &self.held)
+    }
+
+    /// A number that grows along every chain of conflicting grants: if two guards of this process conflict, whatever the later one says is above whatever the earlier one said. For logs, tests, and
+    /// fencing: who keeps the highest number that he has seen can refuse one who comes too late.
+    ///
+    /// It is drawn by the call, from a counter of the process: so it holds in a lock with a [window](RangeLock::reordering), too, where the order of grants is not that in which they were asked for. Each call draws
+    /// another one; call it once for what shall have one number. A guard that holds nothing conflicts with nobody.
+    ///
+    /// ```
+    /// # let log = spanlock::RangeLock::new();
+    /// let first = log.exclusive(0..64).ticket();
+    /// let second = log.exclusive(32..96).ticket();
+    /// assert!(first < second);
+    /// ```
+    pub fn ticket(&self) -> u64 {
+        owner::next_ticket()
     }
 
     /// What it is nested in. Cheap if it is [`Outermost`](Nesting::Outermost), else a look at the lock; and another one whenever some guard of the lock was
@@ -160,16 +274,24 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
         if from != mode {
             assert!(
                 from == Mode::Exclusive,
-                "a guard in mode {from:?} cannot be downgraded to {mode:?}: only Exclusive can, to Add or Block; try_convert may change it"
+                "a guard in mode {from} cannot be downgraded to {mode}: only Exclusive can, to Add or Block; try_convert may change it"
             );
             convert::downgrade(&mut self.held, mode);
         }
     }
 
-    /// Gives back all bytes but `range`. If that is empty, all: the guard then holds nothing.
+    /// Gives back all bytes but `range`. If that is empty, all: the guard then holds nothing. An open end is the guard's own: `shrink(4096..)` keeps what lies behind.
     ///
     /// # Panics
     /// If `range` is not a part of what the guard holds, or is inverted.
+    ///
+    /// ```
+    /// # use spanlock::{ByteRange, RangeLock};
+    /// # let file = RangeLock::new();
+    /// let mut guard = file.block(0..8192);
+    /// guard.shrink(4096..);
+    /// assert_eq!(guard.range(), ByteRange::new(4096..8192));
+    /// ```
     #[track_caller]
     pub fn shrink(&mut self, range: impl RangeBounds<u64>) {
         let to = self.part(range);
@@ -179,7 +301,18 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     /// `range`, if it is a part of what is held; panics otherwise.
     #[track_caller]
     fn part(&self, range: impl RangeBounds<u64>) -> ByteRange {
-        let (part, held) = (ByteRange::new(range), self.range());
+        let held = self.range();
+        let (start, end) = (range.start_bound().cloned(), range.end_bound().cloned());
+        let is_open = start == Bound::Unbounded || end == Bound::Unbounded;
+        let part = match (held.start(), held.last()) {
+            (Some(first), Some(last)) => {
+                let start = if start == Bound::Unbounded { Bound::Included(first) } else { start };
+                let end = if end == Bound::Unbounded { Bound::Included(last) } else { end };
+                ByteRange::new((start, end))
+            }
+            _ if is_open => ByteRange::EMPTY,
+            _ => ByteRange::new((start, end)),
+        };
         assert!(held.contains_all(part), "{part} is not a part of {held}, which the guard holds");
         part
     }
@@ -193,6 +326,8 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     }
 
     /// Two guards of it: of the bytes before `at`, and of those from `at` on. No byte is let go of, and either may be empty.
+    ///
+    /// Both have one owner. (A guard with an owner of its own is given an [`Owner`](crate::Owner) for that: the only conversion that allocates.)
     ///
     /// It waits for nobody who came later: see [`Guard`] for whom it may let finish a step.
     ///
@@ -209,12 +344,32 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     #[track_caller]
     pub fn split(mut self, at: u64) -> (Guard<L, O>, Guard<L, O>) {
         let (head, tail) = self.range().split(at);
-        let tail = self.split_off(tail);
+        let tail = self.part_off(tail);
         self.shrink_to(head);
         (self, tail)
     }
 
-    /// Gives back `range`, from the middle perhaps: two guards, of what lies before and of what lies behind. Either may be empty.
+    /// As [`Guard::split`], and keeps the bytes before `at` itself: the answer has those from `at` on.
+    ///
+    /// # Panics
+    /// As for [`Guard::split`].
+    ///
+    /// ```
+    /// # use spanlock::{ByteRange, RangeLock};
+    /// # let file = RangeLock::new();
+    /// let mut head = file.block(0..8192);
+    /// let tail = head.split_off(4096);
+    /// assert_eq!((head.range(), tail.range()), (ByteRange::new(0..4096), ByteRange::new(4096..8192)));
+    /// ```
+    #[track_caller]
+    pub fn split_off(&mut self, at: u64) -> Guard<L, O> {
+        let (head, tail) = self.range().split(at);
+        let tail = self.part_off(tail);
+        self.shrink_to(head);
+        tail
+    }
+
+    /// Gives back `range`, from the middle perhaps: two guards, of what lies before and of what lies behind. Either may be empty. An open end is the guard's own.
     ///
     /// It waits for nobody who came later, as [`Guard::split`].
     ///
@@ -230,13 +385,18 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
         let held = self.range();
         let (head, _) = held.split(start);
         let tail = last.checked_add(1).map_or(ByteRange::EMPTY, |behind| held.split(behind).1);
-        let tail = self.split_off(tail);
+        let tail = self.part_off(tail);
         self.shrink_to(head);
         (self, tail)
     }
 
     /// A second guard of a part of the range.
-    fn split_off(&self, range: ByteRange) -> Guard<L, O> {
+    fn part_off(&self, range: ByteRange) -> Guard<L, O> {
+        let mut owes_wakes = false;
+        self.owner.share(|| self.own(&mut owes_wakes));
+        if owes_wakes {
+            wait::deliver();
+        }
         let (lock, owner) = (self.lock.clone(), self.owner.clone());
         if range.is_empty() {
             return Guard::new(lock, Held::nothing(self.mode()), owner);
@@ -286,6 +446,65 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
         // SAFETY: `held` is of this lock, which the guard keeps in place.
         unsafe { convert::convert(self.lock.space(), &mut self.held, range, mode) }
     }
+
+    /// Changes the mode, and waits for that if it must; the guard holds what it held meanwhile, so that nobody gets in between.
+    ///
+    /// It is [`try_convert`](Guard::try_convert), and if somebody is in the way, a [request through the guard](Guard::request) that waits its turn like any other, and takes the
+    /// guard's place when it is granted. So of two guards that wait to become exclusive on one byte each waits for the other: one is answered with a deadlock, and has to let go of what
+    /// it holds ([`Batch::regain`](crate::Batch::regain)); the other then gets on. Nobody is starved: who asks later waits.
+    ///
+    /// In a task do the same by hand: `let more = guard.request(guard.range(), mode).await?`, and drop the guard then. So with a deadline.
+    ///
+    /// # Errors
+    /// [`AcquireError::Deadlock`]. The guard holds what it held.
+    ///
+    /// # Examples
+    /// ```
+    /// # use spanlock::{AcquireError, Mode, RangeLock};
+    /// let row = RangeLock::new();
+    /// let mut guard = row.add(7..8);
+    /// // read it, and find that it has to be written
+    /// guard.convert(Mode::Exclusive)?;
+    /// # assert_eq!(guard.mode(), Mode::Exclusive);
+    /// # Ok::<(), AcquireError>(())
+    /// ```
+    pub fn convert(&mut self, mode: Mode) -> Result<(), AcquireError> {
+        if self.try_convert(mode) { Ok(()) } else { self.succeed(self.range(), mode) }
+    }
+
+    /// Extends the guard to `range`, and waits for that if it must, as [`convert`](Guard::convert) does.
+    ///
+    /// # Errors
+    /// [`AcquireError::Deadlock`]. The guard holds what it held.
+    ///
+    /// # Panics
+    /// As for [`try_extend`](Guard::try_extend).
+    #[track_caller]
+    pub fn extend(&mut self, range: impl RangeBounds<u64>) -> Result<(), AcquireError> {
+        let range = ByteRange::new(range);
+        if self.try_extend(range) { Ok(()) } else { self.succeed(range, self.mode()) }
+    }
+
+    /// Waits for a hold of `range` in `mode`, which then takes the place of the one that it has.
+    #[cold]
+    fn succeed(&mut self, range: ByteRange, mode: Mode) -> Result<(), AcquireError> {
+        // It conflicts with its own hold, which is the point.
+        let request = self.request(range, mode).recursion(Recursion::Reenter);
+        let mut more = request.timeout(Duration::MAX).wait()?;
+        // From here on this guard counts it.
+        let held = mem::replace(&mut more.held, Held::nothing(mode));
+        // First, as in `drop`: whoever is woken may panic.
+        self.owner.leave();
+        self.held = held;
+        Ok(())
+    }
+}
+
+impl<L: LockRef> Guard<L, ByOwner> {
+    /// The owner itself, to make more requests of it.
+    pub fn token(&self) -> &Owner {
+        &self.owner.0
+    }
 }
 
 /// Dropping `held` is the release. But it also makes a guard count as a user of its lock while it is dropped, so that
@@ -307,11 +526,11 @@ impl<L: LockRef, O: OwnedBy> Drop for Guard<L, O> {
 impl<L: LockRef, O: OwnedBy> fmt::Debug for Guard<L, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Guard");
-        out.field("range", &self.range()).field("mode", &self.mode());
-        match self.held.word() {
-            Some(word) => out.field("state", &word),
-            None => out.field("state", &format_args!("holds nothing")),
-        };
+        out.field("lock", &format_args!("{}", self.lock.space().label())).field("range", &self.range());
+        out.field("mode", &self.mode());
+        if let Some(owner) = self.owner() {
+            out.field("owner", &format_args!("{owner}"));
+        }
         out.finish()
     }
 }

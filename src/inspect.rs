@@ -91,6 +91,7 @@ pub struct RequestInfo {
     range: ByteRange,
     mode: Mode,
     owner: OwnerId,
+    name: Option<Box<str>>,
     came: Came,
     place: Option<Place>,
 }
@@ -114,6 +115,19 @@ impl RequestInfo {
     /// Whose request it is.
     pub fn owner(&self) -> OwnerId {
         self.owner
+    }
+
+    /// What its owner is called, if it is an [`Owner`](crate::Owner) with a name.
+    pub fn owner_name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The owner as the map shows it.
+    fn who(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{} \"{name}\"", self.owner),
+            None => self.owner.to_string(),
+        }
     }
 
     /// How long it had waited; `None` for a holder.
@@ -148,6 +162,8 @@ impl RequestInfo {
 /// everything.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
+    /// Of the lock.
+    name: Option<Box<str>>,
     /// Holders by range, then waiters by ticket.
     requests: Vec<RequestInfo>,
     holders: usize,
@@ -160,9 +176,19 @@ impl Snapshot {
         let holders = rows.partition_point(|row| row.place.is_none());
         let info = |(number, row): (usize, Row)| {
             let Row { start, last, mode, owner, came, place } = row;
-            RequestInfo { number, range: ByteRange::new(start..=last), mode, owner, came, place }
+            let name = owner::name_of(owner);
+            RequestInfo { number, range: ByteRange::new(start..=last), mode, owner, name, came, place }
         };
-        Snapshot { requests: rows.into_iter().enumerate().map(info).collect(), holders }
+        Snapshot { name: None, requests: rows.into_iter().enumerate().map(info).collect(), holders }
+    }
+
+    pub(crate) fn of(name: Option<&str>, rows: Vec<Row>) -> Snapshot {
+        Snapshot { name: name.map(Box::from), ..Snapshot::new(rows) }
+    }
+
+    /// The lock's name, if it has one.
+    pub fn lock(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// All requests: first the holders in the order of their ranges, then the waiters, oldest first.
@@ -199,7 +225,10 @@ impl Snapshot {
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.requests.is_empty() {
-            return f.write_str("nothing is held, nobody waits");
+            return match self.lock() {
+                Some(name) => write!(f, "{name}: nothing is held, nobody waits"),
+                None => f.write_str("nothing is held, nobody waits"),
+            };
         }
         let most = if f.alternate() { usize::MAX } else { SHOWN };
         f.write_str(&Map::new(self, most).lines().join("\n"))
@@ -235,8 +264,8 @@ impl<'s> Map<'s> {
         let widths = Widths {
             number: widest(|row| row.number.to_string()),
             range: widest(|row| row.range.to_string()),
-            mode: widest(|row| name(row.mode).to_string()),
-            owner: widest(|row| row.owner.to_string()),
+            mode: widest(|row| row.mode.to_string()),
+            owner: widest(RequestInfo::who),
         };
         let scale = Scale::choose(rows.iter().map(|row| row.range));
         let named = if most == usize::MAX { most } else { NAMED };
@@ -265,7 +294,8 @@ impl<'s> Map<'s> {
 
     fn summary(&self) -> String {
         let (holders, waiters) = (self.snapshot.holders().len(), self.snapshot.waiters().len());
-        let mut line = format!("{holders} holding, {waiters} waiting");
+        let mut line = self.snapshot.lock().map(|name| format!("{name}: ")).unwrap_or_default();
+        line += &format!("{holders} holding, {waiters} waiting");
         if let Some(longest) = self.snapshot.waiters().filter_map(RequestInfo::waiting).max() {
             line += &format!(", the longest for {}", Elapsed(longest));
         }
@@ -280,7 +310,7 @@ impl<'s> Map<'s> {
         let (first, behind) = self.scale.place(row.range);
         let bar: String = (0..columns).map(|at| if (first..behind).contains(&at) { letter } else { ' ' }).collect();
         let (number, range, mode, owner) =
-            (format!("#{}", row.number), row.range.to_string(), name(row.mode), row.owner.to_string());
+            (format!("#{}", row.number), row.range.to_string(), row.mode.to_string(), row.who());
         let Widths { number: w0, range: w1, mode: w2, owner: w3 } = self.widths;
         let w0 = w0 + 1;
         let line = format!("{number:w0$} |{bar}| {range:w1$}  {mode:w2$}  {owner:w3$}  {end}");
@@ -323,14 +353,6 @@ fn letter(mode: Mode) -> char {
         Mode::Add => 'A',
         Mode::Block => 'B',
         Mode::Exclusive => 'X',
-    }
-}
-
-fn name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Add => "add",
-        Mode::Block => "block",
-        Mode::Exclusive => "exclusive",
     }
 }
 

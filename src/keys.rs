@@ -102,6 +102,33 @@ impl<'p> KeySpace<'p> {
         KeySpace { prefix }
     }
 
+    /// Positions by the eight bytes behind what `first` and `last` have in common, for keys between the two: so that keys that begin alike, as digits of one length, are told apart as far as eight bytes go.
+    ///
+    /// All who share a lock must use the same: so take two keys that stay what they are, the least and the greatest that there can be.
+    ///
+    /// # Panics
+    /// If `first` is a greater key than `last`.
+    ///
+    /// ```
+    /// # use spanlock::KeySpace;
+    /// let orders = KeySpace::between(b"order/2026-0000000000", b"order/2026-9999999999");
+    /// assert_eq!(orders.prefix(), b"order/2026-");
+    /// assert_ne!(orders.point("order/2026-0000012300"), orders.point("order/2026-0000024500"));
+    /// ```
+    #[track_caller]
+    pub fn between(first: &'p [u8], last: &[u8]) -> KeySpace<'p> {
+        if first > last {
+            inverted(first, last);
+        }
+        let common = first.iter().zip(last).take_while(|(a, b)| a == b).count();
+        KeySpace { prefix: &first[..common] }
+    }
+
+    /// What the keys are to begin with.
+    pub const fn prefix(&self) -> &'p [u8] {
+        self.prefix
+    }
+
     /// The position of a key. It never falls as keys rise; different keys may share one.
     ///
     /// ```

@@ -2,6 +2,8 @@
 
 use crate::error::AcquireError;
 use crate::owner::{self, Asker, Owner, OwnerId, Recursion};
+use crate::sync::OnceLock;
+use std::fmt;
 use std::marker::PhantomData;
 use std::sync::MutexGuard;
 
@@ -10,11 +12,20 @@ use std::sync::MutexGuard;
 /// | kind | the owner is | its guards | its requests |
 /// |---|---|---|---|
 /// | [`ByThread`] | the thread that asks | stay on the thread | can be refused: `Result<Guard, AcquireError>` |
-/// | [`ByTask`] | one of its own, for this request only | are `Send` | cannot be refused: it holds nothing that anybody could wait for |
+/// | [`ByTask`] | one of its own, for this request only | are `Send` | are not refused: the guard itself, or a panic (see below) |
 /// | [`ByOwner`] | an [`Owner`] | are `Send` | can be refused |
 ///
-/// Two tasks that each hold a range and await the other's wait for ever: their requests have nothing to do with one another, for all that anybody can
-/// tell. A task that holds one range while it awaits another takes an [`Owner`]; then that is a deadlock, and answered.
+/// **A task that holds a range and asks for another by itself can wait for itself, and two such tasks for one another, for ever.** Nobody can tell: a guard that a
+/// task was given may be anywhere by now, in a channel or another task, from where it will be dropped. So a task that holds one range while it awaits another
+/// says who it is, in one of three ways, and then a cycle is a deadlock, and answered:
+///
+/// - [`guard.request(..)`](crate::Guard::request) asks through the guard that it holds;
+/// - [`owner.scope(task)`](Owner::scope) makes all that the task asks requests of one owner;
+/// - [`request.owner(&owner)`](crate::Request::owner) names the owner of each request.
+///
+/// A request that has an owner of its own is refused in two cases only. In a scope it is its owner's. And a thread that waits in a call lets go of nothing meanwhile: if it holds as
+/// a thread what the request needs (`lock.exclusive(..)`, and then `lock.request_arc(..).wait()`), nobody else could end that. Both are a panic that says
+/// who waits for whom; with a deadline it is the error.
 ///
 /// Sealed: guards count on what is in here.
 pub trait OwnedBy: sealed::Sealed + Clone + Sized + Unpin {
@@ -22,6 +33,8 @@ pub trait OwnedBy: sealed::Sealed + Clone + Sized + Unpin {
     type Answer<G>;
     /// The kind of the request when it is awaited: tasks move between threads, so that a thread's request becomes a task's.
     type Awaited: OwnedBy;
+    /// The kind of a request that is made through a guard of this kind.
+    type Through: OwnedBy;
     /// A type that is `Send` if the guards are.
     type Stays;
 }
@@ -31,29 +44,48 @@ pub trait OwnedBy: sealed::Sealed + Clone + Sized + Unpin {
 pub struct ByThread(());
 
 /// Owned by the request itself. Guards can be sent to another thread.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ByTask(());
+///
+/// There is an [`Owner`] in it if there is more to own than the one request: if the task is in a [scope](Owner::scope), the guard was split or
+/// [asked through](crate::Guard::request), or the request is a batch.
+#[derive(Clone, Default)]
+pub struct ByTask(OnceLock<Owner>);
+
+impl fmt::Debug for ByTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ByTask").field(&self.0.get()).finish()
+    }
+}
 
 /// Owned by an [`Owner`]. Guards can be sent to another thread.
 #[derive(Clone, Debug)]
 pub struct ByOwner(pub(crate) Owner);
 
+/// What keeps the guards of a thread from leaving it. The compiler names it to whoever tries: the remedy is
+/// [`RangeLock::request_arc`](crate::RangeLock::request_arc), or an [`Owner`].
+#[derive(Debug)]
+pub struct TheGuardOfAThreadStaysOnIt {
+    // Not `Send`, but `Sync`.
+    _like: PhantomData<MutexGuard<'static, ()>>,
+}
+
 impl OwnedBy for ByThread {
     type Answer<G> = Result<G, AcquireError>;
     type Awaited = ByTask;
-    // Like a mutex guard: not `Send`, but `Sync`.
-    type Stays = MutexGuard<'static, ()>;
+    type Through = ByThread;
+    type Stays = TheGuardOfAThreadStaysOnIt;
 }
 
 impl OwnedBy for ByTask {
     type Answer<G> = G;
     type Awaited = ByTask;
+    type Through = ByOwner;
     type Stays = ();
 }
 
 impl OwnedBy for ByOwner {
     type Answer<G> = Result<G, AcquireError>;
     type Awaited = ByOwner;
+    type Through = ByOwner;
     type Stays = ();
 }
 
@@ -97,10 +129,26 @@ pub(crate) mod sealed {
         fn token(&self) -> Option<&Owner> {
             None
         }
+        /// Its request is about to be made: in the scope of an owner it is that owner's, unless it has one already. Whether it has become so.
+        #[inline]
+        fn join_scope(&self) -> bool {
+            false
+        }
+        /// There will be more to own than one request. `make` makes an owner, for one that has none; and has its hold, if it has one, handed over.
+        fn share(&self, make: impl FnOnce() -> Owner) {
+            let _ = make;
+        }
+        fn through(&self, make: impl FnOnce() -> Owner) -> <Self as OwnedBy>::Through
+        where
+            Self: OwnedBy;
         fn awaited(self) -> <Self as OwnedBy>::Awaited
         where
             Self: OwnedBy;
         fn answer<G>(result: Result<G, AcquireError>) -> <Self as OwnedBy>::Answer<G>
+        where
+            Self: OwnedBy;
+        /// The other way round.
+        fn result<G>(answer: <Self as OwnedBy>::Answer<G>) -> Result<G, AcquireError>
         where
             Self: OwnedBy;
     }
@@ -121,37 +169,69 @@ pub(crate) mod sealed {
         fn identity(&self) -> Option<OwnerId> {
             Some(owner::thread())
         }
+        fn through(&self, _: impl FnOnce() -> Owner) -> ByThread {
+            *self
+        }
         fn awaited(self) -> ByTask {
-            ByTask(())
+            ByTask::default()
         }
         #[inline]
         fn answer<G>(result: Result<G, AcquireError>) -> Result<G, AcquireError> {
             result
+        }
+        fn result<G>(answer: Result<G, AcquireError>) -> Result<G, AcquireError> {
+            answer
         }
     }
 
     #[allow(private_interfaces)]
     impl Sealed for ByTask {
         fn enter(&self) -> Asker {
-            Asker { owner: owner::fresh(), visitor: owner::visit(), order: owner::OUTERMOST }
+            match self.0.get() {
+                None => Asker { owner: owner::fresh(), visitor: owner::visit(), order: owner::OUTERMOST },
+                Some(owner) => owner.enter(),
+            }
         }
-        // It has one request: nobody counts.
-        fn join(&self) {}
+        // While it has one request, nobody counts.
+        fn join(&self) {
+            self.0.get().into_iter().for_each(Owner::join);
+        }
         #[inline]
-        fn leave(&self) {}
+        fn leave(&self) {
+            if let Some(owner) = self.0.get() {
+                owner.leave();
+            }
+        }
+        fn recursion(&self) -> Recursion {
+            self.0.get().map(Owner::policy).unwrap_or_default()
+        }
         fn identity(&self) -> Option<OwnerId> {
-            None
+            self.0.get().map(Owner::id)
+        }
+        fn token(&self) -> Option<&Owner> {
+            self.0.get()
+        }
+        fn join_scope(&self) -> bool {
+            self.0.get().is_none() && Owner::current().is_some_and(|owner| self.0.set(owner).is_ok())
+        }
+        fn share(&self, make: impl FnOnce() -> Owner) {
+            self.0.get_or_init(make);
+        }
+        fn through(&self, make: impl FnOnce() -> Owner) -> ByOwner {
+            ByOwner(self.0.get_or_init(make).clone())
         }
         fn awaited(self) -> ByTask {
             self
         }
+        #[track_caller]
         fn answer<G>(result: Result<G, AcquireError>) -> G {
             match result {
                 Ok(granted) => granted,
-                Err(refused) => {
-                    unreachable!("a request that is alone can wait for ever, but not be refused: {refused}")
-                }
+                Err(refused) => panic!("{refused}"),
             }
+        }
+        fn result<G>(answer: G) -> Result<G, AcquireError> {
+            Ok(answer)
         }
     }
 
@@ -175,11 +255,17 @@ pub(crate) mod sealed {
         fn identity(&self) -> Option<OwnerId> {
             Some(self.0.id())
         }
+        fn through(&self, _: impl FnOnce() -> Owner) -> ByOwner {
+            self.clone()
+        }
         fn awaited(self) -> ByOwner {
             self
         }
         fn answer<G>(result: Result<G, AcquireError>) -> Result<G, AcquireError> {
             result
+        }
+        fn result<G>(answer: Result<G, AcquireError>) -> Result<G, AcquireError> {
+            answer
         }
     }
 }

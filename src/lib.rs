@@ -18,6 +18,10 @@
 //! # drop((fault, write));
 //! ```
 //!
+//! **A task that holds something and asks for more says who it is**: through its guard ([`Guard::request`]), in an owner's scope ([`Owner::scope`]), or by naming the owner
+//! ([`Request::owner`]). Else each request has an owner of its own, and the task can wait for itself, or two for one another, for ever: see [`OwnedBy`]. Threads need not say it. And a
+//! blocking call stops all tasks of its thread: in async code, await.
+//!
 //! # The contract
 //! A request is a range, a [`Mode`] and an owner (the thread of a blocking call, an [`Owner`], or its own if it is awaited). Two requests *conflict*
 //! when they share a byte, their modes do not go together, and their owners differ.
@@ -31,21 +35,34 @@
 //!   somebody take a short mutex. A request in conflict that is nested, a token's or a batch searches for deadlocks, and searches go on one at a time in the process.)
 //! - **Nested.** A request of an owner that holds something already is let past a queued one exactly when waiting for that one would close a cycle.
 //! - **Deadlock is an answer.** A cycle of owners that wait for one another's ranges, in whichever locks of the process, is found when it closes; the request
-//!   that closes it gets [`AcquireError::Deadlock`].
+//!   that closes it gets [`AcquireError::Deadlock`]. A thread that waits in a call counts as waiting with all that it holds as a thread, whoever owns the request.
 //! - **Cancel.** A request can be given up at any moment (deadline passed, future dropped); whoever waited for it goes on. A deadline is kept within the clock's grain, but for
 //!   that search.
 //! - **Memory.** The nodes on the heap never exceed 16 for each thread at work and one for each two live ranges.
 //!
-//! Start at [`RangeLock`]; [`WholeFileLock`] is the same without ranges, and [`LockTable`] has a range lock for each of many files. [`Batch`] asks for several ranges
+//! Start at [`RangeLock`], or at [`RangeLocked`], which owns the data and gives slices of it; [`WholeFileLock`] is the same without ranges, and [`LockTable`] has a range lock for each of many files. [`Batch`] asks for several ranges
 //! at once, [`Guard`] says what a guard can be turned into, [`RangeLock::snapshot`] who holds and who waits, and [`KeySpace`] maps byte-string keys to ranges.
 //!
-//! Features, off by default: `stats` (counters of the process and a histogram of waits), `tracing` (events for waits and deadlocks).
+//! Features, off by default: `stats` (counters of the process and a histogram of waits), `tracing` (events for waits and deadlocks), `memmap2` (mapped memory in a [`RangeLocked`]).
 
 /// The README's examples, compiled as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// And those of the guides.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../docs/guides/from-rwlock.md")]
+    struct FromRwLock;
+    #[doc = include_str!("../docs/guides/from-fcntl.md")]
+    struct FromFcntl;
+    #[doc = include_str!("../docs/guides/from-database-locks.md")]
+    struct FromDatabaseLocks;
+}
+
+#[cfg(not(any(loom, spanlock_shuttle)))] // As `table`.
+mod any;
 mod batch;
 mod convert;
 mod cycle;
@@ -59,6 +76,7 @@ mod inspect;
 mod keys;
 mod kind;
 mod lock;
+mod misnomer;
 mod mode;
 #[cfg(all(test, loom))]
 mod models;
@@ -69,9 +87,15 @@ mod observe;
 mod owner;
 #[cfg(not(any(loom, spanlock_shuttle)))] // A model has threads, and no processors.
 mod processors;
+#[cfg(all(test, not(any(loom, spanlock_shuttle, spanlock_chaos))))]
+#[path = "tests/progress.rs"]
+mod progress;
 mod range;
 mod reclaim;
 mod request;
+mod scope;
+#[cfg(not(any(loom, spanlock_shuttle)))] // The data is no model's.
+mod slices;
 mod space;
 #[cfg(all(feature = "stats", not(any(loom, spanlock_shuttle))))]
 pub mod stats;
@@ -80,20 +104,29 @@ mod sync;
 mod table;
 mod text;
 mod tree;
+mod turn;
 mod wait;
 mod whole;
 
+#[cfg(not(any(loom, spanlock_shuttle)))]
+pub use any::AnyLock;
 pub use batch::{AcquireBatch, Batch, BatchGuard, TimedBatch};
 pub use error::{AcquireError, Deadlock, OwnerName, Wait};
-pub use guard::{ArcRangeGuard, Guard, Nesting, RangeGuard, SendRangeGuard};
+pub use guard::{ArcOwnerGuard, ArcRangeGuard, ArcThreadGuard, Guard, Nesting, OwnerGuard, RangeGuard, SendRangeGuard};
 pub use inspect::{RequestInfo, Snapshot};
 pub use keys::{KeyBounds, KeySpace};
-pub use kind::{AwaitedOn, ByOwner, ByTask, ByThread, OwnedBy};
+pub use kind::{AwaitedOn, ByOwner, ByTask, ByThread, OwnedBy, TheGuardOfAThreadStaysOnIt};
 pub use lock::RangeLock;
 pub use mode::Mode;
 pub use owner::{Owner, OwnerId, Recursion};
 pub use range::ByteRange;
 pub use request::{Acquire, LockRef, Request, TimedRequest};
+pub use scope::Scope;
+#[cfg(not(any(loom, spanlock_shuttle)))]
+pub use slices::{
+    AcquireSlice, DataRef, InArc, InRef, Part, RangeLocked, Read, ReadSlice, SliceKind, SliceRequest, Storage,
+    TimedSlice, Whole, WholeStorage, Write, WriteSlice,
+};
 #[cfg(not(any(loom, spanlock_shuttle)))]
 pub use table::{LockTable, SendTableGuard, TableGuard, TableLock};
 pub use whole::WholeFileLock;

@@ -2,8 +2,9 @@
 
 use crate::error::AcquireError;
 use crate::grant;
-use crate::guard::RangeGuard;
+use crate::guard::{ArcThreadGuard, RangeGuard};
 use crate::inspect::Snapshot;
+use crate::kind::ByThread;
 use crate::mode::Mode;
 use crate::range::ByteRange;
 use crate::request::Request;
@@ -13,6 +14,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::RangeBounds;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A lock over all bytes that a `u64` can name, taken range by range.
 ///
@@ -67,6 +69,45 @@ impl RangeLock {
         }
     }
 
+    /// The same lock, in which newcomers may go before those who wait, as long as these have waited for less than `window`. With a window of zero, and if nothing is said,
+    /// nobody does.
+    ///
+    /// First come, first served means that whoever is next may be asleep while nobody runs; where many ask for the same bytes and hold them briefly, that costs most of what a lock can do.
+    /// With a *time-bounded bypass* (a reorder window) a request that finds the bytes free has them, though others wait for them, and these get on as they wake.
+    ///
+    /// - *Who passes:* a single request of a thread or a task that holds nothing else, when it comes; with a deadline, too. No batch, no request of an [`Owner`](crate::Owner), no nested one, no conversion,
+    ///   and no `try_`. Among those who wait the order is the one in which they came.
+    /// - *Who is passed:* the same, waiting. The others are passed by nobody, as they are what somebody waits for who holds something.
+    /// - *For how long:* nobody who comes later is granted before one who has waited for the window, but for a *rest*: for an eighth of the window after somebody who came earlier, and had waited for
+    ///   the window himself, was granted. So of `k` who wait in a lock, the last is passed for one window and `k / 8` windows at most, and waits for `k` conflicting sections beside. (Without the rests a queue
+    ///   whose hand-overs take longer than the window in all would be first come, first served for good.)
+    ///
+    /// A window of 1 ms suits sections of up to some microseconds. See "Which order?" in the documentation of the repository.
+    ///
+    /// # Examples
+    /// ```
+    /// use spanlock::RangeLock;
+    /// use std::time::Duration;
+    ///
+    /// static ROWS: RangeLock = RangeLock::new().reordering(Duration::from_millis(1));
+    ///
+    /// assert_eq!(ROWS.window(), Some(Duration::from_millis(1)));
+    /// let _row = ROWS.exclusive(7..8);
+    /// ```
+    pub const fn reordering(mut self, window: Duration) -> RangeLock {
+        self.set_window(window);
+        self
+    }
+
+    pub(crate) const fn set_window(&mut self, window: Duration) {
+        self.space.set_window(window);
+    }
+
+    /// For how long those who wait let newcomers pass; `None` if nobody does.
+    pub fn window(&self) -> Option<Duration> {
+        self.space.window()
+    }
+
     /// Gives it a name that was made at run time.
     pub fn set_name(&mut self, name: impl Into<Cow<'static, str>>) {
         self.space.set_name(Some(name.into()));
@@ -115,6 +156,7 @@ impl RangeLock {
     /// # Panics
     /// If the range is inverted, as slicing does.
     #[track_caller]
+    #[must_use = "if it is granted, the range is released at once"]
     pub fn try_add(&self, range: impl RangeBounds<u64>) -> Option<RangeGuard<'_>> {
         self.request(range, Mode::Add).try_now()
     }
@@ -124,6 +166,7 @@ impl RangeLock {
     /// # Panics
     /// If the range is inverted, as slicing does.
     #[track_caller]
+    #[must_use = "if it is granted, the range is released at once"]
     pub fn try_block(&self, range: impl RangeBounds<u64>) -> Option<RangeGuard<'_>> {
         self.request(range, Mode::Block).try_now()
     }
@@ -133,8 +176,196 @@ impl RangeLock {
     /// # Panics
     /// If the range is inverted, as slicing does.
     #[track_caller]
+    #[must_use = "if it is granted, the range is released at once"]
     pub fn try_exclusive(&self, range: impl RangeBounds<u64>) -> Option<RangeGuard<'_>> {
         self.request(range, Mode::Exclusive).try_now()
+    }
+
+    /// Waits until `range` (bytes) is granted in [`Mode::Add`], for `timeout` at most.
+    ///
+    /// # Errors
+    /// [`AcquireError::TimedOut`] if it was not granted in time. [`AcquireError::Deadlock`] if waiting would be one, which only a thread that holds something
+    /// already can meet.
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    #[track_caller]
+    pub fn try_add_for(&self, range: impl RangeBounds<u64>, timeout: Duration) -> Result<RangeGuard<'_>, AcquireError> {
+        self.request(range, Mode::Add).timeout(timeout).wait()
+    }
+
+    /// As [`RangeLock::try_add_for`], until `deadline`.
+    ///
+    /// # Errors
+    /// As for [`RangeLock::try_add_for`].
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    #[track_caller]
+    pub fn try_add_until(
+        &self,
+        range: impl RangeBounds<u64>,
+        deadline: Instant,
+    ) -> Result<RangeGuard<'_>, AcquireError> {
+        self.request(range, Mode::Add).deadline(deadline).wait()
+    }
+
+    /// As [`RangeLock::add`], for a guard that keeps the lock alive itself and borrows nothing.
+    ///
+    /// It is the thread's, and stays there; so the thread can ask for more meanwhile. For a guard that goes elsewhere there is [`RangeLock::request_arc`].
+    ///
+    /// # Panics
+    /// As for [`RangeLock::add`].
+    ///
+    /// ```
+    /// # use spanlock::{ArcThreadGuard, RangeLock};
+    /// # use std::sync::Arc;
+    /// struct Open {
+    ///     head: ArcThreadGuard, // no lifetime
+    /// }
+    /// let open = Open { head: Arc::new(RangeLock::new()).add_arc(..4096) };
+    /// # drop(open.head);
+    /// ```
+    #[track_caller]
+    pub fn add_arc(self: &Arc<Self>, range: impl RangeBounds<u64>) -> ArcThreadGuard {
+        granted(self.by_thread(range, Mode::Add).wait())
+    }
+
+    /// As [`RangeLock::try_add`], for a guard that keeps the lock alive: see [`RangeLock::add_arc`].
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    #[track_caller]
+    #[must_use = "if it is granted, the range is released at once"]
+    pub fn try_add_arc(self: &Arc<Self>, range: impl RangeBounds<u64>) -> Option<ArcThreadGuard> {
+        self.by_thread(range, Mode::Add).try_now()
+    }
+
+    /// Waits until `range` (bytes) is granted in [`Mode::Block`], for `timeout` at most.
+    ///
+    /// # Errors
+    /// [`AcquireError::TimedOut`] if it was not granted in time. [`AcquireError::Deadlock`] if waiting would be one, which only a thread that holds something
+    /// already can meet.
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    #[track_caller]
+    pub fn try_block_for(
+        &self,
+        range: impl RangeBounds<u64>,
+        timeout: Duration,
+    ) -> Result<RangeGuard<'_>, AcquireError> {
+        self.request(range, Mode::Block).timeout(timeout).wait()
+    }
+
+    /// As [`RangeLock::try_block_for`], until `deadline`.
+    ///
+    /// # Errors
+    /// As for [`RangeLock::try_block_for`].
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    #[track_caller]
+    pub fn try_block_until(
+        &self,
+        range: impl RangeBounds<u64>,
+        deadline: Instant,
+    ) -> Result<RangeGuard<'_>, AcquireError> {
+        self.request(range, Mode::Block).deadline(deadline).wait()
+    }
+
+    /// As [`RangeLock::block`], for a guard that keeps the lock alive: see [`RangeLock::add_arc`].
+    ///
+    /// # Panics
+    /// As for [`RangeLock::add`].
+    #[track_caller]
+    pub fn block_arc(self: &Arc<Self>, range: impl RangeBounds<u64>) -> ArcThreadGuard {
+        granted(self.by_thread(range, Mode::Block).wait())
+    }
+
+    /// As [`RangeLock::try_block`], for a guard that keeps the lock alive: see [`RangeLock::add_arc`].
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    #[track_caller]
+    #[must_use = "if it is granted, the range is released at once"]
+    pub fn try_block_arc(self: &Arc<Self>, range: impl RangeBounds<u64>) -> Option<ArcThreadGuard> {
+        self.by_thread(range, Mode::Block).try_now()
+    }
+
+    /// Waits until `range` (bytes) is granted in [`Mode::Exclusive`], for `timeout` at most.
+    ///
+    /// # Errors
+    /// [`AcquireError::TimedOut`] if it was not granted in time. [`AcquireError::Deadlock`] if waiting would be one, which only a thread that holds something
+    /// already can meet.
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    #[track_caller]
+    pub fn try_exclusive_for(
+        &self,
+        range: impl RangeBounds<u64>,
+        timeout: Duration,
+    ) -> Result<RangeGuard<'_>, AcquireError> {
+        self.request(range, Mode::Exclusive).timeout(timeout).wait()
+    }
+
+    /// As [`RangeLock::try_exclusive_for`], until `deadline`.
+    ///
+    /// # Errors
+    /// As for [`RangeLock::try_exclusive_for`].
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    #[track_caller]
+    pub fn try_exclusive_until(
+        &self,
+        range: impl RangeBounds<u64>,
+        deadline: Instant,
+    ) -> Result<RangeGuard<'_>, AcquireError> {
+        self.request(range, Mode::Exclusive).deadline(deadline).wait()
+    }
+
+    /// As [`RangeLock::exclusive`], for a guard that keeps the lock alive: see [`RangeLock::add_arc`].
+    ///
+    /// # Panics
+    /// As for [`RangeLock::add`].
+    #[track_caller]
+    pub fn exclusive_arc(self: &Arc<Self>, range: impl RangeBounds<u64>) -> ArcThreadGuard {
+        granted(self.by_thread(range, Mode::Exclusive).wait())
+    }
+
+    /// As [`RangeLock::try_exclusive`], for a guard that keeps the lock alive: see [`RangeLock::add_arc`].
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    #[track_caller]
+    #[must_use = "if it is granted, the range is released at once"]
+    pub fn try_exclusive_arc(self: &Arc<Self>, range: impl RangeBounds<u64>) -> Option<ArcThreadGuard> {
+        self.by_thread(range, Mode::Exclusive).try_now()
+    }
+
+    #[track_caller]
+    fn by_thread(self: &Arc<Self>, range: impl RangeBounds<u64>, mode: Mode) -> Request<Arc<RangeLock>, ByThread> {
+        Request::by(Arc::clone(self), ByteRange::new(range), mode)
+    }
+
+    /// Whether a new owner that asked for `range` (bytes) in `mode` at this moment would have to wait: somebody, the caller perhaps, holds some of it in a mode that conflicts, waits for it, or is
+    /// just asking. True or false, it may be past by the time that one looks. It makes no request: nobody has to wait because of it.
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    ///
+    /// ```
+    /// # use spanlock::{Mode, RangeLock};
+    /// let file = RangeLock::new();
+    /// let _read = file.add(0..4096);
+    /// assert!(file.is_locked(.., Mode::Exclusive) && !file.is_locked(.., Mode::Add));
+    /// ```
+    #[track_caller]
+    pub fn is_locked(&self, range: impl RangeBounds<u64>, mode: Mode) -> bool {
+        let range = ByteRange::new(range);
+        !range.is_empty() && !grant::is_free(&self.space, range, mode)
     }
 
     /// Asks for `range` (bytes) in `mode`: to be waited for, tried, given a deadline or awaited. Nothing happens before that.
@@ -161,7 +392,8 @@ impl RangeLock {
 
     /// As [`RangeLock::request`], for a guard that keeps the lock alive itself and borrows nothing: for async tasks and worker pools.
     ///
-    /// Such a request has an owner of its own, however it is waited for: it conflicts with what the calling thread holds.
+    /// Such a request has an owner of its own, however it is waited for: it conflicts with what the calling thread holds. (A thread that waits so for itself is told, by a panic.) Who holds such a
+    /// guard and wants more asks [through it](crate::Guard::request).
     ///
     /// # Panics
     /// If the range is inverted, as slicing does.
@@ -196,7 +428,7 @@ impl RangeLock {
     /// assert_eq!(snapshot.waiters().count(), 0);
     /// ```
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::new(grant::rows(&self.space))
+        Snapshot::of(self.name(), grant::rows(&self.space))
     }
 
     /// Gives the nodes back that no live request needs. Never waits; other threads go on meanwhile.
@@ -242,6 +474,10 @@ impl Default for RangeLock {
 impl fmt::Debug for RangeLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (holding, waiting) = grant::count(&self.space.tree);
-        f.debug_struct("RangeLock").field("holding", &holding).field("waiting", &waiting).finish_non_exhaustive()
+        let mut out = f.debug_struct("RangeLock");
+        if let Some(name) = self.name() {
+            out.field("name", &name);
+        }
+        out.field("holding", &holding).field("waiting", &waiting).finish_non_exhaustive()
     }
 }

@@ -1,5 +1,7 @@
 //! The three modes, and the one table of what goes together.
 
+use std::fmt;
+
 /// What a request wants to do with its range.
 ///
 /// | held \ asked | `Add` | `Block` | `Exclusive` |
@@ -35,6 +37,18 @@ impl Mode {
         self.against() & other.bit() == 0
     }
 
+    /// Whether who holds a byte in this mode may do with it all that the other mode allows: each mode covers itself, and [`Exclusive`](Mode::Exclusive) covers all.
+    ///
+    /// ```
+    /// # use spanlock::Mode;
+    /// assert!(Mode::Exclusive.covers(Mode::Add) && Mode::Add.covers(Mode::Add));
+    /// assert!(!Mode::Add.covers(Mode::Block) && !Mode::Block.covers(Mode::Add));
+    /// ```
+    pub const fn covers(self, other: Mode) -> bool {
+        // Whom the other is in the way of, this one is too.
+        other.against() & !self.against() == 0
+    }
+
     /// One bit per mode, so that many slots can be compared by OR-ing their words.
     pub(crate) const fn bit(self) -> u64 {
         1 << self as u64
@@ -53,6 +67,17 @@ impl Mode {
     pub(crate) const fn against(self) -> u64 {
         // All, but for itself if it goes with itself. (Computed, not looked up: this is on every path.)
         0b111 ^ (self.bit() & 0b011)
+    }
+}
+
+/// `add`, `block`, `exclusive`: as the calls are called.
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Mode::Add => "add",
+            Mode::Block => "block",
+            Mode::Exclusive => "exclusive",
+        })
     }
 }
 

@@ -20,6 +20,7 @@ use crate::range::ByteRange;
 #[cfg(all(feature = "stats", not(any(loom, spanlock_shuttle))))]
 use crate::stats::{self, Counter};
 use std::fmt;
+use std::time::Duration;
 
 /// Code for the feature `stats`, in a block of its own.
 macro_rules! if_counted {
@@ -79,6 +80,24 @@ pub(crate) fn nested() {
 #[inline(always)]
 pub(crate) fn passed(pairs: usize) {
     if_counted!(stats::add(Counter::Passed, pairs as u64));
+}
+
+/// A newcomer went before some who yield.
+#[inline(always)]
+pub(crate) fn went_before() {
+    if_counted!(stats::add(Counter::WentBefore, 1));
+}
+
+/// One who yields was woken, and finds somebody else in front of it that has not waited.
+#[inline(always)]
+pub(crate) fn woken_in_vain() {
+    if_counted!(stats::add(Counter::WokenInVain, 1));
+}
+
+/// One who yielded is granted so long after its window was over.
+#[inline(always)]
+pub(crate) fn granted_late(by: Duration) {
+    if_counted!(stats::granted_late(by));
 }
 
 /// A tree has one more node on the heap.

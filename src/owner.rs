@@ -48,7 +48,6 @@ const TOKEN: u64 = 1 << 63;
 const STEP: u64 = 1 << 10;
 
 /// What an order's unit is of a nanosecond, as a power of two: tickets are 64 ns apart, and 60 bits of nanoseconds are 36 years.
-#[cfg_attr(any(loom, spanlock_shuttle), allow(dead_code))]
 const ORDER_SHIFT: u32 = 4;
 
 /// Of the acquires that look at the tree's shape, one in this many also looks for nodes that are not needed any more (see `tree::prune`).
@@ -130,8 +129,13 @@ pub enum Recursion {
 /// deadlock. So independent activities take an owner each.
 ///
 /// Dropping an `Owner` releases nothing. Its guards keep the identity alive for as long as they live, and its requests go on; all that
-/// ends is the ability to make more. A thread that holds a guard of a token and then asks *as a thread* for the same bytes waits
-/// for itself, and nobody can tell: ask by the token.
+/// ends is the ability to make more.
+///
+/// A thread that holds a guard of a token and then asks *as a thread* for the same bytes waits for itself. Nobody can tell: the guard might have been sent
+/// elsewhere. So ask by the token, or [through the guard](crate::Guard::request). The other way round is found: a thread that waits in a call holds what it
+/// holds, so a token's request that it waits for, and that waits for that, is a deadlock.
+///
+/// A task that shall have one owner for all that it asks runs in its [`scope`](Owner::scope).
 ///
 /// # Examples
 /// ```
@@ -168,13 +172,18 @@ impl Owner {
         Owner::make(None)
     }
 
-    /// A new owner with a name, for the messages about deadlocks. Names need not differ.
+    /// A new owner with a name, for snapshots and for the messages about deadlocks. Names need not differ.
+    ///
+    /// **Locking behaviour:** to make it, and to drop its last handle or guard, takes a lock of the list of names for one entry.
     pub fn named(name: impl Into<Box<str>>) -> Owner {
         Owner::make(Some(name.into()))
     }
 
     fn make(name: Option<Box<str>>) -> Owner {
         let id = OwnerId(TOKEN | fresh().0);
+        if let Some(name) = &name {
+            names::note(id, name);
+        }
         let core = Core { id, name, live: AtomicU64::new(0), order: AtomicU64::new(0) };
         Owner { core: Arc::new(core), recursion: Recursion::Reenter }
     }
@@ -197,6 +206,39 @@ impl Owner {
 
     pub(crate) fn policy(&self) -> Recursion {
         self.recursion
+    }
+
+    /// The owner of a task that has one request so far, which holds: its next ones are of this owner, too.
+    pub(crate) fn of_task(task: OwnerId) -> Owner {
+        let core = Core { id: OwnerId(TOKEN | task.0), name: None, live: AtomicU64::new(1), order: AtomicU64::new(0) };
+        Owner { core: Arc::new(core), recursion: Recursion::Reenter }
+    }
+
+    /// The owner in whose [scope](Owner::scope) the caller is, if it is in one.
+    ///
+    /// For code deep in a task that has to name an owner: a request on a borrowed lock, say.
+    ///
+    /// ```
+    /// # use spanlock::Owner;
+    /// # pollster::block_on(async {
+    /// let me = Owner::new();
+    /// assert_eq!(Owner::current(), None);
+    /// assert_eq!(me.scope(async { Owner::current() }).await, Some(me));
+    /// # });
+    /// ```
+    pub fn current() -> Option<Owner> {
+        // A thread that ends is in no scope.
+        let look = |scope: &Cell<Option<Owner>>| {
+            let current = scope.take();
+            scope.set(current.clone());
+            current
+        };
+        SCOPE.try_with(look).ok().flatten()
+    }
+
+    /// Makes it the one in whose scope the caller is, until what this returns is dropped.
+    pub(crate) fn enter_scope(&self) -> InScope {
+        InScope { before: SCOPE.try_with(|scope| scope.replace(Some(self.clone()))).ok().flatten() }
     }
 
     /// Whether it has more than one live request.
@@ -240,6 +282,60 @@ impl Owner {
                 Err(now) => last = now,
             }
         }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        if self.name.is_some() {
+            names::forget(self.id);
+        }
+    }
+}
+
+/// The name of a token, for who has its id only: a snapshot. (A thread knows its name itself, and nobody else is told: that would allocate.)
+pub(crate) fn name_of(owner: OwnerId) -> Option<Box<str>> {
+    if owner.is_token() { names::of(owner) } else { None }
+}
+
+/// The names of the tokens that have one, for as long as they live.
+#[cfg(not(any(loom, spanlock_shuttle)))]
+mod names {
+    use super::{BLOCK, OwnerId, TOKEN};
+    use crate::sync::{Mutex, lock};
+    use std::collections::BTreeMap;
+
+    /// By id. In parts, so that threads which make and drop tokens seldom meet: their ids are of different blocks.
+    static NAMES: [Mutex<BTreeMap<u64, Box<str>>>; 16] = [const { Mutex::new(BTreeMap::new()) }; 16];
+
+    fn part(owner: OwnerId) -> &'static Mutex<BTreeMap<u64, Box<str>>> {
+        &NAMES[((owner.0 & !TOKEN) / BLOCK) as usize % NAMES.len()]
+    }
+
+    pub(super) fn note(owner: OwnerId, name: &str) {
+        lock(part(owner)).insert(owner.0, name.into());
+    }
+
+    pub(super) fn forget(owner: OwnerId) {
+        lock(part(owner)).remove(&owner.0);
+    }
+
+    pub(super) fn of(owner: OwnerId) -> Option<Box<str>> {
+        lock(part(owner)).get(&owner.0).cloned()
+    }
+}
+
+/// In models nobody is called anything.
+#[cfg(any(loom, spanlock_shuttle))]
+mod names {
+    use super::OwnerId;
+
+    pub(super) fn note(_: OwnerId, _: &str) {}
+
+    pub(super) fn forget(_: OwnerId) {}
+
+    pub(super) fn of(_: OwnerId) -> Option<Box<str>> {
+        None
     }
 }
 
@@ -409,6 +505,38 @@ thread_local! {
     static LOCAL: Local = Local::new();
 }
 
+// Apart from `LOCAL`, which is there until the very end of a thread.
+#[cfg(not(any(loom, spanlock_shuttle)))]
+thread_local! {
+    static SCOPE: Cell<Option<Owner>> = const { Cell::new(None) };
+}
+#[cfg(any(loom, spanlock_shuttle))]
+thread_local! {
+    static SCOPE: Cell<Option<Owner>> = Cell::new(None);
+}
+
+/// The caller is in the scope of an owner. When this is dropped, it is in the one where it was before.
+#[must_use]
+pub(crate) struct InScope {
+    before: Option<Owner>,
+}
+
+impl Drop for InScope {
+    fn drop(&mut self) {
+        let before = self.before.take();
+        // What was there is dropped behind the access.
+        drop(SCOPE.try_with(|scope| scope.replace(before)));
+    }
+}
+
+/// The calling thread, if it has requests of its own, and is about to wait in a call for one of `owner`, another one: it keeps them until that is answered.
+pub(crate) fn thread_held_up_by(owner: OwnerId) -> Option<OwnerId> {
+    LOCAL.with(|local| {
+        let thread = OwnerId(local.thread.get());
+        (local.live.get() > 0 && thread != owner).then_some(thread)
+    })
+}
+
 /// The calling thread, which begins a request of its own.
 #[inline]
 pub(crate) fn enter() -> Asker {
@@ -446,6 +574,12 @@ pub(crate) fn visit() -> Visitor {
 /// An owner that nobody had before.
 pub(crate) fn fresh() -> OwnerId {
     LOCAL.with(|local| OwnerId(local.draw()))
+}
+
+/// One for a nested request of an owner who has made none before.
+#[cfg(all(test, not(any(loom, spanlock_shuttle))))]
+pub(crate) fn order_of_nested() -> u64 {
+    order_after(0)
 }
 
 /// An order for a nested request whose owner's last one was `last`.
@@ -504,10 +638,59 @@ pub(crate) fn age_of(ticket: u64) -> Duration {
     Duration::from_nanos(nanoseconds().saturating_sub(ticket >> ORDER_SHIFT))
 }
 
+/// The time, in the unit of tickets.
+#[cfg(not(any(loom, spanlock_shuttle)))]
+pub(crate) fn now() -> u64 {
+    nanoseconds() << ORDER_SHIFT
+}
+
+/// A model's time passes when the model [says so](pass_time). Relaxed: as of any clock, one who knows of a reading reads no less.
+#[cfg(any(loom, spanlock_shuttle))]
+pub(crate) fn now() -> u64 {
+    counters(|counters| counters.clock.load(Ordering::Relaxed))
+}
+
+/// A time in the unit of tickets.
+pub(crate) const fn span_of(time: Duration) -> u64 {
+    let (nanoseconds, most) = (time.as_nanos(), u64::MAX >> ORDER_SHIFT);
+    (if nanoseconds < most as u128 { nanoseconds as u64 } else { most }) << ORDER_SHIFT
+}
+
+/// The other way round.
+pub(crate) const fn time_of(span: u64) -> Duration {
+    Duration::from_nanos(span >> ORDER_SHIFT)
+}
+
 /// Since the process first asked.
 fn nanoseconds() -> u64 {
     static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-    START.get_or_init(std::time::Instant::now).elapsed().as_nanos() as u64
+    START.get_or_init(std::time::Instant::now).elapsed().as_nanos() as u64 + ahead()
+}
+
+#[cfg(not(all(any(test, fuzzing), not(any(loom, spanlock_shuttle)))))]
+fn ahead() -> u64 {
+    0
+}
+
+/// How far the clock is ahead, of all threads: a ticket is not below one that was drawn before.
+#[cfg(all(any(test, fuzzing), not(any(loom, spanlock_shuttle))))]
+static AHEAD: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
+#[cfg(all(any(test, fuzzing), not(any(loom, spanlock_shuttle))))]
+fn ahead() -> u64 {
+    AHEAD.load(Ordering::Relaxed)
+}
+
+/// For tests that do not sleep: from now on it is so much later. (For other tests, too: none goes by the time that passes.)
+#[cfg(all(any(test, fuzzing), not(any(loom, spanlock_shuttle))))]
+pub(crate) fn pass_time(time: Duration) {
+    AHEAD.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+}
+
+/// The same for a model.
+#[cfg(all(test, any(loom, spanlock_shuttle)))]
+pub(crate) fn pass_time(time: Duration) {
+    counters(|counters| counters.clock.fetch_add(span_of(time), Ordering::Relaxed));
 }
 
 fn draw_block() -> u64 {
@@ -518,6 +701,8 @@ fn draw_block() -> u64 {
 struct Counters {
     blocks: CachePadded<AtomicU64>,
     last_ticket: CachePadded<AtomicU64>,
+    #[cfg(any(loom, spanlock_shuttle))]
+    clock: AtomicU64,
 }
 
 #[cfg(not(any(loom, spanlock_shuttle)))]
@@ -533,6 +718,7 @@ fn counters<T>(f: impl FnOnce(&Counters) -> T) -> T {
         static ref COUNTERS: Counters = Counters {
             blocks: CachePadded::new(AtomicU64::new(BLOCK)),
             last_ticket: CachePadded::new(AtomicU64::new(0)),
+            clock: AtomicU64::new(0),
         };
     }
     f(&COUNTERS)

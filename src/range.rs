@@ -1,12 +1,21 @@
 //! Byte ranges over the whole of `u64`, the last byte included.
 
 use std::fmt;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds, RangeFrom, RangeFull, RangeInclusive, RangeTo};
 
 /// A range of bytes. It may be empty, and it may contain the byte `u64::MAX`, which `Range<u64>` cannot.
 ///
-/// Inside, the bounds are inclusive (`start..=last`), so that no sum ever overflows.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// Inside, the bounds are inclusive (`start..=last`), so that no sum ever overflows. Ranges are ordered by their start, and then by their last byte; the empty one
+/// comes behind those that start at 0.
+///
+/// It is made from ranges of other integers, too; a negative bound panics:
+/// ```
+/// # use spanlock::ByteRange;
+/// let (offset, len): (i64, usize) = (4096, 512); // as system calls have them
+/// assert_eq!(ByteRange::from(offset..offset + len as i64), ByteRange::new(4096..4608));
+/// assert_eq!(ByteRange::from(0..len).end(), Some(512));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteRange {
     /// Never above `last`, but for the one empty range, `1..=0`.
     start: u64,
@@ -76,6 +85,17 @@ impl ByteRange {
     /// The last byte (inclusive), or `None` if the range is empty.
     pub const fn last(self) -> Option<u64> {
         if self.is_empty() { None } else { Some(self.last) }
+    }
+
+    /// The byte behind the last (exclusive end), from 1 to 2^64, or `None` if the range is empty.
+    ///
+    /// ```
+    /// # use spanlock::ByteRange;
+    /// assert_eq!(ByteRange::new(0..4096).end(), Some(4096));
+    /// assert_eq!(ByteRange::WHOLE.end(), Some(1 << 64)); // no `u64`
+    /// ```
+    pub const fn end(self) -> Option<u128> {
+        if self.is_empty() { None } else { Some(self.last as u128 + 1) }
     }
 
     /// The number of bytes, from 0 to 2^64.
@@ -160,6 +180,65 @@ impl ByteRange {
 #[track_caller]
 fn inverted(start: u128, end: u128) -> ! {
     panic!("range starts at {start} but ends at {end}: the start of a byte range must not lie after its end")
+}
+
+/// # Panics
+/// Each of these if the range is inverted, or has a negative bound.
+macro_rules! from_ranges {
+    ($($int:ty),*) => { $(
+        impl From<Range<$int>> for ByteRange {
+            #[track_caller]
+            fn from(range: Range<$int>) -> ByteRange {
+                ByteRange::new(byte(range.start)..byte(range.end))
+            }
+        }
+
+        impl From<RangeInclusive<$int>> for ByteRange {
+            #[track_caller]
+            fn from(range: RangeInclusive<$int>) -> ByteRange {
+                ByteRange::new((bound(range.start_bound()), bound(range.end_bound())))
+            }
+        }
+
+        impl From<RangeFrom<$int>> for ByteRange {
+            #[track_caller]
+            fn from(range: RangeFrom<$int>) -> ByteRange {
+                ByteRange::new(byte(range.start)..)
+            }
+        }
+
+        impl From<RangeTo<$int>> for ByteRange {
+            #[track_caller]
+            fn from(range: RangeTo<$int>) -> ByteRange {
+                ByteRange::new(..byte(range.end))
+            }
+        }
+    )* };
+}
+
+from_ranges!(u64, usize, u32, i64, i32);
+
+impl From<RangeFull> for ByteRange {
+    fn from(_: RangeFull) -> ByteRange {
+        ByteRange::WHOLE
+    }
+}
+
+#[track_caller]
+fn byte<I: TryInto<u64> + fmt::Display + Copy>(bound: I) -> u64 {
+    match bound.try_into() {
+        Ok(byte) => byte,
+        Err(_) => panic!("a byte range cannot begin or end at {bound}: bytes are counted from 0"),
+    }
+}
+
+#[track_caller]
+fn bound<I: TryInto<u64> + fmt::Display + Copy>(bound: Bound<&I>) -> Bound<u64> {
+    match bound {
+        Bound::Included(&at) => Bound::Included(byte(at)),
+        Bound::Excluded(&at) => Bound::Excluded(byte(at)),
+        Bound::Unbounded => Bound::Unbounded,
+    }
 }
 
 /// So that a `ByteRange` can be passed wherever the lock takes a range.

@@ -36,10 +36,17 @@ impl LockRef for Arc<RangeLock> {
 pub(crate) mod sealed {
     use super::{Arc, RangeLock};
 
-    pub trait Sealed {}
+    pub trait Sealed {
+        /// Whether it keeps the lock where it is for as long as there is any clone of it, forgotten ones included.
+        const KEEPS: bool;
+    }
 
-    impl Sealed for &RangeLock {}
-    impl Sealed for Arc<RangeLock> {}
+    impl Sealed for &RangeLock {
+        const KEEPS: bool = false;
+    }
+    impl Sealed for Arc<RangeLock> {
+        const KEEPS: bool = true;
+    }
 }
 
 /// A request for a range that has not been made yet: the answer of [`RangeLock::request`].
@@ -54,6 +61,9 @@ pub(crate) mod sealed {
 /// | of an [`Owner`], by [`owner`](Request::owner) | `Result` | `Result` | `Result` |
 ///
 /// The error is an [`AcquireError`]: a deadlock, a recursion that was to be refused, a deadline that has passed.
+///
+/// **A task, or a thread, that holds a guard with an owner of its own, and asks for bytes of that guard, waits for itself, and nobody can tell.** Ask
+/// [through the guard](Guard::request), in an owner's [scope](Owner::scope), or by an [`owner`](Request::owner): see [`OwnedBy`].
 #[must_use = "a request does nothing until it is waited for, tried or awaited"]
 #[derive(Clone, Debug)]
 pub struct Request<L: LockRef, O: OwnedBy = <L as LockRef>::Owner> {
@@ -63,20 +73,38 @@ pub struct Request<L: LockRef, O: OwnedBy = <L as LockRef>::Owner> {
     owner: O,
     /// If it was said.
     recursion: Option<Recursion>,
+    /// Whether it is made through a guard: then it must stay that guard's owner's.
+    through: bool,
+}
+
+impl<L: LockRef, O: OwnedBy + Default> Request<L, O> {
+    /// Whatever the lock is referred to by, of this kind of owner.
+    #[inline]
+    pub(crate) fn by(lock: L, range: ByteRange, mode: Mode) -> Request<L, O> {
+        Request { lock, range, mode, owner: O::default(), recursion: None, through: false }
+    }
 }
 
 impl<L: LockRef> Request<L> {
     #[inline]
     pub(crate) fn new(lock: L, range: ByteRange, mode: Mode) -> Request<L> {
-        Request { lock, range, mode, owner: L::Owner::default(), recursion: None }
+        Request { lock, range, mode, owner: L::Owner::default(), recursion: None, through: false }
     }
 }
 
 impl<L: LockRef, O: OwnedBy> Request<L, O> {
     /// Makes it a request of `owner`: it does not conflict with the others of that owner, and its guard is `Send`.
+    ///
+    /// To be awaited it needs a lock that is there for good: `&'static RangeLock`, or an `Arc` by [`RangeLock::request_arc`]. (If the compiler says that a lock "does not live
+    /// long enough", or is "borrowed for `'static`", this is why: see [`AwaitedOn`].)
     pub fn owner(self, owner: &Owner) -> Request<L, ByOwner> {
         let Request { lock, range, mode, recursion, .. } = self;
-        Request { lock, range, mode, owner: ByOwner(owner.clone()), recursion }
+        Request { lock, range, mode, owner: ByOwner(owner.clone()), recursion, through: false }
+    }
+
+    /// A request of `owner`, which has a guard of `lock` and asks through that.
+    pub(crate) fn through(lock: L, range: ByteRange, mode: Mode, owner: O) -> Request<L, O> {
+        Request { lock, range, mode, owner, recursion: None, through: true }
     }
 
     /// What it shall do if its own owner holds some of the bytes in a mode that conflicts.
@@ -89,7 +117,12 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
     /// # Errors
     /// For a thread or an [`Owner`] (a task gets the guard itself): [`AcquireError::Deadlock`], and [`AcquireError::WouldRecurse`] if
     /// the request [refuses](Recursion::Refuse) recursion.
+    ///
+    /// # Panics
+    /// A request with an owner of its own, if only the calling thread could make way for it, as what it holds itself is in the way: the message says what. So does one in an owner's
+    /// [scope](Owner::scope), where the others have an error.
     #[inline]
+    #[track_caller]
     pub fn wait(self) -> O::Answer<Guard<L, O>> {
         O::answer(self.make(
             |space, ask, visitor, token| {
@@ -104,6 +137,7 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
     /// The range, if no conflicting request holds, waits or is just arriving: nobody barges.
     ///
     /// Two that race for one free range may both get `None`. So does one that refuses recursion and would recurse.
+    #[must_use = "if it is granted, the range is released at once"]
     pub fn try_now(self) -> Option<Guard<L, O>> {
         self.make(
             |space, ask, visitor, _| {
@@ -134,10 +168,11 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
         acquire: impl FnOnce(&Space, &Ask, Visitor, Option<&Owner>) -> Result<Held, E>,
         error: impl FnOnce(E) -> AcquireError,
     ) -> Result<Guard<L, O>, AcquireError> {
-        let Request { lock, range, mode, owner, recursion } = self;
+        let Request { lock, range, mode, owner, recursion, .. } = self;
         if range.is_empty() {
             return Ok(Guard::new(lock, Held::nothing(mode), owner));
         }
+        owner.join_scope();
         if recursion.unwrap_or(owner.recursion()) == Recursion::Refuse {
             check_recursion(lock.space(), range, mode, &owner)?;
         }
@@ -180,8 +215,11 @@ pub(crate) fn check_recursion<O: OwnedBy>(
     }
 }
 
-/// A request with a deadline.
-#[must_use = "a request does nothing until it is waited for"]
+/// A request with a deadline: to be waited for by [`wait`](TimedRequest::wait).
+///
+/// It is no future, since the library has no clock that wakes tasks: put your runtime's timeout around the request, `timeout(limit, lock.request(range, mode).into_future())`. What the
+/// timeout drops has left the queue.
+#[must_use = "a request does nothing until it is waited for, by `.wait()`; in a task put the runtime's timeout around `request(..)` and await that"]
 #[derive(Clone, Debug)]
 pub struct TimedRequest<L: LockRef, O: OwnedBy = <L as LockRef>::Owner> {
     request: Request<L, O>,
@@ -218,14 +256,27 @@ where
     type Output = <O::Awaited as OwnedBy>::Answer<Guard<L, O::Awaited>>;
     type IntoFuture = Acquire<L, O::Awaited>;
 
+    /// # Panics
+    /// If it is made through the guard of a thread: as a task's it would wait for that very guard.
+    #[track_caller]
     fn into_future(self) -> Acquire<L, O::Awaited> {
-        let Request { lock, range, mode, owner, recursion } = self;
-        let request = Request { lock, range, mode, owner: owner.awaited(), recursion };
+        let Request { lock, range, mode, owner, recursion, through } = self;
+        let is_of_thread = through && owner.token().is_none();
+        assert!(
+            !is_of_thread,
+            "a request through the guard of a thread cannot be awaited: a task's request would wait for that guard; `.wait()` for it, or take an `Owner`"
+        );
+        let request = Request { lock, range, mode, owner: owner.awaited(), recursion, through };
         Acquire { state: State::New(request) }
     }
 }
 
 /// A request being awaited. If it names no owner, it has one of its own, since tasks move between threads.
+///
+/// **A task that holds a guard and awaits bytes of that guard waits for itself, and two tasks that await each other's for one another: nobody can tell.** Ask [through the
+/// guard](Guard::request), or in an owner's [scope](Owner::scope), or by a [named owner](Request::owner): then the first is granted, and the second is a deadlock, and answered. See [`OwnedBy`].
+///
+/// **A blocking call stops all tasks of its thread.** If one of them holds what the call asks for, and runs on that thread only, both wait for ever. So in async code, await.
 ///
 /// It takes its place in the queue when it is polled first (but see below). Once queued it keeps those who come later waiting, so it must be polled
 /// on (or dropped), like the future of any fair lock.
@@ -240,13 +291,20 @@ where
 /// # Cancel safety
 /// Dropping it leaves the queue and wakes whoever waited for it. The place is lost: awaiting a new request begins at the end.
 ///
+/// # Wakers
+/// A poll with another waker drops the last one, when all else is done and with nothing locked: its destructor may use any lock, and release what this request waits
+/// for (the new waker is called then). But the request stands in the queue meanwhile. So the destructor must not wait for what that is in the way of: it
+/// would wait for the poll that it is called by. (The waker that is there when the future is dropped goes after the request's place.)
+///
 /// # Panics
-/// If polled after it was ready.
+/// If polled after it was ready. In the [scope](Owner::scope) of an owner: if the answer is an error; and always, if it is of no `Owner` and on a
+/// borrowed lock (`&RangeLock`), which nobody could follow when the search for deadlocks comes by.
 #[must_use = "futures do nothing unless polled"]
 pub struct Acquire<L: LockRef, O: OwnedBy = ByTask> {
     state: State<L, O>,
 }
 
+#[allow(clippy::large_enum_variant)] // A box would be an allocation for each that waits.
 enum State<L: LockRef, O: OwnedBy> {
     New(Request<L, O>),
     Queued {
@@ -288,7 +346,11 @@ impl<L: LockRef, O: OwnedBy> Acquire<L, O> {
         let State::New(request) = std::mem::replace(&mut self.state, State::Done) else {
             unreachable!("called at the first poll only");
         };
-        let Request { lock, range, mode, owner, recursion } = request;
+        let Request { lock, range, mode, owner, recursion, .. } = request;
+        if owner.join_scope() {
+            // A forgotten future would be in the index for good, and its lock perhaps gone (INV-C1).
+            assert!(L::KEEPS, "{BORROWED}");
+        }
         if range.is_empty() {
             return Ok(Some(Guard::new(lock, Held::nothing(mode), owner)));
         }
@@ -310,6 +372,9 @@ impl<L: LockRef, O: OwnedBy> Acquire<L, O> {
         }
     }
 }
+
+const BORROWED: &str = "in the scope of an owner a request on a borrowed lock cannot be awaited: ask an `Arc` by `request_arc`, \
+    or a lock that is there for good by `request(..).owner(&Owner::current().unwrap())`";
 
 /// Does nothing itself, but makes the future a user of its lock while it is dropped, as for [`Guard`]:
 /// ```compile_fail,E0597

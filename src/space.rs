@@ -3,11 +3,14 @@
 use crate::mode::Mode;
 use crate::owner::{self, Asker, OwnerId};
 use crate::range::ByteRange;
-use crate::sync::{AtomicU64, Ordering, const_fn};
+use crate::sync::{AtomicU64, Ordering, const_fn, fence, hint};
 use crate::tree::{self, Entry, Query, Room, SLOTS, Whose};
+use crate::turn::{Place, Turn};
 use crate::wait::{Events, Luck};
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The events of one node's slots.
 pub(crate) type Bells = Events<SLOTS>;
@@ -20,16 +23,35 @@ pub(crate) type Name = Option<Cow<'static, str>>;
 pub(crate) struct Beside {
     name: Name,
     pub(crate) luck: Luck,
+    /// Who is *due* has waited for the lock's window, and nobody passes him any more. When he is granted he gives the newcomers a *rest*, before whoever came later than he is due as well. Else a
+    /// queue whose hand-overs take longer than the window would be all that there is, once it has begun. The tree keeps until when ([`Tree::rests_until`](crate::tree::Tree::rests_until)); this is the ticket of whoever gave it, as
+    /// [`coarse`] has it.
+    ///
+    /// Relaxed, both: they only advise. What they let a newcomer do is safe whatever they say, as the word of the one whom it passes has to say it too.
+    late: hint::AtomicU32,
     /// How many holds have moved from one slot to another.
     moves: AtomicU64,
+    turn: Place,
+}
+
+/// The rest is the window, divided by this.
+const RESTS: u64 = 8;
+
+/// A ticket in units of 65 us; which of two is the earlier one can be told if they are less than a day apart.
+fn coarse(ticket: u64) -> u32 {
+    (ticket >> 20) as u32
+}
+
+fn is_earlier(ticket: u64, late: u32) -> bool {
+    (coarse(ticket).wrapping_sub(late) as i32) < 0
 }
 
 pub(crate) type Seen<'t> = tree::Seen<'t, Bells>;
 pub(crate) type Own = tree::Own<Bells>;
 
 impl Room for Bells {
-    fn slot_changed(&self, index: usize) {
-        self.notify(index);
+    fn slot_changed(&self, index: usize, age: u64) {
+        self.notify(index, age);
     }
 }
 
@@ -41,7 +63,15 @@ pub(crate) struct Space {
 impl Space {
     const_fn! {
         pub(crate) const fn new(name: Name) -> Space {
-            Space { tree: Tree::new(Beside { name, luck: Luck::new(), moves: AtomicU64::new(0) }) }
+            Space {
+                tree: Tree::new(Beside {
+                    name,
+                    luck: Luck::new(),
+                    late: hint::AtomicU32::new(0),
+                    moves: AtomicU64::new(0),
+                    turn: Place::new(),
+                }),
+            }
         }
     }
 
@@ -70,6 +100,58 @@ impl Space {
                 return found;
             }
         }
+    }
+
+    /// Who has it may search this lock for cycles of waits.
+    pub(crate) fn turn(&self) -> Arc<Turn> {
+        self.tree.beside.turn.get_or_make()
+    }
+
+    /// Waits for the search that goes on here, if one does. One that begins later finds whatever the caller has published.
+    pub(crate) fn let_search_end(&self) {
+        // ORDERING (U2, in `turn`): either this sees that the turn is there, and taken, or whoever takes it sees what was published before.
+        fence(Ordering::SeqCst);
+        if let Some(turn) = self.tree.beside.turn.get() {
+            turn.let_search_end();
+        }
+    }
+
+    /// A window of zero is none.
+    pub(crate) const fn set_window(&mut self, window: Duration) {
+        self.tree.set_window(owner::span_of(window));
+    }
+
+    pub(crate) fn window(&self) -> Option<Duration> {
+        self.reorders().then(|| owner::time_of(self.tree.window()))
+    }
+
+    /// Whether newcomers may go before who waits.
+    #[inline]
+    pub(crate) fn reorders(&self) -> bool {
+        self.tree.window() != 0
+    }
+
+    /// When it is over with letting newcomers pass, for the one who waits with `ticket`.
+    pub(crate) fn due_at(&self, ticket: u64) -> u64 {
+        let due = ticket.saturating_add(self.tree.window());
+        if is_earlier(ticket, self.tree.beside.late.load(Ordering::Relaxed)) {
+            due
+        } else {
+            due.max(self.tree.rests_until())
+        }
+    }
+
+    /// Whether nobody is due here at `now`, as far as is known.
+    pub(crate) fn is_calm(&self, now: u64) -> bool {
+        now < self.tree.calm()
+    }
+
+    /// The one with `ticket` was due, and is granted. It has waited for so long beyond the window.
+    pub(crate) fn rest(&self, ticket: u64) -> Duration {
+        let (now, window) = (owner::now(), self.tree.window());
+        self.tree.beside.late.store(coarse(ticket), Ordering::Relaxed);
+        self.tree.rest_until(now.saturating_add(window / RESTS));
+        owner::time_of(now.saturating_sub(ticket.saturating_add(window)))
     }
 
     pub(crate) fn name(&self) -> Option<&str> {

@@ -46,10 +46,12 @@ pub(crate) enum Counter {
     GivenUp,
     NodesGrown,
     NodesPruned,
+    WentBefore,
+    WokenInVain,
 }
 
-const COUNTERS: usize = Counter::NodesPruned as usize + 1;
-const _: () = assert!(COUNTERS <= 8, "a stripe's counters fill one cache line");
+const COUNTERS: usize = Counter::WokenInVain as usize + 1;
+const _: () = assert!(Counter::NodesPruned as usize + 1 <= 8, "the counters of all locks fill one cache line");
 
 /// What all locks of the process have done since it began, or [since](Stats::since) an earlier reading.
 ///
@@ -73,6 +75,13 @@ pub struct Stats {
     pub nodes_grown: u64,
     /// Nodes that were taken out of trees, to be freed.
     pub nodes_pruned: u64,
+    /// Requests that went before others who waited, in a lock with a [window](crate::RangeLock::reordering).
+    pub went_before: u64,
+    /// Times that one who let newcomers pass was woken, and found another one in its way.
+    pub woken_in_vain: u64,
+    /// The longest that somebody has waited, after the window was over, until he was granted; of all since the process began, also in what is
+    /// [since](Stats::since) an earlier reading.
+    pub latest: Duration,
     /// How long requests waited, in nanoseconds, to two digits, whether they were granted in the end or gave up. A wait
     /// of more than an hour counts as an hour. Who still waits is not in it: see [`Snapshot`](crate::Snapshot).
     pub waits: Histogram<u64>,
@@ -96,6 +105,9 @@ impl Stats {
             given_up: self.given_up.saturating_sub(earlier.given_up),
             nodes_grown: self.nodes_grown.saturating_sub(earlier.nodes_grown),
             nodes_pruned: self.nodes_pruned.saturating_sub(earlier.nodes_pruned),
+            went_before: self.went_before.saturating_sub(earlier.went_before),
+            woken_in_vain: self.woken_in_vain.saturating_sub(earlier.woken_in_vain),
+            latest: self.latest,
             waits,
         }
     }
@@ -112,12 +124,14 @@ impl fmt::Display for Stats {
             ("given up", self.given_up),
             ("nodes grown", self.nodes_grown),
             ("nodes pruned", self.nodes_pruned),
+            ("went before", self.went_before),
+            ("woken in vain", self.woken_in_vain),
             ("waits", self.waits.len()),
         ];
         let width = counters.iter().map(|(_, count)| count.to_string().len()).max().unwrap_or(0);
         for (at, (name, count)) in counters.iter().enumerate() {
             let end_of_last = if at == 0 { "" } else { "\n" };
-            write!(f, "{end_of_last}{name:<12}  {count:>width$}")?;
+            write!(f, "{end_of_last}{name:<13}  {count:>width$}")?;
         }
         if self.waits.is_empty() {
             return Ok(());
@@ -146,7 +160,16 @@ pub(crate) fn waited(time: Duration) {
     BOARD.waited(home(), time);
 }
 
+/// Notes how long beyond its window a request has waited.
+#[cold]
+pub(crate) fn granted_late(by: Duration) {
+    LATEST.fetch_max(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+}
+
 static BOARD: Board = Board::new();
+
+/// The longest of these. (It changes seldom, so all threads share it.)
+static LATEST: AtomicU64 = AtomicU64::new(0);
 
 /// The calling thread's stripe. Threads that start one after the other have different ones.
 #[inline]
@@ -205,6 +228,9 @@ impl Board {
             given_up: sum(Counter::GivenUp),
             nodes_grown: sum(Counter::NodesGrown),
             nodes_pruned: sum(Counter::NodesPruned),
+            went_before: sum(Counter::WentBefore),
+            woken_in_vain: sum(Counter::WokenInVain),
+            latest: Duration::from_nanos(LATEST.load(Ordering::Relaxed)),
             waits,
         }
     }
@@ -248,8 +274,12 @@ mod tests {
         board.add(3, Counter::Deadlocks, 4);
         board.add(3, Counter::GivenUp, 5);
         board.add(3, Counter::NodesGrown, 6);
-        let Stats { acquires, contended, nested, passed, deadlocks, given_up, nodes_grown, nodes_pruned, waits } =
+        board.add(3, Counter::WentBefore, 7);
+        board.add(4, Counter::WokenInVain, 8);
+        let Stats { acquires, contended, nested, passed, deadlocks, given_up, nodes_grown, nodes_pruned, .. } =
             board.read();
+        let Stats { went_before, woken_in_vain, waits, .. } = board.read();
+        assert_eq!([went_before, woken_in_vain], [7, 8]);
         assert_eq!([acquires, contended, nested, passed], [160, 1, 2, 3]);
         assert_eq!([deadlocks, given_up, nodes_grown, nodes_pruned], [4, 5, 6, 120]);
         assert_eq!(waits.len(), 16);
@@ -293,15 +323,17 @@ mod tests {
     fn the_table() {
         let board = Board::new();
         let empty = [
-            "acquires      0",
-            "contended     0",
-            "nested        0",
-            "passed        0",
-            "deadlocks     0",
-            "given up      0",
-            "nodes grown   0",
-            "nodes pruned  0",
-            "waits         0",
+            "acquires       0",
+            "contended      0",
+            "nested         0",
+            "passed         0",
+            "deadlocks      0",
+            "given up       0",
+            "nodes grown    0",
+            "nodes pruned   0",
+            "went before    0",
+            "woken in vain  0",
+            "waits          0",
         ];
         assert_eq!(board.read().to_string(), empty.join("\n"));
         board.add(0, Counter::Acquires, 1234);
@@ -312,15 +344,17 @@ mod tests {
         board.waited(2, micros(4_100));
         board.waited(2, micros(1_210_000));
         let full = [
-            "acquires      1234",
-            "contended       99",
-            "nested           0",
-            "passed           0",
-            "deadlocks        0",
-            "given up         0",
-            "nodes grown      0",
-            "nodes pruned     0",
-            "waits          100: p50 12.0 us, p99 4.1 ms, max 1.2 s",
+            "acquires       1234",
+            "contended        99",
+            "nested            0",
+            "passed            0",
+            "deadlocks         0",
+            "given up          0",
+            "nodes grown       0",
+            "nodes pruned      0",
+            "went before       0",
+            "woken in vain     0",
+            "waits           100: p50 12.0 us, p99 4.1 ms, max 1.2 s",
         ];
         assert_eq!(board.read().to_string(), full.join("\n"));
     }

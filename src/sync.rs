@@ -1,4 +1,5 @@
-//! The one place that chooses `std`, `loom` or `shuttle`. (Or, where ThreadSanitizer has to see it, another mutex; or, for chaos, `std` with pauses.)
+//! The one place that chooses `std`, `loom` or `shuttle`. (Or, where ThreadSanitizer has to see it, another mutex; or `std` with a step before each access: for chaos a
+//! pause, in the unit tests a gate where a thread can be stopped.)
 //!
 //! Everything that carries an order between threads comes from here, so that the models run the very code that ships. loom tries all orders of
 //! a small scene, and knows what each ordering allows. shuttle tries some orders of a large one, and takes every access for `SeqCst`: of the
@@ -9,17 +10,29 @@
 //! - [`hint`] atomics stay `std`'s even in a model: they steer growth and pruning, are read and written `Relaxed`, and no
 //!   argument about exclusion, order or memory rests on them.
 
-#[cfg(not(any(loom, spanlock_shuttle, spanlock_chaos)))]
+#[cfg(not(any(loom, spanlock_shuttle, spanlock_chaos, test)))]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, fence};
 #[cfg(not(any(loom, spanlock_shuttle, spanlock_tsan)))]
-pub(crate) use std::sync::{LazyLock, Mutex, MutexGuard, OnceLock};
+pub(crate) use std::sync::{LazyLock, OnceLock};
+#[cfg(not(any(loom, spanlock_shuttle, spanlock_tsan, all(test, not(spanlock_chaos)))))]
+pub(crate) use std::sync::{Mutex, MutexGuard};
 #[cfg(not(any(loom, spanlock_shuttle)))]
 pub(crate) use std::{sync::atomic::Ordering, thread_local};
 
+#[cfg(all(any(spanlock_chaos, test), not(any(loom, spanlock_shuttle))))]
+mod watched;
+#[cfg(all(any(spanlock_chaos, test), not(any(loom, spanlock_shuttle))))]
+pub(crate) use watched::{AtomicBool, AtomicPtr, AtomicU64, fence};
+
+// What happens at a step.
 #[cfg(all(spanlock_chaos, not(any(loom, spanlock_shuttle))))]
-mod chaos;
-#[cfg(all(spanlock_chaos, not(any(loom, spanlock_shuttle))))]
-pub(crate) use chaos::{AtomicBool, AtomicPtr, AtomicU64, fence};
+#[path = "sync/chaos.rs"]
+mod step;
+#[cfg(all(test, not(any(loom, spanlock_shuttle, spanlock_chaos))))]
+#[path = "sync/gate.rs"]
+pub(crate) mod step;
+#[cfg(all(test, not(any(loom, spanlock_shuttle, spanlock_chaos, spanlock_tsan))))]
+pub(crate) use step::{Mutex, MutexGuard};
 
 // ThreadSanitizer sees the order that a mutex makes only if the mutex was built for it, as std is not.
 #[cfg(spanlock_tsan)]
@@ -43,6 +56,10 @@ pub(crate) use {
     model::{AtomicBool, AtomicPtr, AtomicU64},
 };
 
+/// In a model a guard is used by one thread at a time.
+#[cfg(any(loom, spanlock_shuttle))]
+pub(crate) use std::sync::OnceLock;
+
 #[cfg(all(spanlock_shuttle, not(loom)))]
 pub(crate) use shuttle::{
     lazy_static,
@@ -56,12 +73,17 @@ pub(crate) use shuttle::{
 /// For a count of who keeps an object. Not shuttle's: the epoch may let go of one in no schedule at all.
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::AtomicU16;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, all(test, not(any(spanlock_shuttle, spanlock_chaos))))))]
 pub(crate) use std::sync::atomic::AtomicU16;
+#[cfg(all(test, not(any(loom, spanlock_shuttle, spanlock_chaos))))]
+pub(crate) use watched::AtomicU16;
 
 /// Atomics that only advise: see the header.
 pub(crate) mod hint {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64};
+    #[cfg(all(test, not(any(loom, spanlock_shuttle, spanlock_chaos))))]
+    pub(crate) use super::watched::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+    #[cfg(not(all(test, not(any(loom, spanlock_shuttle, spanlock_chaos)))))]
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 }
 
 /// Stores `value` and puts a full fence behind it: whoever publishes this way and then looks, sees every such publication
@@ -71,6 +93,7 @@ pub(crate) mod hint {
 /// the other thread: of two threads that publish and then look, the one whose fence is second sees the other's store.
 /// Without it both can miss (store buffering), on x86 too.
 #[inline(always)]
+#[cfg_attr(test, track_caller)]
 pub(crate) fn publish(word: &AtomicU64, value: u64) {
     word.store(value, Ordering::Release);
     fence(Ordering::SeqCst);
@@ -90,13 +113,16 @@ pub(crate) fn soon_written(word: &AtomicU64) {
 }
 
 /// Locks; a panic under the lock changes nothing for the others, because what is locked here is whole at every line.
+#[cfg_attr(test, track_caller)]
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     #[cfg(all(spanlock_chaos, not(any(loom, spanlock_shuttle))))]
-    chaos::pause();
-    #[cfg(not(spanlock_tsan))]
-    return mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    step::before("lock");
     #[cfg(spanlock_tsan)]
     return mutex.lock();
+    #[cfg(all(test, not(any(loom, spanlock_shuttle, spanlock_chaos, spanlock_tsan))))]
+    return mutex.take();
+    #[cfg(not(any(spanlock_tsan, all(test, not(any(loom, spanlock_shuttle, spanlock_chaos))))))]
+    return mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
 }
 
 /// Declares a `const fn`, which loom's atomics force to be an ordinary one in a model.

@@ -53,7 +53,9 @@
 //! out. The map keeps 9 bytes for each place that it ever needed at the same time (see [`LockTable::trim`]), whatever
 //! the number of keys that came and went.
 
+use crate::any::AnyLock;
 use crate::guard::Guard;
+use crate::inspect::Snapshot;
 use crate::kind::{ByTask, ByThread};
 use crate::lock::{RangeLock, granted};
 use crate::mode::Mode;
@@ -68,6 +70,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::ops::{Deref, RangeBounds};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 /// A range lock for each key: for each file, inode, database table or object. Nothing has to be set up for a key, and
 /// nothing torn down: its [`RangeLock`] is there from first use on, and goes when nobody uses it any more.
@@ -122,7 +125,13 @@ struct Inner<K> {
     map: Arc<Map<K>>,
     ways: [Arc<Way<K>>; WAYS],
     hasher: RandomState,
+    namer: Option<Namer<K>>,
+    /// Of all its locks; zero is none.
+    window: Duration,
 }
+
+/// What the lock of a key is called.
+type Namer<K> = Box<dyn Fn(&K) -> String + Send + Sync>;
 
 /// A way back from an entry to its map, which ends with the table. Aligned, so that its `Arc`'s counts share no cache
 /// line.
@@ -213,6 +222,58 @@ impl Hasher for Hashed {
     }
 }
 
+/// A key that somebody looks up by: of another type perhaps, that the keys can be borrowed as.
+trait Looked<Q: ?Sized> {
+    fn hash(&self) -> u64;
+    fn key(&self) -> &Q;
+}
+
+/// Such a key with its hash.
+struct By<'q, Q: ?Sized> {
+    hash: u64,
+    key: &'q Q,
+}
+
+impl<Q: ?Sized> Looked<Q> for By<'_, Q> {
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    fn key(&self) -> &Q {
+        self.key
+    }
+}
+
+impl<K: Borrow<Q>, Q: ?Sized> Looked<Q> for Slot<K> {
+    fn hash(&self) -> u64 {
+        self.0.key.hash
+    }
+
+    fn key(&self) -> &Q {
+        self.0.key.key.borrow()
+    }
+}
+
+impl<'q, K: Borrow<Q> + 'q, Q: ?Sized + 'q> Borrow<dyn Looked<Q> + 'q> for Slot<K> {
+    fn borrow(&self) -> &(dyn Looked<Q> + 'q) {
+        self
+    }
+}
+
+impl<Q: ?Sized> Hash for dyn Looked<Q> + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(Looked::hash(self));
+    }
+}
+
+impl<Q: Eq + ?Sized> PartialEq for dyn Looked<Q> + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        Looked::hash(self) == Looked::hash(other) && self.key() == other.key()
+    }
+}
+
+impl<Q: Eq + ?Sized> Eq for dyn Looked<Q> + '_ {}
+
 /// An entry in the map. Not a handle: it does not count as a user.
 struct Slot<K>(Arc<Entry<K>>);
 
@@ -249,9 +310,35 @@ impl<K: Eq + Hash> LockTable<K> {
     /// A table without entries. The first one, of any key type, asks the system for the number of processors, and may
     /// open files to do so.
     pub fn new() -> LockTable<K> {
+        LockTable::reordering(Duration::ZERO)
+    }
+
+    /// A table without entries, in whose locks newcomers may go before those who have waited for less than `window`: see [`RangeLock::reordering`].
+    ///
+    /// ```
+    /// # use spanlock::LockTable;
+    /// # use std::time::Duration;
+    /// let rows: LockTable<&str> = LockTable::reordering(Duration::from_millis(1));
+    /// assert_eq!(rows.lock("accounts").window(), Some(Duration::from_millis(1)));
+    /// ```
+    pub fn reordering(window: Duration) -> LockTable<K> {
         let map = Arc::new(Map::with_hasher_and_shard_amount(BuildHasherDefault::default(), processors::shards()));
         let ways = std::array::from_fn(|_| Arc::new(Way(Arc::clone(&map))));
-        LockTable(Arc::new(Inner { map, ways, hasher: RandomState::new() }))
+        LockTable(Arc::new(Inner { map, ways, hasher: RandomState::new(), namer: None, window }))
+    }
+
+    /// A table whose locks have names, for snapshots and for the messages about deadlocks: what `namer` makes of a key, at the key's first use. That allocates once more.
+    ///
+    /// # Examples
+    /// ```
+    /// # use spanlock::LockTable;
+    /// let inodes = LockTable::with_names(|number: &u64| format!("inode {number}"));
+    /// assert_eq!(inodes.lock(17).name(), Some("inode 17"));
+    /// ```
+    pub fn with_names(namer: impl Fn(&K) -> String + Send + Sync + 'static) -> LockTable<K> {
+        let LockTable(mut inner) = LockTable::new();
+        Arc::get_mut(&mut inner).expect("nobody has it yet").namer = Some(Box::new(namer));
+        LockTable(inner)
     }
 
     /// The lock of `key`, made if there is none.
@@ -283,7 +370,11 @@ impl<K: Eq + Hash> LockTable<K> {
     #[cold]
     fn make(&self, key: Key<K>) -> TableLock<K> {
         let way = Arc::downgrade(&self.0.ways[key.hash as usize % WAYS]);
-        let new = Arc::new(Entry { lock: RangeLock::new(), key, users: AtomicU64::new(1), way });
+        let mut lock = RangeLock::new().reordering(self.0.window);
+        if let Some(namer) = &self.0.namer {
+            lock.set_name(namer(&key.key));
+        }
+        let new = Arc::new(Entry { lock, key, users: AtomicU64::new(1), way });
         match self.0.map.entry(Slot(Arc::clone(&new))) {
             Place::Vacant(place) => {
                 // What `insert` returns has the shard's lock.
@@ -293,6 +384,64 @@ impl<K: Eq + Hash> LockTable<K> {
             // Somebody else was faster. `new` goes at the end of this function, when the shard is free.
             Place::Occupied(place) => place.key().handle(),
         }
+    }
+
+    /// The lock of `key`, if it has an entry: if it is held, waited for, requested, or has a [`TableLock`]. The key may be of a type that the table's can be borrowed as (`&str` for
+    /// `String`), with the same `Hash` and `Eq`. Makes no entry.
+    ///
+    /// **Locking behaviour:** takes a shard's lock for one lookup.
+    ///
+    /// # Panics
+    /// If the key's `Hash` or `Eq` does.
+    ///
+    /// # Examples
+    /// ```
+    /// # use spanlock::LockTable;
+    /// let objects: LockTable<String> = LockTable::new();
+    /// assert!(objects.get("left").is_none());
+    /// let left = objects.lock("left".to_string());
+    /// assert_eq!(objects.get("left").unwrap().key(), left.key());
+    /// ```
+    pub fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<TableLock<K>>
+    where
+        K: Borrow<Q>,
+    {
+        let by = By { hash: self.0.hasher.hash_one(key), key };
+        self.0.map.get(&by as &dyn Looked<Q>).map(|entry| entry.key().handle())
+    }
+
+    /// Whether `key` has an entry: as [`LockTable::get`]. It may be past by the time that one looks.
+    pub fn contains<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        let by = By { hash: self.0.hasher.hash_one(key), key };
+        self.0.map.contains_key(&by as &dyn Looked<Q>)
+    }
+
+    /// A handle to the lock of each key that has an entry, in no order. Keys that come or go meanwhile may be there or not.
+    ///
+    /// **Locking behaviour:** takes each shard's lock in turn, to count its entries up; none is held when this returns.
+    ///
+    /// # Examples
+    /// ```
+    /// # use spanlock::{LockTable, Mode};
+    /// let inodes: LockTable<u64> = LockTable::new();
+    /// let _guards = (inodes.add(17, ..), inodes.block(18, 0..10));
+    /// let mut held: Vec<u64> = inodes.locks().iter().map(|lock| *lock.key()).collect();
+    /// held.sort();
+    /// assert_eq!(held, [17, 18]);
+    /// ```
+    pub fn locks(&self) -> Vec<TableLock<K>> {
+        self.0.map.iter().map(|entry| entry.key().handle()).collect()
+    }
+
+    /// What everybody holds and waits for, key by key: a [`Snapshot`] of each lock that is in use, in no order. Each is of its own moment.
+    ///
+    /// **Locking behaviour:** as [`LockTable::locks`].
+    pub fn snapshots(&self) -> Vec<(TableLock<K>, Snapshot)> {
+        let locks = self.locks().into_iter().map(|lock| (lock.snapshot(), lock));
+        locks.filter(|(snapshot, _)| !snapshot.requests().is_empty()).map(|(snapshot, lock)| (lock, snapshot)).collect()
     }
 
     /// Asks for `range` (bytes) of `key` in `mode`: to be waited for, tried, given a deadline or awaited. From now on
@@ -356,6 +505,7 @@ impl<K: Eq + Hash> LockTable<K> {
     /// # Panics
     /// As [`LockTable::request`].
     #[track_caller]
+    #[must_use = "if it is granted, the range is released at once"]
     pub fn try_add(&self, key: K, range: impl RangeBounds<u64>) -> Option<TableGuard<K>> {
         self.request(key, range, Mode::Add).try_now()
     }
@@ -365,6 +515,7 @@ impl<K: Eq + Hash> LockTable<K> {
     /// # Panics
     /// As [`LockTable::request`].
     #[track_caller]
+    #[must_use = "if it is granted, the range is released at once"]
     pub fn try_block(&self, key: K, range: impl RangeBounds<u64>) -> Option<TableGuard<K>> {
         self.request(key, range, Mode::Block).try_now()
     }
@@ -374,6 +525,7 @@ impl<K: Eq + Hash> LockTable<K> {
     /// # Panics
     /// As [`LockTable::request`].
     #[track_caller]
+    #[must_use = "if it is granted, the range is released at once"]
     pub fn try_exclusive(&self, key: K, range: impl RangeBounds<u64>) -> Option<TableGuard<K>> {
         self.request(key, range, Mode::Exclusive).try_now()
     }
@@ -474,7 +626,16 @@ impl<K: Eq> LockRef for TableLock<K> {
 }
 
 /// The lock lies in its `Arc`, and stays where it is.
-impl<K: Eq> sealed::Sealed for TableLock<K> {}
+impl<K: Eq> sealed::Sealed for TableLock<K> {
+    const KEEPS: bool = true;
+}
+
+/// For a batch of several kinds of locks.
+impl<'l, K: Eq + Send + Sync + 'l> From<TableLock<K>> for AnyLock<'l> {
+    fn from(lock: TableLock<K>) -> AnyLock<'l> {
+        AnyLock::boxed(lock)
+    }
+}
 
 impl<K> Clone for LockTable<K> {
     fn clone(&self) -> LockTable<K> {

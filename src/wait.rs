@@ -1,7 +1,9 @@
 //! Waiting: spin a little or give way, then sleep. Threads, deadlines and futures sleep in one way, on the [`event`]s of a slot.
 //!
 //! A waiter *listens* first and then makes sure that there is something to wait for; whoever changes things notifies everyone
-//! who listens to the slot concerned, and then [delivers](deliver). Wake-ups may be spurious (a slot has many occupants over time), so a woken waiter looks again.
+//! who listens to the slot concerned, and then [delivers](deliver). A slot has many occupants over time, so the one who listens says to which (its *age*), and so does
+//! the one who notifies: that takes all who listen to this one or an earlier one, and leaves the others to who will notify of theirs. Wake-ups may be spurious, so a
+//! woken waiter looks again.
 
 mod budget;
 #[cfg(not(any(loom, spanlock_shuttle)))]
@@ -24,6 +26,11 @@ pub(crate) use {
     delivery::deliver,
     event::{Events, Listener},
 };
+
+/// Whether what listens to the request of a slot with one age hears that of another: that one itself, and those that came after it. (Ages are counted round and round.)
+pub(crate) fn is_not_after(listens: u64, changed: u64) -> bool {
+    changed.wrapping_sub(listens) as i64 >= 0
+}
 
 /// How a wait with a deadline ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +130,70 @@ pub(crate) fn look_for(luck: &Luck, patience: Patience, ahead: usize, done: impl
         Patience::Spin => false,
         Patience::GiveWay => give_way(luck, done),
     }
+}
+
+/// What is left of its patience to one who is next but for newcomers, or is one. It looks now and then, each time after twice as long, and not all the time: it would look at the lines that those write who
+/// get on, and these are faster by far if they can keep them for some turns.
+#[derive(Debug)]
+pub(crate) struct Lingering {
+    #[cfg(not(any(loom, spanlock_shuttle)))]
+    since: Option<Instant>,
+    #[cfg(not(any(loom, spanlock_shuttle)))]
+    step: Duration,
+}
+
+#[cfg(not(any(loom, spanlock_shuttle)))]
+impl Lingering {
+    /// Until it looks for the first time.
+    const FIRST: Duration = Duration::from_micros(2);
+
+    pub(crate) fn new() -> Lingering {
+        Lingering { since: None, step: Lingering::FIRST }
+    }
+
+    /// Whether to look again, in a moment. If not, it is time to sleep.
+    pub(crate) fn may_go_on(&mut self, luck: &Luck, patience: Patience) -> bool {
+        if patience == Patience::None || processors::at_work() < 2 {
+            return false;
+        }
+        let now = Instant::now();
+        let goes_on = now - *self.since.get_or_insert(now) < luck.patience();
+        if !goes_on {
+            luck.note_spinning(false);
+        }
+        goes_on
+    }
+
+    pub(crate) fn pause(&mut self) {
+        let end = Instant::now() + self.step;
+        while Instant::now() < end {
+            std::hint::spin_loop();
+        }
+        self.step *= 2;
+    }
+
+    /// It was its turn.
+    pub(crate) fn has_paid(&self, luck: &Luck) {
+        if self.since.is_some() {
+            luck.note_spinning(true);
+        }
+    }
+}
+
+/// In a model nobody lingers.
+#[cfg(any(loom, spanlock_shuttle))]
+impl Lingering {
+    pub(crate) fn new() -> Lingering {
+        Lingering {}
+    }
+
+    pub(crate) fn may_go_on(&mut self, _: &Luck, _: Patience) -> bool {
+        false
+    }
+
+    pub(crate) fn pause(&mut self) {}
+
+    pub(crate) fn has_paid(&self, _: &Luck) {}
 }
 
 #[cfg(not(any(loom, spanlock_shuttle)))]

@@ -5,6 +5,7 @@ use crate::lock::RangeLock;
 use crate::mode::Mode;
 use crate::request::Request;
 use crate::sync::const_fn;
+use std::time::Duration;
 
 /// A lock with the three modes and no ranges: the two-state lock (add, block) that Kent Overstreet's notes on page-cache consistency ask
 /// for, and an exclusive mode. It is a [`RangeLock`] of which always everything is asked for, and grants first come, first served.
@@ -31,6 +32,17 @@ impl WholeFileLock {
         }
     }
 
+    /// The same lock, in which newcomers may go before those who have waited for less than `window`: see [`RangeLock::reordering`].
+    pub const fn reordering(mut self, window: Duration) -> WholeFileLock {
+        self.lock.set_window(window);
+        self
+    }
+
+    /// For how long those who wait let newcomers pass; `None` if nobody does.
+    pub fn window(&self) -> Option<Duration> {
+        self.lock.window()
+    }
+
     /// Waits until it is granted in [`Mode::Add`].
     #[inline]
     pub fn add(&self) -> RangeGuard<'_> {
@@ -50,18 +62,26 @@ impl WholeFileLock {
     }
 
     /// The lock in [`Mode::Add`], or `None` if a conflicting request holds, waits or is just arriving.
+    #[must_use = "if it is granted, the lock is released at once"]
     pub fn try_add(&self) -> Option<RangeGuard<'_>> {
         self.lock.try_add(..)
     }
 
     /// The lock in [`Mode::Block`], or `None` as for [`WholeFileLock::try_add`].
+    #[must_use = "if it is granted, the lock is released at once"]
     pub fn try_block(&self) -> Option<RangeGuard<'_>> {
         self.lock.try_block(..)
     }
 
     /// The lock in [`Mode::Exclusive`], or `None` as for [`WholeFileLock::try_add`].
+    #[must_use = "if it is granted, the lock is released at once"]
     pub fn try_exclusive(&self) -> Option<RangeGuard<'_>> {
         self.lock.try_exclusive(..)
+    }
+
+    /// Whether a new owner that asked for it in `mode` would have to wait: see [`RangeLock::is_locked`].
+    pub fn is_locked(&self, mode: Mode) -> bool {
+        self.lock.is_locked(.., mode)
     }
 
     /// Asks for the lock in `mode`: see [`RangeLock::request`].

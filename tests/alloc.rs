@@ -1,5 +1,5 @@
 //! Promise: an uncontended acquire and release on a quiet lock does not allocate, from the very first one of a thread on, in any
-//! mode, for any range, by a call or by a future that is granted at its first poll; nor do nested requests and conversions. So none of them
+//! mode, for any range, by a call or by a future that is granted at its first poll; nor do nested requests and conversions (but that a task's guard is given an owner when it is split). So none of them
 //! pins an epoch either: a thread's first pin allocates.
 
 mod common;
@@ -221,11 +221,23 @@ fn conversions_do_not_allocate() {
     let owner = Owner::new();
     never_allocates(|range, mode| {
         convert_in_the_root(lock.request(range, mode).wait().expect("nobody is there"));
-        convert_in_the_root(lock.request_arc(range, mode).wait());
         convert_in_the_root(lock.request(range, mode).owner(&owner).wait().expect("nobody is there"));
         // Nested, over its own.
         let _outer = lock.exclusive(..);
         convert_in_the_root(lock.request(range, mode).wait().expect("its own"));
     });
+    assert_eq!(lock.heap_nodes(), 0);
+}
+
+/// The parts of a task's guard have one owner, which is made when there are several: once.
+#[test]
+fn conversions_of_a_task_s_guard_allocate_its_owner() {
+    let lock = Arc::new(RangeLock::new());
+    convert_in_the_root(lock.request_arc(0..4096, Mode::Add).wait());
+    for range in ranges() {
+        let guard = lock.request_arc(range, Mode::Exclusive).wait();
+        let (count, ()) = allocations(|| convert_in_the_root(guard));
+        assert!(count <= 1, "{count} for {range:?}");
+    }
     assert_eq!(lock.heap_nodes(), 0);
 }

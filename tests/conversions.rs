@@ -142,7 +142,7 @@ fn what_is_no_downgrade_panics() {
         assert_eq!(
             message,
             format!(
-                "a guard in mode {from:?} cannot be downgraded to {to:?}: only Exclusive can, to Add or Block; try_convert may change it"
+                "a guard in mode {from} cannot be downgraded to {to}: only Exclusive can, to Add or Block; try_convert may change it"
             )
         );
         assert_eq!((guard.mode(), open_to(&lock, 0..8)), (from, vec![from]), "it holds what it held");
@@ -838,7 +838,7 @@ fn guards_that_hold_nothing_convert_to_nothing() {
     let mut guard = nothing(Exclusive);
     guard.downgrade(Add);
     assert_eq!(guard.mode(), Add);
-    assert!(panics(|| guard.downgrade(Block)).starts_with("a guard in mode Add cannot be downgraded"));
+    assert!(panics(|| guard.downgrade(Block)).starts_with("a guard in mode add cannot be downgraded"));
     guard.shrink(7..7);
     assert!(panics(|| guard.shrink(5..6)).starts_with("5..6 is not a part of empty"));
     assert_eq!(

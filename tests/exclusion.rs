@@ -193,7 +193,19 @@ fn hammer(
     scale: u32,
     range: impl Fn(&mut Rng, usize) -> ByteRange + Sync,
 ) {
-    let lock = Arc::new(RangeLock::new());
+    hammer_with(Duration::ZERO, test, threads, cells, scale, range);
+}
+
+/// The same on a lock with a window.
+fn hammer_with(
+    window: Duration,
+    test: &'static str,
+    threads: usize,
+    cells: usize,
+    scale: u32,
+    range: impl Fn(&mut Rng, usize) -> ByteRange + Sync,
+) {
+    let lock = Arc::new(RangeLock::new().reordering(window));
     hammer_on(&lock, test, threads, cells, scale, range);
     lock.trim();
     assert_eq!(lock.heap_nodes(), 0, "nodes are left with nobody there");
@@ -253,6 +265,27 @@ fn sixteen_threads_oversubscribed() {
     hammer("sixteen_threads_oversubscribed", MAX_THREADS, 32, 0, |rng, _| {
         let start = rng.u64(0..32);
         ByteRange::new(start..=(start + rng.u64(0..6)).min(31))
+    });
+}
+
+/// Newcomers pass, and now and then somebody has waited for the window.
+#[test]
+fn sixteen_threads_with_a_window() {
+    let window = Duration::from_micros(200);
+    hammer_with(window, "sixteen_threads_with_a_window", MAX_THREADS, 32, 0, |rng, _| {
+        let start = rng.u64(0..32);
+        ByteRange::new(start..=(start + rng.u64(0..6)).min(31))
+    });
+}
+
+/// The same all over a tree.
+#[test]
+fn all_of_u64_with_a_window() {
+    let window = Duration::from_millis(1);
+    hammer_with(window, "all_of_u64_with_a_window", 6, 64, 58, |rng, _| {
+        let first = rng.u64(0..64);
+        let last = if rng.u8(0..40) == 0 { 63 } else { (first + rng.u64(0..3)).min(63) };
+        ByteRange::new(first << 58..=(last << 58 | ((1 << 58) - 1)))
     });
 }
 

@@ -17,6 +17,8 @@ const FENCED: &[&str] = &[
     "dashmap",
     "rustix",
     "hdrhistogram",
+    "memmap2",
+    "pin_project_lite",
     "smallvec",
     "tracing",
 ];
@@ -26,8 +28,8 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     (
         "lib.rs",
         &[
-            "batch", "error", "guard", "inspect", "keys", "kind", "lock", "mode", "owner", "range", "request", "stats",
-            "table", "whole",
+            "any", "batch", "error", "guard", "inspect", "keys", "kind", "lock", "mode", "owner", "range", "request",
+            "scope", "slices", "stats", "table", "whole",
         ],
         &[],
     ),
@@ -38,11 +40,13 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("error.rs", &["mode", "owner", "range"], &[]),
     // `std::sync` there: `Arc`, and the clock's start.
     ("owner.rs", &["sync"], &["crossbeam_utils", "std::sync"]),
-    ("kind.rs", &["error", "owner"], &["std::sync"]),
+    ("kind.rs", &["error", "owner", "sync"], &["std::sync"]),
     ("text.rs", &[], &[]),
     // Platform.
     ("sync.rs", &[], &["std::sync", "std::thread", "loom", "shuttle"]),
     ("sync/chaos.rs", &[], &["std::sync", "std::thread"]),
+    ("sync/gate.rs", &[], &["std::sync"]),
+    ("sync/watched.rs", &[], &["std::sync"]),
     ("sync/model.rs", &[], &["loom"]),
     // loom there: only the memory that a model gives back. `std::sync` there: the collector, which outlives each of shuttle's schedules.
     ("reclaim.rs", &["sync"], &["crossbeam_epoch", "loom", "std::sync"]),
@@ -55,6 +59,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     // Mechanisms: blind to each other. The tree knows no waiting and no fairness.
     ("tree/mod.rs", &["reclaim", "sync"], &[]),
     ("tree/bar.rs", &["sync"], &[]),
+    ("tree/steps.rs", &[], &[]),
     ("tree/node.rs", &["reclaim", "sync"], &[]),
     ("tree/slot.rs", &["reclaim", "sync"], &[]),
     ("tree/place.rs", &["mode", "observe", "owner", "reclaim", "sync"], &["smallvec"]),
@@ -66,13 +71,16 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("tree/shortcut.rs", &["owner", "reclaim", "sync"], &[]),
     // The parking itself is `std`'s, or a model's.
     ("wait.rs", &["processors", "sync"], &["std::sync", "std::thread"]),
-    ("wait/event.rs", &["sync"], &["std::sync", "std::thread"]),
+    // loom there: what a model of it judges by.
+    ("wait/event.rs", &["sync"], &["std::sync", "std::thread", "loom"]),
     // `std::thread` there: whether it is panicking.
     ("wait/delivery.rs", &["processors"], &["std::sync", "std::thread"]),
     ("wait/budget.rs", &[], &[]),
     ("wait/model.rs", &["sync"], &["std::sync"]),
     // Protocol.
-    ("space.rs", &["mode", "owner", "range", "sync", "tree", "wait"], &["std::sync"]),
+    // `std::sync` in these two: `Arc`.
+    ("turn.rs", &["sync", "wait"], &["std::sync"]),
+    ("space.rs", &["mode", "owner", "range", "sync", "tree", "turn", "wait"], &["std::sync"]),
     (
         "grant.rs",
         &["cycle", "error", "inspect", "mode", "observe", "owner", "range", "reclaim", "space", "sync", "tree", "wait"],
@@ -81,12 +89,12 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     // `std::thread` there: the name of a thread.
     (
         "cycle.rs",
-        &["error", "observe", "owner", "processors", "reclaim", "space", "sync", "tree", "wait"],
+        &["error", "observe", "owner", "processors", "reclaim", "space", "sync", "tree", "turn", "wait"],
         &["dashmap", "smallvec", "std::sync", "std::thread"],
     ),
     (
         "cycle/search.rs",
-        &["error", "mode", "observe", "owner", "range", "reclaim", "space", "tree"],
+        &["error", "mode", "observe", "owner", "range", "reclaim", "space", "tree", "turn"],
         &["smallvec", "std::sync"],
     ),
     ("convert.rs", &["cycle", "grant", "mode", "owner", "range", "reclaim", "space", "tree", "wait"], &[]),
@@ -101,13 +109,30 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         &["error", "grant", "guard", "kind", "lock", "mode", "owner", "range", "request", "space", "wait"],
         &["smallvec"],
     ),
-    ("guard.rs", &["convert", "grant", "kind", "lock", "mode", "owner", "range", "request"], &["std::sync"]),
-    ("lock.rs", &["error", "grant", "guard", "inspect", "mode", "range", "request", "space", "sync"], &["std::sync"]),
+    (
+        "guard.rs",
+        &["convert", "error", "grant", "kind", "lock", "mode", "owner", "range", "request", "wait"],
+        &["std::sync"],
+    ),
+    ("scope.rs", &["owner"], &["pin_project_lite"]),
+    (
+        "lock.rs",
+        &["error", "grant", "guard", "inspect", "kind", "mode", "range", "request", "space", "sync"],
+        &["std::sync"],
+    ),
+    ("any.rs", &["kind", "lock", "request"], &["std::sync"]),
+    ("misnomer.rs", &["guard", "lock", "whole"], &[]),
     // `std::sync` there: `Arc`; the rest is for its documentation.
     (
         "table.rs",
-        &["guard", "kind", "lock", "mode", "processors", "range", "request", "sync"],
+        &["any", "guard", "inspect", "kind", "lock", "mode", "processors", "range", "request", "sync"],
         &["dashmap", "std::sync"],
+    ),
+    // `std::sync` there is `Arc`.
+    (
+        "slices.rs",
+        &["batch", "error", "guard", "inspect", "kind", "lock", "mode", "owner", "range", "request"],
+        &["memmap2", "std::sync"],
     ),
     ("whole.rs", &["guard", "lock", "mode", "request", "sync"], &[]),
 ];

@@ -110,8 +110,8 @@ fn crossed_files_are_a_deadlock_for_who_comes_second() {
         error.to_string(),
         format!(
             "deadlock: 2 owners wait for one another\n  \
-             {} \"two\" asks a for 4..8 (Add); {} \"one\" holds 0..8 (Block)\n  \
-             {} \"one\" asks b for 0..4 (Add); {} \"two\" holds 0..8 (Block)",
+             {} \"two\" asks a for 4..8 (add); {} \"one\" holds 0..8 (block)\n  \
+             {} \"one\" asks b for 0..4 (add); {} \"two\" holds 0..8 (block)",
             t2.id(),
             t1.id(),
             t1.id(),
@@ -155,7 +155,7 @@ fn two_that_hold_the_same_and_want_more_are_a_deadlock() {
 #[track_caller]
 fn all_free<'a>(locks: impl IntoIterator<Item = &'a RangeLock>) {
     for lock in locks {
-        assert_eq!(format!("{lock:?}"), "RangeLock { holding: 0, waiting: 0, .. }");
+        assert!(format!("{lock:?}").ends_with("holding: 0, waiting: 0, .. }"), "{lock:?}");
         assert!(Hand::new(lock.request(.., Exclusive)).poll().is_ready(), "{lock:?}");
     }
 }
@@ -508,9 +508,9 @@ fn the_message_names_three_locks() {
     let (t1_id, t2_id, t3_id) = (t1.id(), t2.id(), t3.id());
     let text = format!(
         "deadlock: 3 owners wait for one another\n  \
-         {t3_id} \"truncate\" asks inode 7 for 4095..5000 (Exclusive); {t1_id} \"copy\" holds 0..4096 (Block)\n  \
-         {t1_id} \"copy\" asks lock@{:#x} for 0..10 (Add); {t2_id} holds 5..6 (Exclusive)\n  \
-         {t2_id} asks inode 9 for 0.. (Exclusive); {t3_id} \"truncate\" holds 9223372036854775808.. (Add)",
+         {t3_id} \"truncate\" asks inode 7 for 4095..5000 (exclusive); {t1_id} \"copy\" holds 0..4096 (block)\n  \
+         {t1_id} \"copy\" asks lock@{:#x} for 0..10 (add); {t2_id} holds 5..6 (exclusive)\n  \
+         {t2_id} asks inode 9 for 0.. (exclusive); {t3_id} \"truncate\" holds 9223372036854775808.. (add)",
         std::ptr::from_ref(&b).addr(),
     );
     assert_eq!(error.to_string(), text);
@@ -545,7 +545,7 @@ fn the_message_names_threads() {
         let thread = error.waits()[0].owner.clone();
         assert_eq!(thread.name.as_deref(), Some("flusher 3"));
         assert!(thread.id.to_string().starts_with("thread "), "{}", thread.id);
-        assert!(error.to_string().contains(&format!("{} \"flusher 3\" asks b for 7..9 (Block)", thread.id)), "{error}");
+        assert!(error.to_string().contains(&format!("{} \"flusher 3\" asks b for 7..9 (block)", thread.id)), "{error}");
         token_a.pending();
     };
     thread::scope(|scope| {
@@ -1035,7 +1035,7 @@ fn threads_can_refuse_recursion_too() {
     let error = refuses().wait().expect_err("as above");
     assert_eq!(
         error.to_string(),
-        "the owner holds 0..8 in mode Exclusive itself, which conflicts, and the request refuses recursion"
+        "the owner holds 0..8 in mode exclusive itself, which conflicts, and the request refuses recursion"
     );
     // Awaited, it is a task's, which has nothing that it could recurse into.
     let mut task = Hand::new(refuses());

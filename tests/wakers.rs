@@ -254,6 +254,59 @@ fn a_waker_that_is_dropped_may_wait_for_what_its_future_asked_for() {
     drop(held);
 }
 
+/// A waker that a poll replaces is dropped as the last that the poll does: it may release what the request waits for, and the new one is called; and it may ask
+/// for whatever the request does not stand in the way of.
+#[test]
+fn a_waker_that_is_replaced_may_use_the_lock() {
+    struct Releases(Arc<RangeLock>, Mutex<Option<spanlock::ArcRangeGuard>>);
+    impl Wake for Releases {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Releases {
+        fn drop(&mut self) {
+            assert!(self.0.try_exclusive(100..200).is_some());
+            self.1.lock().unwrap().take();
+            assert!(self.0.try_exclusive(0..8).is_none(), "the request stands in the queue");
+            assert!(Pin::new(&mut ask(&self.0, Mode::Add)).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+    }
+    let lock = Arc::new(RangeLock::new());
+    let held = lock.request_arc(0..8, Mode::Exclusive).wait();
+    let mut future = ask(&lock, Mode::Exclusive);
+    let first = Waker::from(Arc::new(Releases(Arc::clone(&lock), Mutex::new(Some(held)))));
+    assert!(poll(&mut future, &first).is_pending());
+    drop(first);
+    let second = Act::new(|| ());
+    assert!(poll(&mut future, &Waker::from(Arc::clone(&second))).is_pending());
+    assert_eq!(second.calls(), 1, "what the old one has released was for the new one");
+    assert!(poll(&mut future, Waker::noop()).is_ready());
+}
+
+/// Should it panic, the request is where it was, with the new waker.
+#[test]
+fn a_waker_that_is_replaced_may_panic() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("a waker's destructor");
+        }
+    }
+    let lock = Arc::new(RangeLock::new());
+    let held = lock.request_arc(0..8, Mode::Exclusive).wait();
+    let mut future = ask(&lock, Mode::Exclusive);
+    assert!(poll(&mut future, &Waker::from(Arc::new(Panics))).is_pending());
+    let second = Act::new(|| ());
+    let waker = Waker::from(Arc::clone(&second));
+    let panicked = catch_unwind(AssertUnwindSafe(|| poll(&mut future, &waker)));
+    assert!(panicked.is_err());
+    drop(held);
+    assert_eq!(second.calls(), 1);
+    assert!(poll(&mut future, &waker).is_ready());
+}
+
 #[test]
 fn so_may_one_of_a_batch_whichever_part_it_asks_for() {
     let lock = Arc::new(RangeLock::new());

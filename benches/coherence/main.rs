@@ -1,4 +1,4 @@
-//! How a lock's cache lines wander between CPUs: `cargo bench --bench coherence`.
+//! How a lock's cache lines wander between CPUs: `cargo bench -p spanlock-bench --bench coherence`.
 //!
 //! Two CPUs cannot show how a lock scales to 64. What can be shown without them is the cause: which lines each acquire and release takes away from
 //! other CPUs. Here the very code of `src/` runs on simulated CPUs. This crate declares the library's modules as its own, with another `sync` in
@@ -75,6 +75,8 @@ mod space;
 mod text;
 #[path = "../../src/tree/mod.rs"]
 mod tree;
+#[path = "../../src/turn.rs"]
+mod turn;
 
 // `reclaim` names the crate `crossbeam_epoch`: here that is this crate, with the stand-in.
 extern crate self as crossbeam_epoch;
@@ -105,6 +107,9 @@ mod observe {
     pub(crate) fn contended() {}
     pub(crate) fn nested() {}
     pub(crate) fn passed(_pairs: usize) {}
+    pub(crate) fn went_before() {}
+    pub(crate) fn woken_in_vain() {}
+    pub(crate) fn granted_late(_: std::time::Duration) {}
     pub(crate) fn node_grown() {
         crate::cpus::node_made();
     }
@@ -167,7 +172,7 @@ struct Options {
     /// Checks the claim at 8 CPUs, and no more.
     #[arg(long)]
     test: bool,
-    /// Given by `cargo bench`.
+    /// Given by `cargo bench -p spanlock-bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }

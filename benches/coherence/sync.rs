@@ -64,7 +64,7 @@ macro_rules! traced {
     )* };
 }
 
-traced!(AtomicBool: bool, AtomicU8: u8, AtomicU16: u16, AtomicU64: u64);
+traced!(AtomicBool: bool, AtomicU8: u8, AtomicU16: u16, AtomicU32: u32, AtomicU64: u64);
 
 impl AtomicU8 {
     pub(crate) fn fetch_or(&self, bits: u8, order: Ordering) -> u8 {
@@ -139,7 +139,7 @@ impl<T> AtomicPtr<T> {
 
 /// Traced like the others: advice is shared as well.
 pub(crate) mod hint {
-    pub(crate) use super::{AtomicBool, AtomicU8, AtomicU16, AtomicU64};
+    pub(crate) use super::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 }
 
 pub(crate) fn publish(word: &AtomicU64, value: u64) {

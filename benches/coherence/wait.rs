@@ -27,13 +27,13 @@ impl<const N: usize> Default for Events<N> {
 }
 
 impl<const N: usize> Events<N> {
-    pub(crate) fn listen(&self, slot: usize) -> Listener {
+    pub(crate) fn listen(&self, slot: usize, _age: u64) -> Listener {
         let event = self.0[slot].clone();
         let seen = event.fetch_add(1, Ordering::AcqRel) / NOTIFIED;
         Listener { event, seen }
     }
 
-    pub(crate) fn notify(&self, slot: usize) {
+    pub(crate) fn notify(&self, slot: usize, _age: u64) {
         self.0[slot].fetch_add(NOTIFIED, Ordering::AcqRel);
     }
 }
@@ -115,4 +115,22 @@ pub(crate) enum Patience {
 
 pub(crate) fn look_for(_luck: &Luck, _: Patience, _ahead: usize, done: impl Fn() -> bool) -> bool {
     (0..SPINS).any(|_| done())
+}
+
+/// No lock of a simulation has a window.
+#[derive(Debug)]
+pub(crate) struct Lingering;
+
+impl Lingering {
+    pub(crate) fn new() -> Lingering {
+        Lingering
+    }
+
+    pub(crate) fn may_go_on(&mut self, _: &Luck, _: Patience) -> bool {
+        false
+    }
+
+    pub(crate) fn pause(&mut self) {}
+
+    pub(crate) fn has_paid(&self, _: &Luck) {}
 }

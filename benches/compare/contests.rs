@@ -143,7 +143,7 @@ pub(crate) fn all(threads: &[usize], testing: bool) -> Vec<Contest> {
     }
     all.extend([2, 4, 16].map(|threads| bound(Kind::ArrayRandom(0), threads)));
     all.extend(each(Kind::ArrayDisjoint));
-    for readers in [100, 60] {
+    for readers in [100, 60, 0] {
         all.extend(each(Kind::ArrayFull(readers)));
     }
     let sizes: &[u64] = if testing { &[100] } else { &[100, 1000, 10_000, 100_000, 1_000_000] };
@@ -186,9 +186,9 @@ pub(crate) fn contenders(contest: &Contest) -> Vec<Contender> {
             who_locks_ranges(&Hundred(move |thread, at| page_of(thread as u64 * REGION / PAGE + 2 * at)))
         }
         Kind::ChinnerMixed => who_locks_ranges(&Hundred(move |thread, at| page_of(at * threads + thread as u64))),
-        Kind::ArrayRandom(readers) => everybody(&Array { readers, share: Share::Random }),
+        Kind::ArrayRandom(readers) => everybody_in_any_order(&Array { readers, share: Share::Random }),
         Kind::ArrayDisjoint => everybody(&Array { readers: 60, share: Share::Own { threads: contest.threads } }),
-        Kind::ArrayFull(readers) => everybody(&Array { readers, share: Share::All }),
+        Kind::ArrayFull(readers) => everybody_in_any_order(&Array { readers, share: Share::All }),
         Kind::Crowd => {
             let crowd = Crowd { held: contest.number };
             let mut all = who_shares_ranges(&crowd);
@@ -208,11 +208,15 @@ pub(crate) fn contenders(contest: &Contest) -> Vec<Contender> {
                     if random.u32(..1000) == 0 { 0..FILE } else { page(thread as u64 * pages + random.u64(..pages)) };
                 (range, Access::Exclusive)
             };
-            everybody(&Pairs { section: Section::nanos(200), ..Pairs::new(plan) })
+            everybody_in_any_order(&Pairs { section: Section::nanos(200), ..Pairs::new(plan) })
         }
         Kind::Hot | Kind::Hot200 => {
             let section = Section::nanos(if contest.kind == Kind::Hot { 0 } else { 200 });
-            everybody(&Pairs { timed: true, section, ..Pairs::new(|_, _: &mut Rng| (page(0), Access::Exclusive)) })
+            everybody_in_any_order(&Pairs {
+                timed: true,
+                section,
+                ..Pairs::new(|_, _: &mut Rng| (page(0), Access::Exclusive))
+            })
         }
         Kind::HandOff => everybody(&HandOff),
         Kind::Tasks => tasks(),
@@ -243,6 +247,13 @@ fn who_shares_ranges(recipe: &impl Recipe) -> Vec<Contender> {
         recipe.contender::<BTree>(),
         recipe.contender::<Segments>(),
     ]
+}
+
+/// The same, where threads meet: ours with a window, too.
+fn everybody_in_any_order(recipe: &impl Recipe) -> Vec<Contender> {
+    let mut all = everybody(recipe);
+    all.extend([recipe.contender::<Reordering>(), recipe.contender::<WholeReordering>()]);
+    all
 }
 
 fn everybody(recipe: &impl Recipe) -> Vec<Contender> {

@@ -169,6 +169,7 @@ pub(crate) fn all() -> Vec<Target> {
         }),
     ]);
     all.extend(strict());
+    all.extend(window());
     all.extend(roaming());
     all
 }
@@ -195,6 +196,46 @@ fn strict() -> Vec<Target> {
     all.push(Target::new("hand-off between two bound threads, ns", AtMost(1000.0), |r| {
         Some(r.row_of(Placement::Bound, Kind::HandOff, 2, OURS)?.nanos())
     }));
+    all
+}
+
+/// Those that let newcomers pass are as fast as others that do.
+fn window() -> Vec<Target> {
+    use Limit::{AtLeast, AtMost};
+    const WINDOW: &str = "spanlock, window";
+    const WHOLE_WINDOW: &str = "spanlock-whole, window";
+    fn speed_of(ours: &str, results: &Results, kind: Kind, number: u64, of: &[&str]) -> Option<Median> {
+        let rows = of.iter().filter_map(|name| results.row(kind, number, name));
+        let best = rows.min_by(|a, b| a.nanos().middle.total_cmp(&b.nanos().middle))?;
+        Some(best.times(results.row(kind, number, ours)?))
+    }
+    let mut all = vec![
+        Target::new("hot range, 200 ns, 16 threads, window: speed against parking_lot's RwLock", AtLeast(0.7), |r| {
+            speed_of(WINDOW, r, Kind::Hot200, 16, &["pl-rwlock"])
+        }),
+        Target::new(
+            "hot range, 200 ns, 16 threads, window: speed against first come, first served",
+            AtLeast(10.0),
+            |r| speed_of(WINDOW, r, Kind::Hot200, 16, &[OURS]),
+        ),
+        Target::new("hot range, 200 ns, 16 threads, window: Jain's index", AtLeast(0.95), |r| {
+            Some(r.row(Kind::Hot200, 16, WINDOW)?.jain())
+        }),
+        Target::new("hot range, 200 ns, 16 threads, window: longest wait, ms", AtMost(10.0), |r| {
+            Some(exactly(r.row(Kind::Hot200, 16, WINDOW)?.longest() / 1e6))
+        }),
+    ];
+    let rivals: Vec<&'static str> = RANGES.iter().chain(&WHOLE_FILES).copied().filter(|&name| name != WHOLE).collect();
+    for threads in [2, 4, 8, 16] {
+        for readers in [60, 0] {
+            let (kind, rivals) = (Kind::ArrayRandom(readers), rivals.clone());
+            let what = format!("{}, {threads} threads, window: speed against the fastest of any kind", kind.name());
+            all.push(Target::new(what, AtLeast(0.7), move |r| speed_of(WINDOW, r, kind, threads, &rivals)));
+        }
+        let kind = Kind::ArrayFull(0);
+        let what = format!("{}, {threads} threads, window: speed against parking_lot's RwLock", kind.name());
+        all.push(Target::new(what, AtLeast(0.5), move |r| speed_of(WHOLE_WINDOW, r, kind, threads, &["pl-rwlock"])));
+    }
     all
 }
 

@@ -26,7 +26,7 @@ pub(crate) use self::ofd::Ofd;
 pub(crate) use self::range_lock::RangeLockCrate;
 pub(crate) use self::segments::Segments;
 pub(crate) use self::spanlock::Private;
-pub(crate) use self::spanlock::{Spanlock, SpanlockWhole};
+pub(crate) use self::spanlock::{Reordering, Spanlock, SpanlockWhole, WholeReordering};
 pub(crate) use self::whole::{FairMutex, Mutex, RwLock, StdRwLock, TokioRwLock};
 use std::ops::Range;
 

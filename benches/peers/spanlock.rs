@@ -4,6 +4,7 @@ use super::{Access, Covers, MOST_THREADS, Peer};
 use crossbeam_utils::CachePadded;
 use spanlock::{RangeGuard, RangeLock, WholeFileLock};
 use std::ops::Range;
+use std::time::Duration;
 
 #[derive(Debug)]
 pub(crate) struct Spanlock(RangeLock);
@@ -35,6 +36,40 @@ impl Peer for Spanlock {
     }
 }
 
+/// How long those who wait let newcomers pass, in the contenders that have a window.
+const WINDOW: Duration = Duration::from_millis(1);
+
+/// The same with a window.
+#[derive(Debug)]
+pub(crate) struct Reordering(RangeLock);
+
+impl Peer for Reordering {
+    const NAME: &'static str = "spanlock, window";
+    const COVERS: Covers = Covers::Range;
+    type Guard<'a> = RangeGuard<'a>;
+
+    fn new(_bytes: u64) -> Reordering {
+        Reordering(RangeLock::new().reordering(WINDOW))
+    }
+
+    #[inline(always)]
+    fn acquire(&self, _thread: usize, range: Range<u64>, access: Access) -> RangeGuard<'_> {
+        match access {
+            Access::Shared => self.0.add(range),
+            Access::Exclusive => self.0.exclusive(range),
+        }
+    }
+
+    #[inline(always)]
+    fn acquire_whole(&self, _thread: usize) -> RangeGuard<'_> {
+        self.0.exclusive(..)
+    }
+
+    fn nodes(&self) -> Option<usize> {
+        Some(self.0.heap_nodes())
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct SpanlockWhole(WholeFileLock);
 
@@ -45,6 +80,28 @@ impl Peer for SpanlockWhole {
 
     fn new(_bytes: u64) -> SpanlockWhole {
         SpanlockWhole(WholeFileLock::new())
+    }
+
+    #[inline(always)]
+    fn acquire(&self, _thread: usize, _range: Range<u64>, access: Access) -> RangeGuard<'_> {
+        match access {
+            Access::Shared => self.0.add(),
+            Access::Exclusive => self.0.exclusive(),
+        }
+    }
+}
+
+/// The whole-file lock with a window.
+#[derive(Debug)]
+pub(crate) struct WholeReordering(WholeFileLock);
+
+impl Peer for WholeReordering {
+    const NAME: &'static str = "spanlock-whole, window";
+    const COVERS: Covers = Covers::WholeFile;
+    type Guard<'a> = RangeGuard<'a>;
+
+    fn new(_bytes: u64) -> WholeReordering {
+        WholeReordering(WholeFileLock::new().reordering(WINDOW))
     }
 
     #[inline(always)]

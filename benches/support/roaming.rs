@@ -49,7 +49,7 @@ impl Roaming {
 
     /// New locks, this one first.
     pub(crate) fn contenders(self) -> Vec<Contender> {
-        vec![
+        let mut all = vec![
             self.contender::<Spanlock>(),
             self.contender::<IntervalTree>(),
             self.contender::<BTree>(),
@@ -57,7 +57,11 @@ impl Roaming {
             self.contender::<List>(),
             self.contender::<Segments>(),
             self.contender::<RwLock>(),
-        ]
+        ];
+        if matches!(self.pattern, Pattern::Skewed | Pattern::OneInThousand) {
+            all.push(self.contender::<Reordering>());
+        }
+        all
     }
 
     /// One of them.

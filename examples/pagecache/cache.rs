@@ -12,7 +12,7 @@
 //! | cached read or fault, miss | the page | add | reads the disk and inserts the page |
 //! | read-ahead | a page | add, tried only | the same |
 //! | buffered write, mkwrite | its bytes, widened to pages | add | fills what is missing, copies in, marks dirty |
-//! | append | from the page of the end on | exclusive | the same |
+//! | append | from the page of the end on | exclusive | the same; if the end moved to before it meanwhile: once more |
 //! | write-back | - | - | writes a dirty page to the disk, under its page lock |
 //! | eviction | the page | block, tried only | writes back and removes |
 //! | direct read (`direct.rs`) | its bytes, widened | add | writes back, reads the disk |
@@ -34,12 +34,20 @@
 //! - INV-C5: a page is written back, and dropped, under its page lock; the lock is held until
 //!   the disk has the bytes. So once a page is out of the cache no old copy of it is on its
 //!   way to the disk, and write-back needs no range. (Neither does it in the kernel.)
-//! - INV-C6: the file's lock before the page lock. Whoever holds a page lock waits for nothing but the disk. A thread
+//! - INV-C6: the file's lock before the page lock. Whoever holds a page lock waits for nothing but the disk (a truncate takes
+//!   several, in the order of the file). A thread
 //!   holds one range at a time, and none while it copies from or to its caller's memory, which may be a mapping. Only
 //!   direct writes nest (`direct.rs`).
 //! - INV-C7: bytes behind the end of the file are zeros, in the cache and on the disk. (The file on the disk may be
-//!   longer by less than a page, or shorter if the last pages are dirty; `sync` makes it exact.)
-//! - INV-C8: the size shrinks only under exclusive, and grows under add, block or exclusive from its old page on.
+//!   longer by less than a page, or shorter if the last pages are dirty; `sync` makes it exact.) So who makes the file longer need
+//!   not look at what lies between its old end and the write.
+//! - INV-C8: the size shrinks only under exclusive from the page of its new end to the end of all bytes, and grows only under
+//!   add, block or exclusive on the page of its new end. So whoever holds a page, in whichever mode, knows that what the file has of it
+//!   stays in the file; whoever holds everything from the page of the end on, exclusively, knows the end; and nobody
+//!   else may look at it twice and expect the same.
+//! - INV-C9: what was seen of the size before a wait is not used after it. A page is copied together with the size that went
+//!   with it ([`File::look`]): bytes reach the page before the size covers them, and a page leaves the cache before the
+//!   size cuts into it, so at no moment does a page have less in it than the size says.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -157,57 +165,62 @@ impl File {
         let wanted = to.len();
         while read.bytes < wanted {
             let at = offset + read.bytes as u64;
-            let left = self.size().saturating_sub(at);
             let within = (at % PAGE as u64) as usize;
-            let length = (wanted - read.bytes).min(PAGE - within).min(usize::try_from(left).unwrap_or(usize::MAX));
-            if length == 0 {
-                break;
-            }
+            let length = (wanted - read.bytes).min(PAGE - within);
             // No lock of any kind on a hit, and nothing is held while the bytes go to the reader.
-            match self.page(pages(at), Operation::Read, &mut scratch)? {
+            let seen = self.page(pages(at), Operation::Read, &mut scratch)?;
+            match seen.found {
                 Found::InCache => {}
                 Found::OnDisk => read.misses += 1,
                 Found::Behind => break,
             }
-            to[read.bytes..read.bytes + length].copy_from_slice(&scratch[within..within + length]);
-            read.bytes += length;
+            // The end that goes with the page, not the one from before it was waited for (INV-C9).
+            let there = length.min(usize::try_from(seen.size.saturating_sub(at)).unwrap_or(usize::MAX));
+            to[read.bytes..read.bytes + there].copy_from_slice(&scratch[within..within + there]);
+            read.bytes += there;
+            if there < length {
+                break;
+            }
         }
         Ok(read)
     }
 
     /// Copies a page, from the cache or else through it.
-    pub(crate) fn page(&self, page: usize, operation: Operation, to: &mut [u8; PAGE]) -> Result<Found, CacheError> {
-        let mut found = Found::InCache;
+    pub(crate) fn page(&self, page: usize, operation: Operation, to: &mut [u8; PAGE]) -> Result<Seen, CacheError> {
+        if let Some(size) = self.look(page, to) {
+            return Ok(Seen { found: Found::InCache, size });
+        }
         loop {
-            if self.table.find(page).is_some_and(|frame| frame.read(to)) {
-                break;
-            }
-            found = Found::OnDisk;
             if page >= self.page_count() {
-                return Ok(Found::Behind);
+                return Ok(self.behind());
             }
-            let _add = self.lock.take(bytes_of(page), Mode::Add);
+            let add = self.lock.take(bytes_of(page), Mode::Add);
             if !self.fill(page, operation, Behind::Refuse)? {
-                return Ok(Found::Behind);
+                return Ok(self.behind());
             }
             // Under add it stays until it is copied. Without a lock it may be gone again.
-            if self.table.frame(page).read(to) {
-                break;
+            if let Some(size) = self.look(page, to) {
+                drop(add); // one range at a time (INV-C6)
+                self.read_ahead(page);
+                return Ok(Seen { found: Found::OnDisk, size });
             }
         }
-        if found == Found::OnDisk {
-            self.read_ahead(page);
-        }
-        Ok(found)
+    }
+
+    /// Copies a page if it is cached. Returns where the file ended at the moment at which the page was so.
+    pub(crate) fn look(&self, page: usize, to: &mut [u8; PAGE]) -> Option<u64> {
+        self.table.find(page)?.read_with(to, || self.size())
+    }
+
+    /// That a page is not to be had.
+    pub(crate) fn behind(&self) -> Seen {
+        Seen { found: Found::Behind, size: self.size() }
     }
 
     /// Writes into the cache, from where the bytes reach the disk later. Extends the file if need be.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), CacheError> {
         let end = self.end_of(offset, bytes.len())?;
-        // From the old end on: what lies between becomes part of the file.
-        let range = ByteRange::new(offset.min(self.size())..end).to_pages(PAGE as u64);
-        let range = if end <= self.size() { ByteRange::new(offset..end).to_pages(PAGE as u64) } else { range };
-        let _add = self.lock.take(range, Mode::Add);
+        let _add = self.lock.take(ByteRange::new(offset..end).to_pages(PAGE as u64), Mode::Add);
         self.write_locked(offset, bytes, Operation::Write)
     }
 
@@ -298,9 +311,11 @@ impl File {
 
     /// Writes one page back if it is dirty. Returns whether it was. When this returns, all that was in the
     /// page when it began is on the disk.
-    pub(crate) fn write_back(&self, page: usize) -> Result<bool, CacheError> {
+    pub(crate) fn write_back(&self, page: usize, operation: Operation) -> Result<bool, CacheError> {
         match self.table.find(page) {
-            Some(frame) if frame.is_present() => Ok(self.write_back_locked(page, &frame.lock())?),
+            Some(frame) if frame.is_present() => {
+                self.write_back_locked(page, &self.lock_page(page, frame, operation), operation)
+            }
             _ => Ok(false),
         }
     }
@@ -309,9 +324,9 @@ impl File {
     pub(crate) fn flush(&self) -> Result<u64, CacheError> {
         let mut written = 0;
         for (page, frame) in self.table.existing(0..) {
-            // A page that is being extended is not our business yet, one that is being cut off not any more.
-            if page < self.page_count() && frame.is_dirty() {
-                written += u64::from(self.write_back_locked(page, &frame.lock())?);
+            if frame.is_dirty() {
+                let locked = self.lock_page(page, frame, Operation::Flush);
+                written += u64::from(self.write_back_locked(page, &locked, Operation::Flush)?);
             }
         }
         Ok(written)
@@ -320,26 +335,33 @@ impl File {
     /// `fsync`: everything that was written before is on the disk afterwards, whose file is exactly as large as ours.
     pub(crate) fn sync(&self) -> Result<(), CacheError> {
         for (page, _) in self.table.existing(0..) {
-            self.write_back(page)?; // also if it is clean: its write-back may be under way
+            self.write_back(page, Operation::Sync)?; // also if it is clean: its write-back may be under way
         }
         while self.device.size_now()? != self.size() {
             let size = self.size();
             let _alone = self.lock.take(ByteRange::new(offset_of(pages(size))..), Mode::Exclusive);
             // If it shrank meanwhile we hold too little.
             if pages(self.size()) >= pages(size) {
-                self.set_disk_size()?;
+                self.set_disk_size(Operation::Sync)?;
                 break;
             }
         }
         Ok(self.device.flush()?)
     }
 
+    /// Brings everything to the disk, and opens the file anew, with nothing in its cache.
+    pub(crate) fn reopen(&self) -> Result<Arc<File>, CacheError> {
+        self.sync()?;
+        self.cache.open(self.device.clone(), self.table.most())
+    }
+
     /// Makes the file on the disk as large as ours; the caller holds everything behind its last full page exclusively. Dirty pages
     /// there come first, or their write-back would make it longer again.
-    pub(crate) fn set_disk_size(&self) -> Result<(), CacheError> {
+    pub(crate) fn set_disk_size(&self, operation: Operation) -> Result<(), CacheError> {
         for (page, _) in self.table.existing(pages(self.size())..) {
-            self.write_back(page)?;
+            self.write_back(page, operation)?;
         }
+        self.reached(Point::Resizing, operation, ByteRange::new(offset_of(pages(self.size()))..));
         Ok(self.device.set_size(self.size())?)
     }
 
@@ -370,13 +392,13 @@ impl File {
     }
 
     fn remove(&self, page: usize, frame: &Frame, operation: Operation) -> Result<(), CacheError> {
-        let locked = frame.lock();
+        let locked = self.lock_page(page, frame, operation);
         if !frame.is_present() {
             return Ok(());
         }
         loop {
             // Written back first: the page may have dirty bytes that the caller does not replace.
-            self.write_back_locked(page, &locked)?;
+            self.write_back_locked(page, &locked, operation)?;
             self.reached(Point::WrittenBack, operation, bytes_of(page)); // where it may become dirty again
             match self.cache.variant {
                 Variant::None => {
@@ -384,22 +406,38 @@ impl File {
                     return Ok(());
                 }
                 // Kernels leave a page that is dirty again in the cache.
-                Variant::Twice => {
+                Variant::Twice | Variant::Rwsem => {
                     locked.remove_clean();
                     return Ok(());
                 }
-                // Nobody makes it dirty under block; and if somebody did, this would see it.
-                Variant::Whole | Variant::Range if locked.remove_clean() => return Ok(()),
-                Variant::Whole | Variant::Range => {}
+                // Under block only a store that asked for nothing makes it dirty again (lean); this sees it.
+                Variant::Note | Variant::Whole | Variant::Range | Variant::Lean if locked.remove_clean() => {
+                    return Ok(());
+                }
+                Variant::Note | Variant::Whole | Variant::Range | Variant::Lean => {}
             }
         }
     }
 
-    fn write_back_locked(&self, page: usize, frame: &LockedFrame<'_>) -> Result<bool, CacheError> {
+    /// Takes the lock of a page. Whoever must wait for it passes a point first.
+    pub(crate) fn lock_page<'a>(&self, page: usize, frame: &'a Frame, operation: Operation) -> LockedFrame<'a> {
+        frame.try_lock().unwrap_or_else(|| {
+            self.reached(Point::PageBusy, operation, bytes_of(page));
+            frame.lock()
+        })
+    }
+
+    fn write_back_locked(
+        &self,
+        page: usize,
+        frame: &LockedFrame<'_>,
+        operation: Operation,
+    ) -> Result<bool, CacheError> {
         let mut scratch = PageBuffer::new();
         if !frame.take_dirty(&mut scratch) {
             return Ok(false);
         }
+        self.reached(Point::Taken, operation, bytes_of(page)); // where the disk may change past the cache
         let written = self.device.write(offset_of(page), &scratch[..]);
         if written.is_err() {
             frame.dirty_again();
@@ -409,7 +447,7 @@ impl File {
 
     /// Copies what is cached of `page`: for tests and checks.
     pub(crate) fn cached(&self, page: usize, to: &mut [u8; PAGE]) -> bool {
-        self.table.find(page).is_some_and(|frame| frame.read(to))
+        self.look(page, to).is_some()
     }
 
     /// How many pages are cached from `page` on.
@@ -439,6 +477,13 @@ impl File {
             end => Err(CacheError::TooLarge { end: end.unwrap_or(u64::MAX), most }),
         }
     }
+}
+
+/// A page, and the size of the file, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) found: Found,
+    pub(crate) size: u64,
 }
 
 /// Where a page was found.

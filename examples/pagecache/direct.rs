@@ -57,6 +57,16 @@ struct Prepared {
     held: Vec<OwnedHeld>,
 }
 
+/// A direct read that has its range, and whose bytes are all on the disk.
+#[derive(Debug)]
+struct Reading {
+    offset: u64,
+    bytes: DiskBuffer,
+    /// How many of them lie before the end of the file.
+    there: usize,
+    held: OwnedHeld,
+}
+
 impl File {
     /// Writes past the cache. Offset and length are whole units of the device; the file may be extended.
     pub(crate) fn write_direct(self: &Arc<File>, offset: u64, from: Source<'_>) -> Result<(), CacheError> {
@@ -77,16 +87,14 @@ impl File {
     /// Reads past the cache. Offset and length are whole units of the device. Returns how many bytes there were before the
     /// end of the file.
     pub(crate) fn read_direct(&self, offset: u64, to: &mut [u8]) -> Result<usize, CacheError> {
-        let (bytes, held) = self.prepare_read(offset, to.len())?;
-        let read = self.finish_read(offset, bytes, held)?;
+        let read = self.prepare_read(offset, to.len())?.read(self)?;
         to[..read.len()].copy_from_slice(&read);
         Ok(read.len())
     }
 
     /// The same, into a mapping.
     pub(crate) fn read_direct_into(&self, offset: u64, to: &Mapping) -> Result<usize, CacheError> {
-        let (bytes, held) = self.prepare_read_into(offset, to)?;
-        self.finish_read_into(offset, bytes, held, to)
+        self.prepare_read_into(offset, to)?.read_into(self, to)
     }
 
     /// A direct read, done by a thread of `queue`.
@@ -96,9 +104,8 @@ impl File {
         length: usize,
         queue: &Queue,
     ) -> Result<Pending<Vec<u8>>, CacheError> {
-        let (bytes, held) = self.prepare_read(offset, length)?;
-        let file = self.clone();
-        Ok(queue.submit(move || file.finish_read(offset, bytes, held)))
+        let (file, reading) = (self.clone(), self.prepare_read(offset, length)?);
+        Ok(queue.submit(move || reading.read(&file)))
     }
 
     /// The same, into a mapping.
@@ -108,16 +115,13 @@ impl File {
         to: &Mapping,
         queue: &Queue,
     ) -> Result<Pending<usize>, CacheError> {
-        let (bytes, held) = self.prepare_read_into(offset, to)?;
-        let (file, to) = (self.clone(), to.clone());
-        Ok(queue.submit(move || file.finish_read_into(offset, bytes, held, &to)))
+        let (file, reading, to) = (self.clone(), self.prepare_read_into(offset, to)?, to.clone());
+        Ok(queue.submit(move || reading.read_into(&file, &to)))
     }
 
     fn prepare_write(self: &Arc<File>, offset: u64, from: Source<'_>) -> Result<Prepared, CacheError> {
         let end = self.check_direct("a direct write", offset, from.len())?;
-        // One that extends the file changes what its old last page is, too.
-        let start = if end > self.size() { offset.min(self.size()) } else { offset };
-        let range = ByteRange::new(start..end).to_pages(PAGE as u64);
+        let range = ByteRange::new(offset..end).to_pages(PAGE as u64);
         let owner = Owner::named("direct write");
         let block =
             self.lock.take_as(&owner, range, Mode::Block).expect("an owner that holds nothing is never refused");
@@ -126,6 +130,9 @@ impl File {
         let mut bytes = DiskBuffer::new(from.len());
         let held = self.get_buffer(range, from, &owner, block, &mut bytes)?;
         self.reached(Point::GotBuffer, Operation::DirectWrite, range);
+        if self.lock.variant() == Variant::Note {
+            self.invalidate(range, Operation::DirectWrite)?; // what its own faults brought back
+        }
         Ok(Prepared { file: self.clone(), offset, range, bytes, held })
     }
 
@@ -145,7 +152,9 @@ impl File {
             }
             Source::Mapped(mapping) => mapping,
         };
-        match mapping.gather(owner, Faults::Ask, bytes) {
+        let own = std::ptr::eq(self, &*mapping.file);
+        let faults = if own && self.lock.variant() == Variant::Note { Faults::Unlocked } else { Faults::Ask };
+        match mapping.gather(owner, faults, bytes) {
             Ok(()) => return Ok(vec![block]),
             Err(GatherError::Failed(error)) => return Err(error),
             Err(GatherError::Crossed) => {}
@@ -162,49 +171,27 @@ impl File {
         }
     }
 
-    fn prepare_read(&self, offset: u64, length: usize) -> Result<(DiskBuffer, OwnedHeld), CacheError> {
-        self.check_direct("a direct read", offset, length)?;
-        let range = ByteRange::new(offset..offset + length as u64).to_pages(PAGE as u64);
+    fn prepare_read(&self, offset: u64, length: usize) -> Result<Reading, CacheError> {
+        let end = self.check_direct("a direct read", offset, length)?;
+        let range = ByteRange::new(offset..end).to_pages(PAGE as u64);
         let owner = Owner::named("direct read");
         let held = self.lock.take_as(&owner, range, Mode::Add).expect("an owner that holds nothing is never refused");
+        // Now: not before the wait, and not when the disk has been read, since the file may have become longer by what is
+        // only in the cache. All up to here is on the disk when the next lines are done.
+        let there = usize::try_from(self.size().saturating_sub(offset)).unwrap_or(usize::MAX).min(length);
         for page in pages(offset)..pages((offset + length as u64).next_multiple_of(PAGE as u64)) {
-            self.write_back(page)?;
+            self.write_back(page, Operation::DirectRead)?;
         }
-        Ok((DiskBuffer::new(length), held))
+        Ok(Reading { offset, bytes: DiskBuffer::new(length), there, held })
     }
 
     /// Faults the mapping's pages in first, as "get user pages" does.
-    fn prepare_read_into(&self, offset: u64, to: &Mapping) -> Result<(DiskBuffer, OwnedHeld), CacheError> {
+    fn prepare_read_into(&self, offset: u64, to: &Mapping) -> Result<Reading, CacheError> {
         to.read(0, &mut vec![0; to.len()])?;
         let prepared = self.prepare_read(offset, to.len())?;
         let range = ByteRange::new(offset..offset + to.len() as u64).to_pages(PAGE as u64);
         self.reached(Point::GotBuffer, Operation::DirectRead, range);
         Ok(prepared)
-    }
-
-    /// Reads the disk, and lets go.
-    fn finish_read(&self, offset: u64, mut bytes: DiskBuffer, held: OwnedHeld) -> Result<Vec<u8>, CacheError> {
-        self.device.read(offset, &mut bytes)?;
-        let left = usize::try_from(self.size().saturating_sub(offset)).unwrap_or(usize::MAX);
-        drop(held);
-        Ok(bytes[..left.min(bytes.len())].to_vec())
-    }
-
-    fn finish_read_into(
-        &self,
-        offset: u64,
-        bytes: DiskBuffer,
-        held: OwnedHeld,
-        to: &Mapping,
-    ) -> Result<usize, CacheError> {
-        let locked = held.is_locked();
-        let read = self.finish_read(offset, bytes, held)?;
-        if locked {
-            to.write(0, &read)?;
-        } else {
-            to.write_pinned(&read); // where the file may have become shorter
-        }
-        Ok(read.len())
     }
 
     /// Whether a direct operation can be had; where it ends.
@@ -217,6 +204,26 @@ impl File {
     }
 }
 
+impl Reading {
+    /// Reads the disk, and lets go.
+    fn read(mut self, file: &File) -> Result<Vec<u8>, CacheError> {
+        file.device.read(self.offset, &mut self.bytes)?;
+        drop(self.held);
+        Ok(self.bytes[..self.there].to_vec())
+    }
+
+    fn read_into(self, file: &File, to: &Mapping) -> Result<usize, CacheError> {
+        let locked = self.held.is_locked();
+        let read = self.read(file)?;
+        if locked {
+            to.write(0, &read)?;
+        } else {
+            to.write_pinned(&read); // where the file may have become shorter
+        }
+        Ok(read.len())
+    }
+}
+
 impl Prepared {
     /// Writes the disk, and lets go.
     fn write(self) -> Result<(), CacheError> {
@@ -226,11 +233,12 @@ impl Prepared {
             Ok(()) => bytes.len(),
             Err((written, _)) => *written,
         };
+        file.reached(Point::Written, Operation::DirectWrite, range); // where nobody knows yet that the file has grown
         // What is on the disk belongs to the file, also if the rest failed.
         if written > 0 {
             file.grow(offset + written as u64);
         }
-        if file.lock.variant() == Variant::Twice {
+        if file.lock.variant().invalidates_afterwards() {
             file.invalidate(range, Operation::DirectWrite)?;
         }
         drop(held);

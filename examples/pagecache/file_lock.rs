@@ -1,5 +1,15 @@
-//! The lock around a file, in the four variants that are compared: none, none but invalidating twice, a whole-file
-//! lock, a range lock. The page cache asks for the same ranges and modes under each.
+//! The lock around a file, in the variants that are compared. The page cache asks for the same ranges and modes under each.
+//!
+//! Four are in the demonstration: none, none but invalidating twice, a whole-file lock, a range lock. The others are what else was
+//! built or proposed (`tests/races/others.rs` says which races each loses):
+//!
+//! - *rwsem*: what ext4 and xfs had as `i_mmap_sem` and `MMAPLOCK`, and all file systems have as `invalidate_lock`. Who fills
+//!   pages shares it, who changes the shape has it alone. Direct writes cannot use it, since they go
+//!   together: they only keep changes of shape out (as by `i_rwsem` and the count of direct I/O), and invalidate twice.
+//! - *note*: the lock as it was first proposed. Add and block, one for the file. A direct write's faults on its own file take no
+//!   lock and put their pages into the cache; so it invalidates again when it has its buffer, before it writes.
+//! - *lean*: the range lock; but a store to a mapped page that is in the cache asks for nothing. That clean pages are
+//!   removed in one step with the look whether they are clean is what makes it right.
 //!
 //! Ordinary operations own what they hold as threads do. A direct write is an [`Owner`] of its own: it may end on
 //! another thread than it began on, and its guards go with it.
@@ -18,28 +28,64 @@ pub(crate) enum Variant {
     None,
     /// No lock, but direct writes invalidate again after the write, as kernels do
     Twice,
+    /// A reader-writer lock of the file, for fills and changes of shape; direct writes invalidate twice
+    Rwsem,
+    /// One lock for all pages at once; a write from a mapping of its own file goes round it
+    Note,
     /// One lock for all pages at once
     Whole,
     /// A lock of the pages concerned
     Range,
+    /// The same, but none for a store to a mapped page that is cached
+    Lean,
 }
 
 impl Variant {
-    pub(crate) const ALL: [Variant; 4] = [Variant::None, Variant::Twice, Variant::Whole, Variant::Range];
+    /// Those of the demonstration.
+    pub(crate) const FOUR: [Variant; 4] = [Variant::None, Variant::Twice, Variant::Whole, Variant::Range];
+    /// In the order in which they are declared.
+    pub(crate) const ALL: [Variant; 7] =
+        [Variant::None, Variant::Twice, Variant::Rwsem, Variant::Note, Variant::Whole, Variant::Range, Variant::Lean];
 
     /// Its name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Variant::None => "no lock",
             Variant::Twice => "invalidate twice",
+            Variant::Rwsem => "rw-semaphore",
+            Variant::Note => "the note's lock",
             Variant::Whole => "whole-file lock",
             Variant::Range => "range lock",
+            Variant::Lean => "lean range lock",
         }
     }
 
-    /// Whether there is a lock, so that everything is promised.
+    /// The same where there is little room.
+    pub(crate) fn short(self) -> &'static str {
+        match self {
+            Variant::None => "no lock",
+            Variant::Twice => "twice",
+            Variant::Rwsem => "rwsem",
+            Variant::Note => "note",
+            Variant::Whole => "whole",
+            Variant::Range => "range",
+            Variant::Lean => "lean",
+        }
+    }
+
+    /// Whether there is a lock around all that needs one, so that everything is promised.
     pub(crate) fn is_locked(self) -> bool {
-        matches!(self, Variant::Whole | Variant::Range)
+        matches!(self, Variant::Whole | Variant::Range | Variant::Lean)
+    }
+
+    /// Whether there is any lock.
+    pub(crate) fn has_lock(self) -> bool {
+        !matches!(self, Variant::None | Variant::Twice)
+    }
+
+    /// Whether direct writes remove their pages again when the disk is written.
+    pub(crate) fn invalidates_afterwards(self) -> bool {
+        matches!(self, Variant::Twice | Variant::Rwsem)
     }
 }
 
@@ -141,6 +187,8 @@ impl FileLock {
     pub(crate) fn take_as(&self, owner: &Owner, range: ByteRange, mode: Mode) -> Result<OwnedHeld, Crossed> {
         let asked = self.log.ask(range, mode);
         let Some(range) = self.widened(range) else { return Ok(OwnedHeld { _span: None, guard: None }) };
+        // Direct writes go beside everybody but changes of shape.
+        let mode = if self.variant == Variant::Rwsem { Mode::Add } else { mode };
         let request = || self.lock.request_arc(range, mode).owner(owner);
         match self.waits.count(|| request().try_now().map(Ok), || request().wait()) {
             Ok(guard) => Ok(OwnedHeld { _span: asked.map(|asked| asked.granted(&self.log)), guard: Some(guard) }),
@@ -170,8 +218,8 @@ impl FileLock {
     fn widened(&self, range: ByteRange) -> Option<ByteRange> {
         match self.variant {
             Variant::None | Variant::Twice => None,
-            Variant::Whole => Some(ByteRange::WHOLE),
-            Variant::Range => Some(range),
+            Variant::Rwsem | Variant::Note | Variant::Whole => Some(ByteRange::WHOLE),
+            Variant::Range | Variant::Lean => Some(range),
         }
     }
 }

@@ -76,20 +76,27 @@ impl Frame {
     /// Copies the page to `to`. False if the frame holds no page; `to` is then
     /// worth nothing.
     pub(crate) fn read(&self, to: &mut [u8; PAGE]) -> bool {
+        self.read_with(to, || ()).is_some()
+    }
+
+    /// The same, and what `look` saw at the moment at which the page was so. It is called again whenever the copy is made again.
+    pub(crate) fn read_with<T>(&self, to: &mut [u8; PAGE], look: impl Fn() -> T) -> Option<T> {
         let mut looks = 0;
         loop {
             // ORDERING (P1): what this value says is there, we see.
             let before = self.sequence.load(Ordering::Acquire);
             if before & CHANGING == 0 {
                 if before & PRESENT == 0 {
-                    return false;
+                    return None;
                 }
                 self.copy_words(to);
+                let seen = look();
                 // ORDERING (P2): if any word above came from a later change,
                 // the load below sees that change's CHANGING, or what followed.
+                // So it does if `look` saw (by Acquire) what was done after one.
                 fence(Ordering::Acquire);
                 if self.sequence.load(Ordering::Relaxed) == before {
-                    return true;
+                    return Some(seen);
                 }
             }
             looks += 1;
@@ -123,6 +130,18 @@ impl Frame {
         true
     }
 
+    /// The same, for a page that is there, and if `may` says so: nobody can remove the page between that and the change. False if
+    /// nothing was changed.
+    pub(crate) fn write_present(&self, offset: usize, bytes: &[u8], may: impl FnOnce() -> bool) -> bool {
+        let mut state = self.state.lock();
+        let writes = *state != State::Absent && may();
+        if writes {
+            self.change(offset, bytes);
+            *state = State::Dirty;
+        }
+        writes
+    }
+
     /// Whether the frame holds a page.
     pub(crate) fn is_present(&self) -> bool {
         *self.state.lock() != State::Absent
@@ -138,6 +157,11 @@ impl Frame {
         LockedFrame { frame: self, _page_lock: self.page_lock.lock() }
     }
 
+    /// The same, if it is to be had at once.
+    pub(crate) fn try_lock(&self) -> Option<LockedFrame<'_>> {
+        Some(LockedFrame { frame: self, _page_lock: self.page_lock.try_lock()? })
+    }
+
     /// Changes words and makes the frame present. The caller holds `state`.
     fn change(&self, offset: usize, bytes: &[u8]) {
         // Relaxed: only holders of `state` store here, and we hold it.
@@ -146,21 +170,30 @@ impl Frame {
         // ORDERING (P2): nobody sees one of the words below and then still the
         // old sequence. Without it a reader could accept half a change.
         fence(Ordering::Release);
-        let mut at = offset;
-        let mut bytes = bytes;
-        while !bytes.is_empty() {
-            let word = &self.words[at / WORD];
-            let within = at % WORD;
-            let (now, rest) = bytes.split_at(bytes.len().min(WORD - within));
+        // What comes before the first whole word, the whole words, and what comes behind them.
+        let (head, rest) = bytes.split_at(bytes.len().min(offset.next_multiple_of(WORD) - offset));
+        let whole = rest.chunks_exact(WORD);
+        let tail = whole.remainder();
+        let (first, count) = ((offset + head.len()) / WORD, whole.len());
+        self.change_part(offset, head);
+        for (word, bytes) in self.words[first..].iter().zip(whole) {
             // Relaxed: ours to change, as the sequence is.
-            let mut le_bytes = if now.len() < WORD { word.load(Ordering::Relaxed).to_le_bytes() } else { [0; WORD] };
-            le_bytes[within..within + now.len()].copy_from_slice(now);
-            word.store(u64::from_le_bytes(le_bytes), Ordering::Relaxed);
-            at += now.len();
-            bytes = rest;
+            word.store(u64::from_le_bytes(bytes.try_into().expect("a word")), Ordering::Relaxed);
         }
+        self.change_part((first + count) * WORD, tail);
         // ORDERING (P1): whoever sees this sees the words.
         self.sequence.store((before | PRESENT) + ONE_CHANGE, Ordering::Release);
+    }
+
+    /// A part of a word, or nothing.
+    fn change_part(&self, offset: usize, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            let (word, within) = (&self.words[offset / WORD], offset % WORD);
+            // Relaxed: as in `change`.
+            let mut le_bytes = word.load(Ordering::Relaxed).to_le_bytes();
+            le_bytes[within..within + bytes.len()].copy_from_slice(bytes);
+            word.store(u64::from_le_bytes(le_bytes), Ordering::Relaxed);
+        }
     }
 
     /// Relaxed: [`Frame::read`] and the mutex say whether the copy is any good.
@@ -239,6 +272,7 @@ impl LockedFrame<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
     use std::sync::atomic::AtomicBool;
 
     #[test]
@@ -278,6 +312,26 @@ mod tests {
         assert_eq!(page, [1; PAGE]);
         frame.lock().drop_page();
         assert!(!frame.read(&mut page));
+    }
+
+    #[test]
+    fn what_is_seen_beside_a_page_belongs_to_it() {
+        let frame = Frame::new();
+        let (mut page, looks) = ([0; PAGE], Cell::new(0));
+        assert_eq!(frame.read_with(&mut page, || unreachable!("there is no page")), None::<()>);
+        assert!(frame.write(0, &[1; PAGE]));
+        // Changed between the copy and the look, as by a write that makes the file longer.
+        let look = || {
+            looks.set(looks.get() + 1);
+            if looks.get() == 1 {
+                assert!(frame.write(0, &[2; PAGE]));
+            }
+            looks.get()
+        };
+        assert_eq!(frame.read_with(&mut page, look), Some(2));
+        assert_eq!(page, [2; PAGE]);
+        // Dropped, as by a truncate.
+        assert_eq!(frame.read_with(&mut page, || frame.lock().drop_page()), None);
     }
 
     #[test]

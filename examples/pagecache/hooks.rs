@@ -1,4 +1,4 @@
-//! Where the races are: four points at which an operation can be held up.
+//! Where the races are: the points at which an operation can be held up.
 //!
 //! # Promise
 //! The cache calls [`Hook::reached`] at each [`Point`], with the same locks held under every variant as it would hold
@@ -27,6 +27,14 @@ pub(crate) enum Point {
     Read,
     /// A direct operation has the pages of its buffer ("get user pages"); the disk was not touched yet.
     GotBuffer,
+    /// A direct write is on the disk. It still holds its range, and the file's size is as it was.
+    Written,
+    /// The bytes of a dirty page were taken, and the page counts as clean; the disk does not have them yet.
+    Taken,
+    /// Somebody else has the page lock: whoever is here is going to wait for it.
+    PageBusy,
+    /// The file on the disk is about to get another size.
+    Resizing,
 }
 
 /// What an operation is.
@@ -48,6 +56,7 @@ pub(crate) enum Operation {
     Insert,
     Evict,
     Flush,
+    Sync,
 }
 
 /// Who is there.

@@ -3,6 +3,7 @@
 //! A run of one variant: fill the file with version 1; let the threads loose; write
 //! everything back; compare cache, disk and history.
 
+use std::cell::Cell;
 use std::ops::{AddAssign, Range};
 use std::panic;
 use std::process;
@@ -21,7 +22,7 @@ use crate::direct::Source;
 use crate::error::CacheError;
 use crate::file_lock::Variant;
 use crate::frame::PAGE;
-use crate::hooks::Pauses;
+use crate::hooks::{Operation, Pauses};
 use crate::options::{Kind, Options};
 use crate::sector::{self, SECTOR};
 use crate::waits::Waits;
@@ -44,6 +45,9 @@ const READ_AHEAD: usize = 2;
 
 /// How often the progress bar moves.
 const TICK: Duration = Duration::from_millis(50);
+
+/// Where there is no bar: how often a line says how far it is.
+const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// How long the threads may take to come to an end. No operation takes anything like
 /// that long, so a thread that has not ended by then was forgotten by its lock.
@@ -207,13 +211,13 @@ impl Run<'_> {
     /// because something failed. Then waits for the threads to end.
     fn watch(&self, variant: Variant, threads: &[ScopedJoinHandle<'_, Result<Tally, CacheError>>]) {
         let time = self.options.seconds_each();
-        let bar = progress_bar(variant, time.as_millis());
+        let bar = Progress::new(variant, "running", time.as_millis());
         let began = Instant::now();
         while began.elapsed() < time && !threads.iter().any(ScopedJoinHandle::is_finished) {
             thread::sleep(TICK.min(time.saturating_sub(began.elapsed())));
-            bar.set_position(clamp(began.elapsed().as_millis()));
             let operations = self.operations.load(Ordering::Relaxed);
-            bar.set_message(format!("{operations} operations"));
+            bar.says(&format!("{operations} operations"));
+            bar.is_at(began.elapsed().as_millis());
         }
         self.stop.store(true, Ordering::Relaxed);
         let stopped = Instant::now();
@@ -230,23 +234,28 @@ impl Run<'_> {
             }
             thread::sleep(Duration::from_millis(1));
         }
-        bar.finish_and_clear();
+        bar.ends();
     }
 
     /// When nobody is at work any more: writes everything back, and compares.
     fn check_the_end(&self, variant: Variant) -> Result<(), CacheError> {
-        let bar = progress_bar(variant, self.device.pages() as u128);
-        bar.set_message("comparing cache and disk");
+        let bar = Progress::new(variant, "writing back what is dirty", self.device.pages() as u128);
+        for page in 0..self.device.pages() {
+            self.file.write_back(page, Operation::Sync)?;
+            bar.is_at(page as u128);
+        }
         self.file.sync()?;
+        bar.ends();
+        let bar = Progress::new(variant, "comparing cache and disk", self.device.pages() as u128);
         let mut disk = PageBuffer::new();
         let mut cached = [0; PAGE];
         for page in 0..self.device.pages() {
             self.device.read_page(page, &mut disk)?;
             let is_cached = self.file.cached(page, &mut cached);
             self.checker.at_the_end(page, &disk, is_cached.then_some(&cached));
-            bar.inc(1);
+            bar.is_at(page as u128);
         }
-        bar.finish_and_clear();
+        bar.ends();
         Ok(())
     }
 
@@ -282,8 +291,7 @@ impl Run<'_> {
 
 /// Fills the file: version 1 of every sector.
 fn write_version_one(variant: Variant, device: &Device) -> Result<(), CacheError> {
-    let bar = progress_bar(variant, device.pages() as u128);
-    bar.set_message("filling the file");
+    let bar = Progress::new(variant, "filling the file", device.pages() as u128);
     // Cut off first: what is left of another variant must not be mistaken for ours.
     device.set_size(0)?;
     device.set_size(device.size())?;
@@ -294,9 +302,9 @@ fn write_version_one(variant: Variant, device: &Device) -> Result<(), CacheError
             sector::stamp(bytes, number as u64, 1);
         }
         device.write(offset_of(first), &bytes[..pages * PAGE])?;
-        bar.inc(pages as u64);
+        bar.is_at((first + pages) as u128);
     }
-    bar.finish_and_clear();
+    bar.ends();
     Ok(())
 }
 
@@ -304,11 +312,40 @@ fn offset_of_sector(sector: usize) -> u64 {
     sector as u64 * SECTOR as u64
 }
 
-/// On standard error, and only if that is a terminal.
-fn progress_bar(variant: Variant, length: u128) -> ProgressBar {
-    let style =
-        ProgressStyle::with_template("{prefix:>15} [{bar:40}] {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(clamp(length)).with_style(style.progress_chars("=> ")).with_prefix(variant.name())
+/// How far something has come: a bar on standard error, or a line there every few seconds if that is no terminal.
+struct Progress {
+    bar: ProgressBar,
+    what: &'static str,
+    /// When the last line was printed.
+    said: Cell<Instant>,
+}
+
+impl Progress {
+    fn new(variant: Variant, what: &'static str, length: u128) -> Progress {
+        let style = ProgressStyle::with_template("{prefix:>16} [{bar:24}] {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> ");
+        let bar = ProgressBar::new(clamp(length)).with_style(style).with_prefix(variant.name());
+        bar.set_message(what);
+        Progress { bar, what, said: Cell::new(Instant::now()) }
+    }
+
+    fn says(&self, message: &str) {
+        self.bar.set_message(format!("{}, {message}", self.what));
+    }
+
+    fn is_at(&self, position: u128) {
+        self.bar.set_position(clamp(position));
+        if self.bar.is_hidden() && self.said.get().elapsed() > LINE_EVERY {
+            self.said.set(Instant::now());
+            let percent = position * 100 / u128::from(self.bar.length().unwrap_or(1).max(1));
+            eprintln!("{}: {}, {percent} %", self.bar.prefix(), self.what);
+        }
+    }
+
+    fn ends(self) {
+        self.bar.finish_and_clear();
+    }
 }
 
 fn clamp(length: u128) -> u64 {

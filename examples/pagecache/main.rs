@@ -20,7 +20,7 @@
 //! | `frame.rs`, `table.rs` | one cached page, read without any lock; all those of a file | nothing else |
 //! | `device.rs`, `reshape.rs` | the file, by `O_DIRECT` where it can be had; its holes | sizes |
 //! | `faults.rs`, `buffer.rs` | troubles that a disk can have; memory for it | |
-//! | `file_lock.rs`, `waits.rs` | the four variants behind one face; counts, times and notes what is waited for and held | spanlock |
+//! | `file_lock.rs`, `waits.rs` | the variants behind one face; counts, times and notes what is waited for and held | spanlock |
 //! | `hooks.rs` | the points where the races are: pauses, and gates for tests | |
 //! | **`cache.rs`** | **the page cache: where which lock is held, and why** | all of these |
 //! | `mapping.rs` | page faults | the cache |
@@ -99,6 +99,11 @@ fn main() -> ExitCode {
         return command();
     }
     let options = options::Options::from_command_line();
+    // A folder that cannot be written is better found now than after the run.
+    if let Some(Err(error)) = options.report.as_deref().map(compare::make_folder) {
+        eprintln!("error: {error}");
+        return ExitCode::from(COULD_NOT_RUN);
+    }
     match demonstrate(&options) {
         Ok(report::Verdict::AsPromised) => options.report.as_deref().map_or(ExitCode::SUCCESS, compare::into_folder),
         Ok(report::Verdict::NotAsPromised) => ExitCode::FAILURE,

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use spanlock::{Mode, Owner};
 
-use crate::cache::{Behind, File, Found, bytes_of, pieces};
+use crate::cache::{Behind, File, Found, Piece, Seen, bytes_of, pieces};
 use crate::device::{PageBuffer, offset_of, pages};
 use crate::error::CacheError;
-use crate::file_lock::Crossed;
+use crate::file_lock::{Crossed, OwnedHeld, Variant};
 use crate::frame::PAGE;
 use crate::hooks::Operation;
 
@@ -24,11 +24,15 @@ pub(crate) struct Mapping {
     length: usize,
 }
 
-/// Whether pages may be asked for one by one, or the owner holds add on all of them already.
+/// How a direct write gets at the pages of its buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Faults {
+    /// It asks for each.
     Ask,
+    /// It holds add on all of them already.
     Covered,
+    /// It goes round the lock.
+    Unlocked,
 }
 
 /// Why the pages of a direct write's buffer are not to be had.
@@ -70,16 +74,26 @@ impl Mapping {
     pub(crate) fn write(&self, at: usize, bytes: &[u8]) -> Result<(), CacheError> {
         assert!(at + bytes.len() <= self.length, "inside of the mapping");
         for piece in pieces(self.offset + at as u64, bytes) {
-            let _add = self.file.lock.take(bytes_of(piece.page), Mode::Add);
             let start = offset_of(piece.page) + piece.at as u64;
-            self.check_end(start, piece.bytes.len())?;
+            if self.file.lock.variant() == Variant::Lean && self.store_to_cached(&piece, start) {
+                continue;
+            }
+            let _add = self.file.lock.take(bytes_of(piece.page), Mode::Add);
+            check_end(start, piece.bytes.len(), self.file.size())?;
             while !self.file.table.frame(piece.page).write(piece.at, piece.bytes) {
                 if !self.file.fill(piece.page, Operation::MakeWritable, Behind::Refuse)? {
-                    return Err(self.past_end(start));
+                    return Err(CacheError::PastEnd { offset: start, size: self.file.size() });
                 }
             }
         }
         Ok(())
+    }
+
+    /// Stores to a page that is there, without a lock. A page leaves the cache before the file is cut off in the middle of it, and
+    /// who removes it looks in the same step whether it is clean.
+    fn store_to_cached(&self, piece: &Piece<'_>, start: u64) -> bool {
+        let inside = || start + piece.bytes.len() as u64 <= self.file.size();
+        self.file.table.find(piece.page).is_some_and(|frame| frame.write_present(piece.at, piece.bytes, inside))
     }
 
     /// Stores to pages that were looked up before, whatever has become of the file since: what a device does that
@@ -105,40 +119,48 @@ impl Mapping {
         owner: &Owner,
         faults: Faults,
         to: &mut [u8; PAGE],
-    ) -> Result<Found, GatherError> {
+    ) -> Result<Seen, GatherError> {
         let file = &self.file;
         loop {
-            if file.cached(page, to) {
-                return Ok(Found::InCache);
+            if let Some(size) = file.look(page, to) {
+                return Ok(Seen { found: Found::InCache, size });
             }
             if page >= file.page_count() {
-                return Ok(Found::Behind);
+                return Ok(file.behind());
             }
-            if faults == Faults::Covered {
-                return Ok(self.read_privately(page, to)?);
-            }
-            let add = file.lock.take_as(owner, bytes_of(page), Mode::Add).map_err(|Crossed| GatherError::Crossed)?;
+            let add = match faults {
+                Faults::Covered => return Ok(self.read_privately(page, to)?),
+                Faults::Unlocked => None,
+                Faults::Ask => Some(file.lock.take_as(owner, bytes_of(page), Mode::Add)),
+            };
+            let add = add.transpose().map_err(|Crossed| GatherError::Crossed)?;
             // The page would be stale as soon as the write below it is done, so nobody else may ever see it.
-            if add.is_inside_own_block() {
+            if add.as_ref().is_some_and(OwnedHeld::is_inside_own_block) {
                 return Ok(self.read_privately(page, to)?);
             }
             // No read-ahead from here: it might bring back what was just removed.
             if !file.fill(page, Operation::Fault, Behind::Refuse)? {
-                return Ok(Found::Behind);
+                return Ok(file.behind());
+            }
+            // Under add, or somebody who waits for the page might take it away again.
+            if let Some(size) = file.look(page, to) {
+                return Ok(Seen { found: Found::OnDisk, size });
             }
         }
     }
 
     /// Reads a page for its reader alone: from the cache, or else from the disk into a page that never enters the cache.
     /// The owner holds add or block on it, so that the disk has all that the cache does not.
-    fn read_privately(&self, page: usize, to: &mut [u8; PAGE]) -> Result<Found, CacheError> {
-        if self.file.cached(page, to) {
-            return Ok(Found::InCache);
+    fn read_privately(&self, page: usize, to: &mut [u8; PAGE]) -> Result<Seen, CacheError> {
+        if let Some(size) = self.file.look(page, to) {
+            return Ok(Seen { found: Found::InCache, size });
         }
+        // Before the disk is read: it has all that the size covers, and later ones may cover what was not there yet.
+        let size = self.file.size();
         let mut private = PageBuffer::new();
         self.file.device.read_page(page, &mut private)?;
         to.copy_from_slice(&private[..]);
-        Ok(Found::OnDisk)
+        Ok(Seen { found: Found::OnDisk, size })
     }
 
     /// Copies, with `fault` to get at each page.
@@ -146,7 +168,7 @@ impl Mapping {
         &self,
         at: usize,
         to: &mut [u8],
-        mut fault: impl FnMut(usize, &mut [u8; PAGE]) -> Result<Found, E>,
+        mut fault: impl FnMut(usize, &mut [u8; PAGE]) -> Result<Seen, E>,
     ) -> Result<(), E> {
         assert!(at + to.len() <= self.length, "inside of the mapping");
         let mut scratch = [0; PAGE];
@@ -155,22 +177,23 @@ impl Mapping {
             let start = self.offset + (at + done) as u64;
             let within = (start % PAGE as u64) as usize;
             let length = (to.len() - done).min(PAGE - within);
-            self.check_end(start, length)?;
-            if fault(pages(start), &mut scratch)? == Found::Behind {
-                return Err(self.past_end(start).into());
+            let seen = fault(pages(start), &mut scratch)?;
+            // Not before the fault, which may have waited (INV-C9).
+            match seen.found {
+                Found::Behind => return Err(CacheError::PastEnd { offset: start, size: seen.size }.into()),
+                Found::InCache | Found::OnDisk => check_end(start, length, seen.size)?,
             }
             to[done..done + length].copy_from_slice(&scratch[within..within + length]);
             done += length;
         }
         Ok(())
     }
+}
 
-    fn check_end(&self, start: u64, length: usize) -> Result<(), CacheError> {
-        let end = start.saturating_add(length as u64);
-        if end <= self.file.size() { Ok(()) } else { Err(self.past_end(end.saturating_sub(1).max(start))) }
-    }
-
-    fn past_end(&self, offset: u64) -> CacheError {
-        CacheError::PastEnd { offset, size: self.file.size() }
+/// Whether a file of `size` has these bytes.
+fn check_end(start: u64, length: usize, size: u64) -> Result<(), CacheError> {
+    match start.saturating_add(length as u64) {
+        end if end <= size => Ok(()),
+        end => Err(CacheError::PastEnd { offset: end.saturating_sub(1).max(start), size }),
     }
 }

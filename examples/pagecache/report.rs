@@ -21,17 +21,21 @@ pub(crate) enum Verdict {
 pub(crate) fn introduce(options: &Options, device: &Device) {
     let threads = options.threads;
     let pages = device.pages();
-    say(format_args!("A page cache over {}. Pages: {pages}; threads: {threads}.", device.name()));
+    say(format_args!(
+        "A page cache over {}.\nPages: {pages}; threads: {threads}; seed {}.",
+        device.name(),
+        options.seed
+    ));
     match device.access() {
         Access::Direct => {
             say(format_args!("The disk is read and written by O_DIRECT, in units of {} bytes.", device.unit()));
         }
         Access::Buffered { because } => say(format_args!(
-            "The disk is read and written through the kernel's page cache: {because}.\n\
+            "The disk is read and written through the kernel's page cache:\n{because}.\n\
              The races are the same; the times say little about disks."
         )),
     }
-    say(format_args!("Operations in percent: {}; seed {}.", options.mix, options.seed));
+    say(format_args!("Operations in percent: {}.", options.mix));
     if options.pause.is_zero() {
         say(format_args!("No pauses where the races are."));
     } else {
@@ -41,9 +45,10 @@ pub(crate) fn introduce(options: &Options, device: &Device) {
     say(format_args!("Each of {} variants runs for {seconds:.1} seconds.\n", options.variants().len()));
 }
 
-/// Prints the table, some of what was found, and the verdict.
+/// Prints the tables, some of what was found, the verdict, and what it means.
 pub(crate) fn conclude(options: &Options, outcomes: &[Outcome]) -> Verdict {
-    say(format_args!("{}\n", table(outcomes)));
+    say(format_args!("{}\n", table("operations per second", &RATES, outcomes)));
+    say(format_args!("{}\n", table("found in the whole run", &FOUND, outcomes)));
     for outcome in outcomes {
         if !outcome.faults.examples.is_empty() {
             say(format_args!("Found under {}, among others:", outcome.variant.name()));
@@ -55,6 +60,7 @@ pub(crate) fn conclude(options: &Options, outcomes: &[Outcome]) -> Verdict {
     }
     // All of them, so that each variant has its say.
     let verdicts: Vec<_> = outcomes.iter().map(|outcome| judge(options, outcome)).collect();
+    say(format_args!("\n{}", meaning(outcomes)));
     if verdicts.contains(&Verdict::NotAsPromised) { Verdict::NotAsPromised } else { Verdict::AsPromised }
 }
 
@@ -62,6 +68,28 @@ pub(crate) fn conclude(options: &Options, outcomes: &[Outcome]) -> Verdict {
 /// still says the rest; `println!` would panic.
 pub(crate) fn say(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// What a reader of the tables should take home.
+fn meaning(outcomes: &[Outcome]) -> String {
+    let of = |variant| outcomes.iter().find(|outcome: &&Outcome| outcome.variant == variant);
+    let per_second = |outcome: &Outcome| outcome.tally.operations() as f64 / outcome.time.as_secs_f64();
+    let mut text = String::from(
+        "A stale read gave bytes that had been overwritten before it began: whoever wrote\n\
+         them, and was told so, reads the old ones, and so does everybody until the page\n\
+         happens to leave the cache. Nothing reports it.",
+    );
+    if let (Some(whole), Some(range)) = (of(Variant::Whole), of(Variant::Range)) {
+        let times = per_second(range) / per_second(whole);
+        text += &format!("\nBoth locks prevent it. The range lock does {times:.2} times as much as the\n");
+        text += "whole-file lock, because only those wait who want the same pages";
+        if let Some(none) = of(Variant::None) {
+            let percent = 100.0 * per_second(range) / per_second(none);
+            text += &format!(";\nthat is {percent:.0} % of what is done, wrongly, without a lock");
+        }
+        text += ".";
+    }
+    text
 }
 
 /// Judges one variant, and says so.
@@ -75,67 +103,69 @@ fn judge(options: &Options, outcome: &Outcome) -> Verdict {
         }
         Variant::None => {
             say(format_args!(
-                "{name} showed nothing stale this time, so there was nothing for a lock to \
-                 prevent.\nTry more --threads, more --seconds or a longer --pause."
+                "{name} showed nothing stale this time: nothing for a lock to prevent.\n\
+                 Try more --threads, more --seconds or a longer --pause."
             ));
             if options.accept_no_stale { Verdict::AsPromised } else { Verdict::NotAsPromised }
         }
-        Variant::Twice if faults.total() > 0 => {
-            say(format_args!("ok: {name} without a lock showed {} faults, as it may.", faults.total()));
+        Variant::Twice | Variant::Rwsem | Variant::Note if faults.total() > 0 => {
+            say(format_args!("ok: {name} showed {} faults, as it may.", faults.total()));
             Verdict::AsPromised
         }
-        Variant::Twice => {
-            say(format_args!("{name} without a lock showed nothing this time; its races are narrower."));
+        Variant::Twice | Variant::Rwsem | Variant::Note => {
+            say(format_args!("{name} showed nothing this time; its races are narrower."));
             Verdict::AsPromised
         }
-        Variant::Whole | Variant::Range if faults.total() > 0 => {
+        Variant::Whole | Variant::Range | Variant::Lean if faults.total() > 0 => {
             say(format_args!("WRONG: the {name} let {} faults through.", faults.total()));
             Verdict::NotAsPromised
         }
-        Variant::Whole | Variant::Range => {
+        Variant::Whole | Variant::Range | Variant::Lean => {
             say(format_args!("ok: the {name} showed no stale data."));
             Verdict::AsPromised
         }
     }
 }
 
-/// One line of the table: its name, and what to say of an outcome.
+/// One line of a table: its name, and what to say of an outcome.
 type Line = (&'static str, fn(&Outcome) -> String);
 
-const LINES: [Line; 19] = [
-    ("operations per second", |o| rate(o, o.tally.operations())),
+/// All of them per second, but for the last.
+const RATES: [Line; 10] = [
+    ("all operations", |o| rate(o, o.tally.operations())),
     ("  cached reads, hits", |o| rate(o, o.tally.hits)),
     ("  cached reads, misses", |o| rate(o, o.tally.misses)),
     ("  buffered writes", |o| rate(o, o.tally.buffered)),
     ("  direct writes", |o| rate(o, o.tally.direct)),
     ("  truncates", |o| rate(o, o.tally.truncates)),
-    ("pages written back per second", |o| rate(o, o.tally.written_back)),
-    EMPTY_LINE,
-    ("lock requests", |o| of_lock(o, grouped(o.tally.waits.requests))),
-    ("  that had to wait", |o| of_lock(o, grouped(o.tally.waits.waited))),
-    ("  for, on average", |o| of_lock(o, average_wait(o))),
-    EMPTY_LINE,
-    ("stale reads", |o| grouped(o.faults.stale)),
-    ("  that missed a completed write", |o| grouped(o.faults.missed)),
-    ("  that went backwards", |o| grouped(o.faults.backwards)),
-    ("reads of torn or foreign sectors", |o| grouped(o.faults.broken)),
-    ("pages behind the end of the file", |o| grouped(o.faults.behind_the_end)),
-    ("at the end: pages unlike the disk", |o| grouped(o.faults.differs)),
-    ("at the end: sectors lost", |o| grouped(o.faults.lost)),
+    ("pages written back", |o| rate(o, o.tally.written_back)),
+    ("lock requests", |o| of_lock(o, rate(o, o.tally.waits.requests))),
+    ("  that had to wait", |o| of_lock(o, rate(o, o.tally.waits.waited))),
+    ("  for, on average, µs", |o| of_lock(o, average_wait(o))),
 ];
 
-const EMPTY_LINE: Line = ("", |_| String::new());
+/// Totals.
+const FOUND: [Line; 8] = [
+    ("reads", |o| grouped(o.tally.hits + o.tally.misses)),
+    ("  stale", |o| grouped(o.faults.stale)),
+    ("  missed a whole write", |o| grouped(o.faults.missed)),
+    ("  went backwards", |o| grouped(o.faults.backwards)),
+    ("torn or foreign", |o| grouped(o.faults.broken)),
+    ("pages behind the end", |o| grouped(o.faults.behind_the_end)),
+    ("at end: unlike the disk", |o| grouped(o.faults.differs)),
+    ("at end: sectors lost", |o| grouped(o.faults.lost)),
+];
 
 /// A line under the header, and nothing else.
 pub(crate) const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
-fn table(outcomes: &[Outcome]) -> Table {
+fn table(what: &str, lines: &[Line], outcomes: &[Outcome]) -> Table {
     let mut table = Table::new();
     table.load_style(STYLE);
     table.set_content_arrangement(ContentArrangement::Disabled);
-    let names = outcomes.iter().map(|outcome| outcome.variant.name().to_owned());
-    table.set_header(std::iter::once(String::new()).chain(names));
-    for (name, value) in LINES {
+    let names = outcomes.iter().map(|outcome| outcome.variant.short().to_owned());
+    table.set_header(std::iter::once(what.to_owned()).chain(names));
+    for &(name, value) in lines {
         table.add_row(std::iter::once(name.to_owned()).chain(outcomes.iter().map(value)));
     }
     for column in table.column_iter_mut().skip(1) {
@@ -151,7 +181,7 @@ fn rate(outcome: &Outcome, count: u64) -> String {
 
 /// A dash where there is no lock.
 fn of_lock(outcome: &Outcome, text: String) -> String {
-    if outcome.variant.is_locked() { text } else { "-".to_owned() }
+    if outcome.variant.has_lock() { text } else { "-".to_owned() }
 }
 
 fn average_wait(outcome: &Outcome) -> String {
@@ -160,7 +190,7 @@ fn average_wait(outcome: &Outcome) -> String {
         return "-".to_owned();
     }
     let microseconds = waits.time.as_micros() / u128::from(waits.waited);
-    format!("{} µs", grouped(clamp(microseconds)))
+    grouped(clamp(microseconds))
 }
 
 fn clamp(number: u128) -> u64 {
@@ -183,6 +213,24 @@ pub(crate) fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checker::Faults;
+    use crate::load::Tally;
+    use std::time::Duration;
+
+    #[test]
+    fn all_that_is_printed_fits_eighty_columns() {
+        let outcomes = [Variant::None, Variant::Twice, Variant::Whole, Variant::Range].map(|variant| Outcome {
+            variant,
+            time: Duration::from_secs(1),
+            tally: Tally { hits: 12_345_678, misses: 123_456, ..Tally::default() },
+            faults: Faults { stale: 123_456, ..Faults::default() },
+        });
+        let tables =
+            [table("operations per second", &RATES, &outcomes), table("found in the whole run", &FOUND, &outcomes)];
+        for text in tables.map(|table| table.to_string()).into_iter().chain([meaning(&outcomes)]) {
+            assert!(text.lines().all(|line| line.trim_end().chars().count() <= 80), "{text}");
+        }
+    }
 
     #[test]
     fn digits_come_in_groups_of_three() {

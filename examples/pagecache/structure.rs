@@ -1,7 +1,8 @@
 //! Operations that change which bytes are where: truncate, punch, zero, collapse, insert.
 //!
 //! All take their pages *exclusively*. Block is not enough: it goes with block, so a direct write could be under way
-//! while the bytes below it move. Those that move everything behind them take all bytes up to the last.
+//! while the bytes below it move. Those that move everything behind them take all bytes up to the last, and so keep out
+//! whoever would make the file longer.
 //!
 //! Pages leave the cache before the disk changes, and nobody can bring them back until it has. What fails leaves the file as
 //! it was, except that fewer pages are cached.
@@ -12,7 +13,7 @@ use crate::cache::File;
 use crate::device::{offset_of, pages};
 use crate::error::CacheError;
 use crate::file_lock::Held;
-use crate::frame::PAGE;
+use crate::frame::{LockedFrame, PAGE};
 use crate::hooks::{Operation, Plant, Point};
 use crate::reshape::Zeros;
 
@@ -21,31 +22,20 @@ impl File {
     /// done: there should be none.
     pub(crate) fn truncate(&self, size: u64) -> Result<usize, CacheError> {
         self.end_of(size, 0)?;
-        let _alone = self.alone_from(size.min(self.size()), size);
-        let old = self.size();
-        if size < old {
+        // Whether that is shorter or longer stays so now, and who makes the file longer up to there may go on (INV-C8).
+        let _alone = self.alone_from(size);
+        if size < self.size() {
             self.cut_off(size)?;
         } else {
-            // The old last page ends in zeros already. What the disk has behind it (a cut that failed may have left something) goes first.
-            if self.device.size_now()? > old {
-                self.device.set_size(old)?;
-            }
             self.device.set_size(size)?;
-            self.grow(size);
+            self.grow(size); // what lies between is zeros already (INV-C7)
         }
         Ok(self.cached_from(self.page_count()))
     }
 
-    /// Everything from the page of `from` on, exclusively: also if the file has shrunk to below that meanwhile.
-    fn alone_from(&self, mut from: u64, wanted: u64) -> Held<'_> {
-        loop {
-            let held = self.lock.take(ByteRange::new(offset_of(pages(from))..), Mode::Exclusive);
-            let needed = wanted.min(self.size());
-            if pages(needed) >= pages(from) {
-                return held;
-            }
-            from = needed;
-        }
+    /// Everything from the page of `from` on, exclusively.
+    fn alone_from(&self, from: u64) -> Held<'_> {
+        self.lock.take(ByteRange::new(offset_of(pages(from))..), Mode::Exclusive)
     }
 
     fn cut_off(&self, size: u64) -> Result<(), CacheError> {
@@ -54,16 +44,21 @@ impl File {
         if !self.has_planted(Plant::TailKept) {
             self.invalidate(ByteRange::new(offset_of(pages(size))..offset_of(kept)), Operation::Truncate)?;
         }
+        self.reached(Point::Resizing, Operation::Truncate, ByteRange::new(offset_of(pages(size))..));
+        // All that will be gone, under the page locks: a write-back would make the disk's file longer again.
+        let behind: Vec<_> = self
+            .table
+            .existing(kept..)
+            .filter(|(_, frame)| frame.is_present())
+            .map(|(page, frame)| self.lock_page(page, frame, Operation::Truncate))
+            .collect();
         self.device.set_size(size)?;
         // ORDERING: Release, as in `grow`. Nobody grows the file now.
         self.size.store(size, std::sync::atomic::Ordering::Release);
-        for (_, frame) in self.table.existing(kept..) {
-            // Dirty or not: these bytes are gone.
-            frame.lock().drop_page();
-        }
+        behind.iter().for_each(LockedFrame::drop_page); // dirty or not
+        drop(behind);
         self.reached(Point::Invalidated, Operation::Truncate, ByteRange::new(offset_of(pages(size))..));
-        // A write-back may have been under way; it has ended now, since it held the page lock.
-        if self.device.size_now()? > size { Ok(self.device.set_size(size)?) } else { Ok(()) }
+        Ok(())
     }
 
     /// Makes a hole of what exists of these bytes; the size stays.
@@ -80,13 +75,14 @@ impl File {
         let end = offset.saturating_add(length);
         let range = ByteRange::new(offset..end).to_pages(PAGE as u64);
         let _alone = self.lock.take(range, Mode::Exclusive);
-        let end = end.min(self.size());
+        let size = self.size(); // once: it may grow, behind these pages
+        let end = end.min(size);
         if offset >= end {
             return Ok(());
         }
         // Whole pages on the disk; the last one of the file is whole if its bytes are.
         let first = pages(offset.next_multiple_of(PAGE as u64));
-        let after = if end == self.size() { self.page_count() } else { pages(end) };
+        let after = pages(if end == size { end.next_multiple_of(PAGE as u64) } else { end });
         let (head, tail) = (offset_of(first).min(end), offset_of(after).min(end).max(offset));
         if first < after {
             let whole = ByteRange::new(offset_of(first)..offset_of(after));
@@ -107,7 +103,7 @@ impl File {
     /// Takes whole pages out of the file: what is behind them moves down.
     pub(crate) fn collapse(&self, offset: u64, length: u64) -> Result<(), CacheError> {
         check_pages("a collapse", offset, length)?;
-        let _alone = self.alone_from(offset, offset);
+        let _alone = self.alone_from(offset);
         let size = self.size();
         if offset.checked_add(length).is_none_or(|end| end >= size) {
             return Err(CacheError::OutsideFile { what: "a collapse", offset, length, size });
@@ -121,7 +117,7 @@ impl File {
     /// Puts whole pages of zeros into the file: what is behind them moves up.
     pub(crate) fn insert(&self, offset: u64, length: u64) -> Result<(), CacheError> {
         check_pages("an insert", offset, length)?;
-        let _alone = self.alone_from(offset, offset);
+        let _alone = self.alone_from(offset);
         let size = self.size();
         if offset >= size {
             return Err(CacheError::OutsideFile { what: "an insert", offset, length, size });
@@ -137,7 +133,7 @@ impl File {
     fn prepare_move(&self, offset: u64, operation: Operation) -> Result<(), CacheError> {
         let rest = ByteRange::new(offset..);
         self.invalidate(rest, operation)?;
-        self.set_disk_size()?;
+        self.set_disk_size(operation)?;
         self.reached(Point::Invalidated, operation, rest);
         Ok(())
     }

@@ -23,8 +23,8 @@ const MOST: usize = 400;
 
 #[derive(Arbitrary, Debug)]
 enum Input {
-    Plain { late: bool, moves: Vec<Move> },
-    Owners { late: bool, locks: u8, tokens: u8, scale: u8, moves: Vec<OwnersMove> },
+    Plain { late: bool, window: bool, moves: Vec<Move> },
+    Owners { late: bool, window: bool, locks: u8, tokens: u8, scale: u8, moves: Vec<OwnersMove> },
 }
 
 /// A step in few bytes. Requests are numbered as they are made; `of` names one of the last sixteen.
@@ -68,7 +68,7 @@ fn pace(late: bool) -> Pace {
     if late { Pace::Late } else { Pace::AtOnce }
 }
 
-fn plain(late: bool, moves: Vec<Move>) -> History {
+fn plain(late: bool, window: bool, moves: Vec<Move>) -> History {
     let mut made = 0;
     let mut next = || {
         made += 1;
@@ -93,7 +93,7 @@ fn plain(late: bool, moves: Vec<Move>) -> History {
             Move::Trim => steps.push(Step::Trim),
         }
     }
-    History { pace: pace(late), steps }
+    History { pace: pace(late), window, steps }
 }
 
 /// The number of one of the last sixteen requests.
@@ -201,18 +201,18 @@ fn how_refuses(how: How, id: usize) -> bool {
 
 fuzz_target!(|input: Input| {
     match input {
-        Input::Plain { late, moves } => {
-            let history = plain(late, moves);
+        Input::Plain { late, window, moves } => {
+            let history = plain(late, window, moves);
             if let Err(why) = history::run(&history) {
                 panic!("{why}\n{history}");
             }
         }
-        Input::Owners { late, locks, tokens, scale, moves } => {
+        Input::Owners { late, window, locks, tokens, scale, moves } => {
             let (locks, tokens) = (1 + usize::from(locks % 3), 2 + usize::from(tokens % 5));
             let mut scene = Scene { locks, tokens, scale: scale % 4, next: 0 };
             // Owners' histories are dearer: a search goes over everybody.
             let steps = moves.into_iter().take(MOST / 4).map(|one| scene.step(one)).collect();
-            let history = owners_history::History { pace: pace(late), locks, tokens, steps };
+            let history = owners_history::History { pace: pace(late), window, locks, tokens, steps };
             if let Err(why) = owners_history::run(&history) {
                 panic!("{why}\n{history}");
             }

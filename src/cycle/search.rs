@@ -1,7 +1,7 @@
 //! One search: who needs whom, and what follows from it.
 //!
 //! # Promise
-//! - The answer is the one that the rule gives (sections 1 and 2 of [`cycle`](super)).
+//! - The answer is the one that the rule gives (sections 1 and 2 of [`cycle`](super)), as if no other search went on meanwhile.
 //! - *Cost.* A search scans once for each different range and mode, of each lock, in which a request waits that edges lead to: it makes a *view*. After that it takes time in proportion to the
 //!   things in its views, to the requests and owners that it came by, to the things that were let past somebody times the waiters of their views, and to the passes that come of it: each once, a
 //!   logarithm apart. So N waiters on one row are N steps, and N such searches are a square.
@@ -21,6 +21,8 @@
 //! An edge leads to the blocked requests of an *owner*, all of them, whichever of its holds or queued requests the edge meets. (One that is in no index is its owner's only one.) So the rule speaks
 //! of owners: S is one owner's, R is of some owners, and either all blocked requests of an owner lead to S, or none does. Hence:
 //!
+//! A request may hold others up than its owner ([`cycle`](super)): then it is among the blocked requests of each of them, and if one of these leads to S, so do the others.
+//!
 //! 1. *Needed*: R, by grant edges, forwards. A view hands out each of its things once (a [`Front`]). A further waiter gets only what is in front of it and was of nobody before: the owners of the
 //!    others are in R already, for they are those of what was handed out, or of whoever it was handed to. Only one thing is more than being in R: a hold of the searcher's owner closes a cycle, if
 //!    somebody of another owner waits for it. What S has been past of those is kept ([`View::own_holds`]).
@@ -31,9 +33,10 @@
 //!    marked once: the unmarked ones are a lower end that shrinks.
 //! 5. *Pairs*: in the views of R, each queued thing of S's owner, or of an owner outside of R that leads to S; with whoever in R has it in front, and is of another owner.
 //!
-//! What is in its doorway, and in front of a waiter of another owner, ends a search at (1) or (3), for it to begin anew (INV-C2).
+//! What is in its doorway, and in front of a waiter of another owner, ends a search at (1) or (3), for it to begin anew (INV-C2). So does an entry of the index one of whose turns another search has;
+//! and at the end, that another search has ended before this one had all its turns (INV-C5).
 
-use super::{Blocked, Passes, Site, Stop, ask_to_rescan, index, is_before, is_undecided, steps};
+use super::{Blocked, Passes, Site, Stop, ask_to_rescan, index, is_before, is_decided, is_undecided, steps};
 use crate::error::{Deadlock, Wait};
 use crate::mode::Mode;
 use crate::observe;
@@ -42,8 +45,10 @@ use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Seen, Space, what};
 use crate::tree::{Query, Rescan};
+use crate::turn::Turns;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::iter;
 use std::mem;
 use std::ops::ControlFlow::Continue;
 use std::ptr::NonNull;
@@ -202,7 +207,11 @@ impl Front {
 
 /// The owners in R, and their blocked requests.
 struct Needed {
+    /// The searcher's owner, and whomever its blocked requests hold up.
+    ours: BTreeSet<OwnerId>,
     owners: BTreeSet<OwnerId>,
+    /// Requests in R of owners who may not be: they hold up one who is.
+    others: BTreeSet<KnotId>,
     knots: Vec<KnotId>,
     /// Whether somebody else's queued request can be in front of one of them. If not, nobody is to be passed.
     queue: bool,
@@ -217,6 +226,7 @@ type Outlook = (usize, u64, u64, u64, Option<KnotId>);
 /// The part of the graph that a search has looked at.
 pub(super) struct Search<'p> {
     pin: &'p LazyPin,
+    turns: &'p mut Turns,
     knots: Vec<Knot>,
     by_ticket: HashMap<u64, KnotId>,
     views: Vec<View<'p>>,
@@ -225,9 +235,11 @@ pub(super) struct Search<'p> {
 }
 
 impl<'p> Search<'p> {
-    pub(super) fn new(pin: &'p LazyPin) -> Search<'p> {
+    pub(super) fn new(pin: &'p LazyPin, turns: &'p mut Turns) -> Search<'p> {
+        steps::begin();
         Search {
             pin,
+            turns,
             knots: Vec::new(),
             by_ticket: HashMap::new(),
             views: Vec::new(),
@@ -239,23 +251,29 @@ impl<'p> Search<'p> {
     pub(super) fn run(mut self, searcher: &Arc<Blocked>) -> Result<(), Stop<'p>> {
         let mine = searcher.owner;
         let needed = self.needed(mine)?;
-        if !needed.queue {
-            return Ok(());
+        let mut pairs = Vec::new();
+        if needed.queue {
+            self.go_everywhere(&needed)?;
+            let back = self.leading_back(&needed.ours);
+            pairs = self.pairs(mine, &needed, &back)?;
         }
-        self.go_everywhere(&needed)?;
-        let back = self.leading_back(mine);
-        let pairs = self.pairs(mine, &needed, &back);
+        // What this one has looked at may be older than what another has seen, with a turn that came late (INV-C5).
+        if !self.turns.are_whole() {
+            return Err(Stop::Unsettled);
+        }
         self.let_pass(&pairs, searcher)
     }
 
-    /// R: what grant edges lead to from the blocked requests of the owner `mine`, these included. Stops at a deadlock.
+    /// R: what grant edges lead to from the blocked requests of the searcher's owner, these included. Stops at a deadlock.
     fn needed(&mut self, mine: OwnerId) -> Result<Needed, Stop<'p>> {
-        let mut needed = Needed { owners: BTreeSet::from([mine]), knots: Vec::new(), queue: false };
+        let own = self.blocked_of(mine)?;
+        let ours = iter::once(mine).chain(own.iter().flat_map(|&knot| self.held_up_by(knot))).collect();
+        let (owners, others) = (BTreeSet::from([mine]), BTreeSet::new());
+        let mut needed = Needed { ours, owners, others, knots: Vec::new(), queue: false };
         // Whence each of them was reached, for the message.
         let mut led_by: BTreeMap<KnotId, Link<'p>> = BTreeMap::new();
         // The highest ticket first: a view is best entered from behind.
         let mut rest: BinaryHeap<(u64, KnotId)> = BinaryHeap::new();
-        let own = self.blocked_of(mine);
         self.push(&own, &mut rest);
         let mut new = Vec::new();
         while let Some((ticket, from)) = rest.pop() {
@@ -283,17 +301,21 @@ impl<'p> Search<'p> {
                         continue;
                     }
                     let link = Link { from, place, seen };
-                    let blocked = self.blocked_of(its_owner);
+                    let blocked = self.blocked_of(its_owner)?;
                     // What was seen PENDING may have been in its doorway, and be among the blocked ones by now.
                     if !blocked.is_empty() && !link.stands() {
                         return Err(Stop::Unsettled);
                     }
-                    if its_owner == mine {
+                    if needed.ours.contains(&its_owner) {
                         return Err(self.deadlock(link, &led_by));
                     }
                     if !blocked.is_empty() && needed.owners.insert(its_owner) {
-                        led_by.extend(blocked.iter().map(|&to| (to, link)));
-                        self.push(&blocked, &mut rest);
+                        // One that holds up others too may have been led to before.
+                        let is_new = |to: &KnotId| !led_by.contains_key(to);
+                        let new: SmallVec<[KnotId; 1]> = blocked.iter().copied().filter(is_new).collect();
+                        needed.others.extend(new.iter().filter(|&&to| self.knots[to].owner != its_owner));
+                        led_by.extend(new.iter().map(|&to| (to, link)));
+                        self.push(&new, &mut rest);
                     }
                 }
             }
@@ -316,7 +338,7 @@ impl<'p> Search<'p> {
                     let thing = self.views[view].things[index];
                     let owner = thing.owner();
                     if let Some(ticket) = thing.ticket() {
-                        let knot = self.knot_of(&thing.seen, ticket, view);
+                        let knot = self.knot_of(&thing.seen, ticket, view)?;
                         self.reach(knot, &mut rest);
                         // Who is not in the index, and no token, has nothing but the one request.
                         if self.knots[knot].blocked.is_none() && !owner.is_token() {
@@ -324,7 +346,7 @@ impl<'p> Search<'p> {
                         }
                     }
                     if owners.insert(owner) {
-                        self.blocked_of(owner).iter().for_each(|&knot| self.reach(knot, &mut rest));
+                        self.blocked_of(owner)?.iter().for_each(|&knot| self.reach(knot, &mut rest));
                     }
                 }
             }
@@ -338,8 +360,8 @@ impl<'p> Search<'p> {
         }
     }
 
-    /// The owners whose blocked requests lead to those of `mine`, which is one of them.
-    fn leading_back(&mut self, mine: OwnerId) -> BTreeSet<OwnerId> {
+    /// The owners whose blocked requests lead to those of the searcher's, which is one of them. And those whom such requests hold up.
+    fn leading_back(&mut self, ours: &BTreeSet<OwnerId>) -> BTreeSet<OwnerId> {
         for view in &mut self.views {
             view.waiters.sort_unstable();
             view.waiters.dedup();
@@ -349,14 +371,15 @@ impl<'p> Search<'p> {
         };
         let owner_of = |&(id, index): &(ViewId, usize)| self.views[id].things[index].owner();
         // By owner. The searcher's own are found without: most often nobody leads back to them.
-        let mut things: Vec<(ViewId, usize)> = all().filter(|place| owner_of(place) == mine).collect();
+        let mut things: Vec<(ViewId, usize)> = all().filter(|place| ours.contains(&owner_of(place))).collect();
+        things.sort_by_cached_key(owner_of);
         let mut are_all_there = false;
         // Of each view's waiters, those up to here are not marked.
         let mut unmarked: Vec<usize> = self.views.iter().map(|view| view.waiters.len()).collect();
-        let mut back = BTreeSet::from([mine]);
-        let mut rest = vec![mine];
+        let mut back = ours.clone();
+        let mut rest: Vec<OwnerId> = back.iter().copied().collect();
         while let Some(owner) = rest.pop() {
-            if owner != mine && !mem::replace(&mut are_all_there, true) {
+            if !ours.contains(&owner) && !mem::replace(&mut are_all_there, true) {
                 things = all().collect();
                 things.sort_by_cached_key(owner_of);
             }
@@ -374,9 +397,10 @@ impl<'p> Search<'p> {
                 let passed = ahead.range((index, 0)..=(index, KnotId::MAX)).map(|&(_, knot)| knot);
                 for knot in behind.chain(passed) {
                     steps::add(1);
-                    let owner = self.knots[knot].owner;
-                    if back.insert(owner) {
-                        rest.push(owner);
+                    for owner in iter::once(self.knots[knot].owner).chain(self.held_up_by(knot)) {
+                        if back.insert(owner) {
+                            rest.push(owner);
+                        }
                     }
                 }
                 unmarked[id] = first;
@@ -386,7 +410,7 @@ impl<'p> Search<'p> {
     }
 
     /// Who must pass whom: each of R whoever is queued in front of it, and of S's owner, or outside of R and leading to S.
-    fn pairs(&mut self, mine: OwnerId, needed: &Needed, back: &BTreeSet<OwnerId>) -> Vec<Pair<'p>> {
+    fn pairs(&mut self, mine: OwnerId, needed: &Needed, back: &BTreeSet<OwnerId>) -> Result<Vec<Pair<'p>>, Stop<'p>> {
         // Of each view, those of S, and the others; the highest ticket first.
         let mut by_view: BTreeMap<ViewId, [Vec<KnotId>; 2]> = BTreeMap::new();
         let mut knots: Vec<(u64, KnotId)> = needed.knots.iter().map(|&knot| (self.knots[knot].ticket, knot)).collect();
@@ -404,7 +428,8 @@ impl<'p> Search<'p> {
                 let thing = self.views[view].things[index];
                 let (Some(ticket), owner) = (thing.ticket(), thing.owner()) else { continue };
                 let is_mine = owner == mine;
-                if !is_mine && (needed.owners.contains(&owner) || !back.contains(&owner)) {
+                let is_needed = || self.by_ticket.get(&ticket).is_some_and(|knot| needed.others.contains(knot));
+                if !is_mine && (needed.owners.contains(&owner) || !back.contains(&owner) || is_needed()) {
                     continue;
                 }
                 let own: &[KnotId] = if is_mine { &[] } else { &own };
@@ -412,7 +437,7 @@ impl<'p> Search<'p> {
                     for &z in knots {
                         steps::add(1);
                         if self.views[view].is_in_front(index, self.knots[z].ticket, z) {
-                            pairs.push((z, self.knot_of(&thing.seen, ticket, view), thing.seen));
+                            pairs.push((z, self.knot_of(&thing.seen, ticket, view)?, thing.seen));
                         } else if !thing.seen.word().is_passing() {
                             // Nor is it for those with lower tickets (INV-V1).
                             break;
@@ -421,7 +446,7 @@ impl<'p> Search<'p> {
                 }
             }
         }
-        pairs
+        Ok(pairs)
     }
 
     /// Lets each z pass its w, and wakes the z that sleep. The searcher itself is awake.
@@ -544,8 +569,7 @@ impl<'p> Search<'p> {
         let mut things = Vec::new();
         let _ = self.space(space).tree.scan(&query, None, self.pin, |seen| {
             steps::add(1);
-            let decided = seen.ticket().and_then(index::batch).is_some_and(|batch| batch.is_decided());
-            things.push(Thing { seen, decided });
+            things.push(Thing { seen, decided: is_decided(&seen) });
             Continue(())
         });
         let passing = (0..things.len()).filter(|&index| things[index].seen.word().is_passing()).collect();
@@ -556,15 +580,20 @@ impl<'p> Search<'p> {
     }
 
     /// The knot of a queued request that is in a view.
-    fn knot_of(&mut self, seen: &Seen<'_>, ticket: u64, view: ViewId) -> KnotId {
+    fn knot_of(&mut self, seen: &Seen<'_>, ticket: u64, view: ViewId) -> Result<KnotId, Stop<'p>> {
         steps::add(1);
         if let Some(&knot) = self.by_ticket.get(&ticket) {
-            return knot;
+            return Ok(knot);
         }
         let owner = OwnerId::from_slot(seen.owner());
-        // A single request of who is no token, and had nothing else, is in no index.
-        let single = || (owner::is_nested(ticket) || owner.is_token()).then(|| index::find(owner, ticket)).flatten();
-        match index::batch(ticket).or_else(single) {
+        // A single request of who is no token, and had nothing else, is in no index. (Or holds somebody up: that matters if it was let past somebody.)
+        let is_enlisted = owner::is_nested(ticket) || owner.is_token() || seen.word().is_passing();
+        let mut take = |blocked: &Arc<Blocked>| take(self.turns, blocked).map(|()| blocked.clone());
+        let found = match index::ask_batch(ticket, &mut take) {
+            None if is_enlisted => index::ask(owner, ticket, take),
+            batch => batch,
+        };
+        Ok(match found.transpose()? {
             Some(blocked) => self.knot(blocked),
             None => {
                 let (range, mode) = what(seen);
@@ -572,11 +601,13 @@ impl<'p> Search<'p> {
                 let places = SmallVec::from_buf([(self.views[view].space, query)]);
                 self.add(Knot { ticket, owner, blocked: None, places, views: SmallVec::new(), is_reached: false })
             }
-        }
+        })
     }
 
     fn knot(&mut self, blocked: Arc<Blocked>) -> KnotId {
         if let Some(&knot) = self.by_ticket.get(&blocked.ticket) {
+            // One that holds somebody up may have been met in the queue before, where it looks like one that is alone.
+            self.knots[knot].blocked.get_or_insert(blocked);
             return knot;
         }
         let places = blocked.sites.iter().map(|site| (site.space, site.ask.query())).collect();
@@ -591,24 +622,29 @@ impl<'p> Search<'p> {
         id
     }
 
+    /// Whom a request holds up beside its owner.
+    fn held_up_by(&self, knot: KnotId) -> SmallVec<[OwnerId; 1]> {
+        self.knots[knot].blocked.as_ref().map(|blocked| blocked.held_up()).unwrap_or_default()
+    }
+
     fn push(&self, knots: &[KnotId], onto: &mut BinaryHeap<(u64, KnotId)>) {
         onto.extend(knots.iter().map(|&knot| (self.knots[knot].ticket, knot)));
     }
 
     /// The blocked requests of an owner, as they were when this search asked first (INV-C4).
-    fn blocked_of(&mut self, owner: OwnerId) -> Rc<[KnotId]> {
+    fn blocked_of(&mut self, owner: OwnerId) -> Result<Rc<[KnotId]>, Stop<'p>> {
         if let Some(blocked) = self.blocked.get(&owner) {
-            return blocked.clone();
+            return Ok(blocked.clone());
         }
-        let found = index::of(owner);
+        let found = index::of(owner, |blocked| take(self.turns, blocked))?;
         steps::add(1 + found.len());
         let blocked: Rc<[KnotId]> = found.into_iter().map(|blocked| self.knot(blocked)).collect();
         self.blocked.insert(owner, blocked.clone());
-        blocked
+        Ok(blocked)
     }
 
     fn space(&self, space: NonNull<Space>) -> &'p Space {
-        // SAFETY: it comes from an entry that this search has seen in the index, and is in place until the search has ended (INV-C1); `'p` is
+        // SAFETY: it comes from an entry that this search has found in the index with its turns in hand, and is in place until they are given back (INV-C1); `'p` is
         // no longer than that.
         unsafe { space.as_ref() }
     }
@@ -624,7 +660,8 @@ impl<'p> Search<'p> {
         }
         links.reverse();
         let mut waits = Vec::with_capacity(links.len());
-        for link in links {
+        let next: Vec<KnotId> = links.iter().cycle().skip(1).take(links.len()).map(|link| link.from).collect();
+        for (link, next) in links.into_iter().zip(next) {
             let Link { from, place, seen } = link;
             let blocked = self.knots[from].blocked.as_ref().expect("only enlisted requests are needed by anybody");
             let site = &blocked.sites[place];
@@ -642,10 +679,17 @@ impl<'p> Search<'p> {
             let (held, held_mode) = what(&seen);
             let (range, mode): (ByteRange, Mode) = (site.ask.range(), site.ask.mode());
             let lock = self.space(site.space).label();
-            waits.push(Wait { owner: blocked.name(), lock, range, mode, held, held_mode });
+            let next = self.knots[next].blocked.as_ref().expect("only enlisted requests are needed by anybody");
+            let holder = next.name_of(OwnerId::from_slot(seen.owner()));
+            waits.push(Wait { owner: blocked.name(), lock, range, mode, held, held_mode, holder });
         }
         Stop::Deadlock(Deadlock::new(waits))
     }
+}
+
+/// Takes the turns of an entry that the index has: from now on it can be followed, until the search ends (INV-C1).
+fn take<'p>(turns: &mut Turns, blocked: &Blocked) -> Result<(), Stop<'p>> {
+    blocked.turns.iter().try_for_each(|turn| turns.take(turn)).map_err(Stop::Taken)
 }
 
 /// A grant edge: the request `from` waits, at one of its places, for who was seen there.

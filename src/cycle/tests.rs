@@ -11,6 +11,9 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+#[path = "tests/stopped.rs"]
+mod stopped;
+
 /// How many of everything. Ten thousand waiters take too long to queue in a build that is not optimised.
 const SIZES: &[u64] = if cfg!(debug_assertions) { &[100, 1_000] } else { &[100, 1_000, 10_000] };
 
@@ -40,12 +43,10 @@ fn plain(lock: &'static RangeLock, range: Range<u64>, mode: Mode) -> impl Sized 
 }
 
 /// Queues a request of an owner, and says how many steps its search made.
-fn search(lock: &'static RangeLock, owner: &Owner, range: Range<u64>, mode: Mode) -> (impl Sized + use<>, u64) {
+fn search(lock: &'static RangeLock, owner: &Owner, range: Range<u64>, mode: Mode) -> (impl Sized + Send + use<>, u64) {
     let mut future = Box::pin(lock.request(range, mode).owner(owner).into_future());
-    // What came before.
-    steps::take();
     assert!(poll(&mut future).is_pending(), "somebody is in its way");
-    (future, steps::take() as u64)
+    (future, steps::of_the_last_search() as u64)
 }
 
 #[track_caller]
@@ -146,9 +147,8 @@ fn a_range_that_is_many_times_in_a_batch_is_looked_at_once() {
         let row = hold(rows, &me, 0..1, Mode::Exclusive);
         let batch = (0..n).fold(Batch::new(), |batch, _| batch.exclusive(hot, 0..1));
         let mut future = Box::pin(batch.owner(&me).into_future());
-        steps::take();
         assert!(poll(&mut future).is_pending());
-        assert_few(steps::take() as u64, n, "parts of a batch");
+        assert_few(steps::of_the_last_search() as u64, n, "parts of a batch");
         drop((future, row, held));
     }
 }
@@ -163,10 +163,9 @@ fn passes_cost_a_step_each() {
             let queue: Vec<_> = (0..n).map(|_| plain(hot, 0..2, mode)).collect();
             // Nobody holds what it asks for, so that it is granted by its passes.
             let mut future = Box::pin(hot.request(1..2, Mode::Add).owner(&me).into_future());
-            steps::take();
             let granted = poll(&mut future);
             assert!(granted.is_ready(), "it passes everybody");
-            assert_few(steps::take() as u64, n, "waiters that are passed");
+            assert_few(steps::of_the_last_search() as u64, n, "waiters that are passed");
             drop((granted, queue, mine));
         }
     }
@@ -236,7 +235,7 @@ impl Request {
     }
 
     fn blocked(&self) -> &Arc<Blocked> {
-        &self.enlisted.as_ref().expect("it is in the index").0
+        &self.enlisted.as_ref().expect("it is in the index").blocked
     }
 }
 
@@ -259,16 +258,21 @@ fn a_batch_that_is_decided_holds_whatever_its_words_say() {
     let pin = LazyPin::new();
 
     // It is queued, so nobody holds what is asked for. Whoever leads back is passed.
-    let mut search = Search::new(&pin);
+    let mut turns = Turns::default();
+    let mut search = Search::new(&pin, &mut turns);
     let needed = search.needed(me.id()).ok().expect("no cycle of grants");
     assert_eq!(needed.owners, BTreeSet::from([me.id()]));
     search.go_everywhere(&needed).ok().expect("nobody is in the doorway");
-    let back = search.leading_back(me.id());
-    let pairs = search.pairs(me.id(), &needed, &back);
+    let back = search.leading_back(&BTreeSet::from([me.id()]));
+    let pairs = search.pairs(me.id(), &needed, &back).ok().expect("no other search goes on");
     assert_eq!(pairs.iter().map(|&(_, w, _)| search.knots[w].ticket).collect::<Vec<_>>(), [batch.ticket]);
+    drop(search);
+    drop(turns);
 
     batch.enlisted.as_ref().unwrap().decide();
-    let Err(Stop::Deadlock(deadlock)) = Search::new(&pin).run(nested.blocked()) else { panic!("it holds") };
+    let Err(Stop::Deadlock(deadlock)) = Search::new(&pin, &mut Turns::default()).run(nested.blocked()) else {
+        panic!("it holds")
+    };
     assert_eq!(deadlock.waits().len(), 2, "{deadlock}");
     drop((nested, batch, for_mine, mine));
 }
@@ -282,12 +286,18 @@ fn a_request_of_a_thread_that_queues_meanwhile_is_no_hold() {
     let in_doorway = Request::publish(hot, &owner::enter(), &[bytes(0..2)], Mode::Exclusive);
     let nested = nested.queue(Some(&me));
     let pin = LazyPin::new();
-    let mut search = Search::new(&pin);
-    let own = search.blocked_of(mine.owner);
+    let mut turns = Turns::default();
+    let mut search = Search::new(&pin, &mut turns);
+    let own = search.blocked_of(mine.owner).ok().expect("no other search goes on");
     search.views_of(own[0]);
     let queued = in_doorway.queue(None);
     assert!(matches!(search.needed(mine.owner), Err(Stop::Unsettled)), "{} holds nothing", thread.owner);
-    assert!(matches!(Search::new(&pin).needed(mine.owner), Ok(needed) if needed.owners == BTreeSet::from([me.id()])));
+    drop(search);
+    drop(turns);
+    let mut turns = Turns::default();
+    assert!(
+        matches!(Search::new(&pin, &mut turns).needed(mine.owner), Ok(needed) if needed.owners == BTreeSet::from([me.id()]))
+    );
     drop((queued, nested));
     owner::leave();
     owner::leave();
@@ -300,7 +310,8 @@ fn a_view_is_not_older_than_a_waiter_in_it() {
     let holder = Request::publish(hot, &Owner::new().enter(), &[bytes(0..9)], Mode::Exclusive).hold();
     let nested = Request::publish(hot, &me.enter(), &[bytes(0..1)], Mode::Exclusive).queue(Some(&me));
     let pin = LazyPin::new();
-    let mut search = Search::new(&pin);
+    let mut turns = Turns::default();
+    let mut search = Search::new(&pin, &mut turns);
     let old = search.knot(nested.blocked().clone());
     let view = search.views_of(old)[0].0;
     assert_eq!(search.views[view].things.len(), 2, "the holder, and itself");
@@ -314,6 +325,8 @@ fn a_view_is_not_older_than_a_waiter_in_it() {
     assert_eq!(search.views[newer].things.len(), 4, "and those who came");
     assert_eq!(search.views_of(first)[0].0, newer, "they share one");
     assert_eq!(search.views_of(old)[0].0, view, "and this one has seen what it has seen");
+    drop(search);
+    drop(turns);
     drop((late, nested, holder));
 }
 

@@ -1,11 +1,18 @@
 //! What only shows from inside of a doorway.
 
+#[path = "tests/order.rs"]
+mod order;
+
 use super::*;
 use crate::owner::Asker;
 use crate::reclaim;
+use crate::tree::SLOTS;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
+
+#[path = "tests/cost.rs"]
+mod cost;
 
 /// Notes who holds when it is called.
 struct Look {
@@ -280,4 +287,132 @@ fn a_search_that_is_owed_keeps_nobody_from_a_grant() {
     assert_eq!(calls.0.load(Ordering::Relaxed), 1, "it listens to both");
     assert!(waiter.poll(&mut context).is_ready());
     drop((waiter, behind, of_2, stopped));
+}
+
+/// A boundary of the root's cells, and another one: a request across a boundary is in the root or in its chain.
+const MIDDLE: u64 = 1 << 63;
+const ELSEWHERE: u64 = 1 << 62;
+
+/// So many requests across the other boundary.
+fn fill(space: &'static Space, slots: usize) -> Vec<Held> {
+    (0..slots).map(|_| hold_of(space, &Owner::new(), ELSEWHERE - 1..ELSEWHERE + 1, Mode::Add)).collect()
+}
+
+/// What `live` becomes, which has found somebody in its way.
+fn queue_live(space: &'static Space, owner: &Owner, live: Live) -> Waiter {
+    let (range, mode) = (Held(live), Mode::Exclusive);
+    let (asked, order) = (range.range(), range.order().unwrap());
+    let ask = Ask::at(asked, mode, owner.id().get(), order);
+    Waiter::queue(
+        SmallVec::from_buf([Part { space: NonNull::from(space), live: range.0, ask, is_covered: false }]),
+        Some(owner),
+    )
+}
+
+/// A node of a chain is newer than the one of who waits; but he who is there has drawn his ticket first.
+#[test]
+fn who_is_in_front_is_waited_for_wherever_he_is() {
+    let space = new_space();
+    let [first, second, third, fourth] = [(); 4].map(|()| Owner::new());
+    let range = MIDDLE - 1..MIDDLE + 1;
+    let root = fill(space, SLOTS);
+    let holder = hold_of(space, &first, range.clone(), Mode::Exclusive);
+    let slow = stop_in_doorway(space, &second, range.clone(), Mode::Exclusive);
+    let rest = fill(space, SLOTS - 2);
+    assert_eq!(heap_nodes(&space.tree), 1, "a chain of one");
+    let mut in_front = queue_of(space, &third, range.clone(), Mode::Exclusive);
+    assert_eq!(heap_nodes(&space.tree), 2, "and one that is newer");
+    let between = queue_of(space, &fourth, range, Mode::Exclusive);
+    let mut behind = queue_live(space, &second, slow);
+    let mut noop = Context::from_waker(Waker::noop());
+    assert!(in_front.poll(&mut noop).is_pending() && behind.poll(&mut noop).is_pending());
+    // Whom it sleeps on gives up: it looks again, and when nobody holds.
+    drop((holder, between));
+    assert!(behind.poll(&mut noop).is_pending(), "it is behind");
+    assert!(in_front.poll(&mut noop).is_ready());
+    let held = in_front.into_holds();
+    assert!(behind.poll(&mut noop).is_pending(), "it is held");
+    drop(held);
+    assert!(behind.poll(&mut noop).is_ready());
+    drop((behind, rest, root));
+}
+
+/// A hold moves into a node that is newer than the one of who waits, and has looked at the newer ones.
+#[test]
+fn a_hold_that_moves_is_found_wherever_it_goes() {
+    let space = new_space();
+    let [first, second] = [(); 2].map(|()| Owner::new());
+    let root = fill(space, SLOTS);
+    let mut held = hold_of(space, &first, MIDDLE - 8..MIDDLE + 8, Mode::Exclusive);
+    let mut waiter = queue_of(space, &second, MIDDLE - 1..MIDDLE + 1, Mode::Exclusive);
+    let rest = fill(space, SLOTS - 2);
+    assert_eq!(heap_nodes(&space.tree), 1, "a chain of one");
+    let mut noop = Context::from_waker(Waker::noop());
+    assert!(waiter.poll(&mut noop).is_pending());
+    // SAFETY: the space is there for good.
+    let moved = unsafe { crate::convert::split_off(space, &held, ByteRange::new(MIDDLE - 4..MIDDLE + 8)) };
+    assert_eq!(heap_nodes(&space.tree), 2, "and one that is newer");
+    crate::convert::shrink(&mut held, ByteRange::new(MIDDLE - 8..MIDDLE - 4));
+    assert!(waiter.poll(&mut noop).is_pending(), "it is held");
+    drop(moved);
+    assert!(waiter.poll(&mut noop).is_ready());
+    drop((waiter, held, rest, root));
+}
+
+/// Parts that lie in one another look once. But the one in the same lock and the same mode only counts.
+#[test]
+fn a_part_is_covered_by_another_of_its_lock_and_its_mode() {
+    let (here, there) = (new_space(), new_space());
+    let ask = |space, range, mode: Mode| (space, Ask::at(ByteRange::new(range), mode, 1, 0));
+    let parts = [
+        ask(here, 4..8, Mode::Exclusive),
+        ask(here, 0..16, Mode::Add),
+        ask(here, 2..16, Mode::Exclusive),
+        ask(there, 4..8, Mode::Exclusive),
+        ask(here, 2..16, Mode::Exclusive),
+        ask(here, 15..17, Mode::Exclusive),
+        ask(here, 16..17, Mode::Exclusive),
+        ask(here, 8..9, Mode::Block),
+    ];
+    assert_eq!(covered(&parts)[..], [true, false, false, false, true, false, true, false]);
+}
+
+/// A part that another one covers lies above a node that a thread has a shortcut to, and is held when the other one is not any more.
+#[test]
+fn a_part_that_is_covered_bars_shortcuts_too() {
+    let (space, batch) = (new_space(), Owner::new());
+    let page = 0..4096;
+    let enter = |owner: &Owner| enter_of(space, owner, page.clone(), Mode::Exclusive);
+    // The root is full, so there is a child for the page; and this thread is at home there.
+    let mut far: Vec<_> = (0..SLOTS as u64)
+        .map(|at| hold_of(space, &Owner::new(), 3 * ELSEWHERE + at..MIDDLE + ELSEWHERE + at + 1, Mode::Add))
+        .collect();
+    for _ in 0..8 {
+        assert!(matches!(enter(&Owner::new()), Doorway::Granted(_)));
+    }
+    far.truncate(SLOTS - 2);
+    let asker = batch.enter();
+    let ask = Ask::new(space, ByteRange::new(page.clone()), Mode::Exclusive, &asker);
+    // SAFETY: the space is there for good, here and below.
+    let by_shortcut = unsafe { space.tree.place_by_shortcut(ask.entry, ask.mode().against(), asker.visitor) };
+    let ByShortcut::Placed(placed, Glance::Clear) = by_shortcut else { panic!("there is a shortcut") };
+    drop(Live(placed));
+
+    let pin = LazyPin::new();
+    let part = |is_covered| {
+        // SAFETY: as above.
+        let live = unsafe { Live::publish(&space.tree, &ask, asker.visitor, &pin) };
+        Part { space: NonNull::from(space), live, ask, is_covered }
+    };
+    let in_child = part(false);
+    // A pruner is there for a moment.
+    space.tree.freeze_for(&ask.entry, &pin);
+    let in_root = part(true);
+    space.tree.thaw_for(&ask.entry, &pin);
+    let parts = [in_child, in_root];
+    assert!(are_clear(&parts, &pin));
+    let [in_child, in_root] = parts;
+    drop(in_child.live);
+    assert!(matches!(enter(&Owner::new()), Doorway::Queued(_)), "it is held");
+    drop((in_root.live, far));
 }

@@ -10,6 +10,7 @@ use crate::mode::Mode::{self, Add, Block, Exclusive};
 use crate::owner::{self, Owner};
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
+use crate::wait;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -100,6 +101,26 @@ fn a_downgrade_keeps_the_queue() {
         stage.release(held, Add);
         one.join().unwrap();
         two.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
+/// Property: a task's hold that is handed over to a token is in nobody else's way more or less than before, and not in the token's. Shape: one asks for it meanwhile. Bound 4.
+#[test]
+fn a_hold_is_handed_over() {
+    check(4, || {
+        let stage = Stage::new();
+        let held = stage.hold(exclusive(0..=0, 2));
+        let it = spawn(&stage, |stage| stage.cycle(exclusive(0..=0, 3)));
+        let token = Owner::of_task(exclusive(0..=0, 2).asker().owner);
+        if held.hand_over(token.id()) {
+            wait::deliver();
+        }
+        let nested = stage.acquire(&exclusive(0..=0, 2).of(&token));
+        stage.byte.touch(Exclusive);
+        drop(held);
+        stage.release(nested, Exclusive);
+        it.join().unwrap();
         stage.assert_idle();
     });
 }
@@ -556,6 +577,29 @@ fn a_snapshot_does_not_miss_a_hold_that_moves() {
         });
         assert!(!grant::rows(&stage.space).is_empty(), "somebody holds all the time");
         drop(it.join().unwrap());
+        stage.assert_idle();
+    });
+}
+
+/// Property: one who waits finds a hold that has moved to a node of its chain that is newer than its own (T5). Shape: it has looked at the newer ones before, or not. Bound 3.
+#[test]
+fn a_split_into_a_newer_node_is_not_missed() {
+    check(3, || {
+        introduce();
+        let stage = Stage::new();
+        let full = [100, 101].map(|who| stage.hold(add(u64::MAX..=u64::MAX, who)));
+        let mut held = stage.hold(exclusive(0..=MIDDLE, 2));
+        let waiter = stage.queue(exclusive(1..=MIDDLE, 3));
+        let it = spawn(&stage, |stage| {
+            let held = waiter.finish();
+            stage.next.touch(Exclusive);
+            drop(held);
+        });
+        let other = split(&stage, &mut held, 0..=0, 1..=MIDDLE);
+        stage.next.touch(Exclusive);
+        drop(other);
+        it.join().unwrap();
+        drop((held, full));
         stage.assert_idle();
     });
 }

@@ -7,10 +7,12 @@ use super::check;
 use super::stage::{MIDDLE, Stage, add, assert_idle, block, exclusive, queue_batch, soon, spawn_on};
 use crate::convert::{shrink, split_off};
 use crate::error::AcquireError;
-use crate::grant::{Held, Waiter};
+use crate::grant::{self, Doorway, Held, Waiter};
 use crate::mode::Mode::{self, Add, Exclusive};
 use crate::owner::{self, Owner};
 use crate::range::ByteRange;
+use crate::space::Ask;
+use crate::wait;
 
 /// Whether it was refused, as part of a cycle.
 fn is_refused<T>(result: &Result<T, AcquireError>) -> bool {
@@ -102,6 +104,99 @@ fn one_of_three_in_a_ring_is_refused() {
         let two = spawn_on([c, a], |_, a| finish(a, in_a, held_c));
         let refused = [finish(b, in_b, held_a), one.join().unwrap(), two.join().unwrap()];
         assert_eq!(refused.into_iter().filter(|&refused| refused).count(), 1, "one and only one");
+        assert_idle(stages);
+    });
+}
+
+/// The same; shape: three owners, two locks, and one of the three, who only waits, is to be passed by the first. Bound 2.
+#[test]
+fn one_of_three_in_two_locks_is_refused() {
+    check(2, || {
+        let stages @ [a, b] = &Stage::two();
+        let token = Owner::new();
+        let [held_2, held_4] = [a.hold(add(0..=0, 2)), a.hold(add(1..=1, 4))];
+        let held = b.hold(exclusive(0..=0, 3).of(&token));
+        let w = a.queue(exclusive(0..=0, 3).of(&token));
+        let in_a = a.queue(exclusive(0..=1, 2).nested());
+        let in_b = b.queue(exclusive(0..=0, 4).nested());
+        let it = spawn_on([a, b], |_, b| finish(b, in_b, held_4));
+        let refused = finish(a, in_a, held_2);
+        a.finish(w, Exclusive);
+        drop(held);
+        assert!(refused != it.join().unwrap(), "one and only one");
+        assert_idle(stages);
+    });
+}
+
+/// A hold of byte 0 that is the calling thread's own, which counts it.
+fn hold_as_thread(stage: &Stage) -> Held {
+    let asker = owner::enter();
+    let ask = Ask::new(&stage.space, ByteRange::new(0..=0), Exclusive, &asker);
+    // SAFETY: each model keeps its stage until all its threads have ended.
+    match unsafe { grant::enter(&stage.space, &ask, asker.visitor, None) } {
+        Doorway::Granted(held) => held,
+        Doorway::Queued(_) => panic!("it waits, and should not"),
+    }
+}
+
+/// Property: a thread that waits in a call for a task's request is held up by it, so that of two that cross one is refused. Shape: both were queued; the task's is enlisted, and found among the
+/// thread's, while the other may be searching. Bound 4.
+#[test]
+fn a_thread_that_waits_as_a_task_is_found() {
+    check(4, || {
+        let stages @ [a, b] = &Stage::two();
+        let [held_a, held_b] = [hold_as_thread(a), b.hold(exclusive(0..=0, 41))];
+        // Has nothing else: a task.
+        let in_b = b.queue(exclusive(0..=0, 42));
+        let in_a = a.queue(exclusive(0..=0, 41).nested());
+        let it = spawn_on([a, b], |a, _| finish(a, in_a, held_b));
+        let refused = finish(b, in_b, held_a);
+        owner::leave();
+        assert!(refused != it.join().unwrap(), "one and only one");
+        assert_idle(stages);
+    });
+}
+
+/// Property: of two searches that come to one another's lock, one is made, and the other one after it, by who gives up meanwhile or not. Shape: no cycle; each waits
+/// for one who is blocked in the other's lock. Bound 3.
+#[test]
+fn two_searches_that_meet_are_both_made() {
+    check(3, || {
+        let stages @ [a, b] = &Stage::two();
+        let (before_a, before_b) = (a.hold(exclusive(1..=1, 6)), b.hold(exclusive(1..=1, 7)));
+        let [held_4, held_5] = [a.hold(exclusive(0..=0, 4)), b.hold(exclusive(0..=0, 5))];
+        let (of_4, of_5) = (b.queue(exclusive(1..=1, 4).nested()), a.queue(exclusive(1..=1, 5).nested()));
+        let (in_a, in_b) = (a.queue(exclusive(0..=0, 2).nested()), b.queue(exclusive(0..=0, 3).nested()));
+        let it = spawn_on([a, b], |_, b| {
+            drop((of_4, held_4));
+            b.finish(in_b, Exclusive);
+        });
+        drop((of_5, held_5));
+        a.finish(in_a, Exclusive);
+        it.join().unwrap();
+        drop((before_a, before_b));
+        assert_idle(stages);
+    });
+}
+
+/// The same; shape: the other one is a task's hold that is handed over to a token meanwhile, which then asks. Bound 3.
+#[test]
+fn a_hold_that_is_handed_over_is_found() {
+    check(3, || {
+        let stages @ [a, b] = &Stage::two();
+        let [held_a, held_b] = [a.hold(exclusive(0..=0, 2)), b.hold(exclusive(0..=0, 3))];
+        let in_b = b.queue(exclusive(0..=0, 2).nested());
+        let it = spawn_on([a, b], |a, _| {
+            let token = Owner::of_task(exclusive(0..=0, 3).asker().owner);
+            if held_b.hand_over(token.id()) {
+                wait::deliver();
+            }
+            let result = a.ask(&exclusive(0..=0, 3).of(&token)).map(|held| a.release(held, Exclusive));
+            drop(held_b);
+            is_refused(&result)
+        });
+        let refused = finish(b, in_b, held_a);
+        assert!(refused != it.join().unwrap(), "one and only one");
         assert_idle(stages);
     });
 }

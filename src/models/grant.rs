@@ -5,7 +5,7 @@
 
 use super::stage::{MIDDLE, Stage, add, exclusive, soon, spawn};
 use super::{Byte, check};
-use crate::grant::{self, Doorway};
+use crate::grant::{self, Doorway, Held};
 use crate::lock::RangeLock;
 use crate::mode::Mode::{Add, Exclusive};
 use crate::reclaim::LazyPin;
@@ -443,6 +443,49 @@ fn nobody_overtakes_by_a_shortcut() {
         drop(holder);
         it.join().unwrap();
         stage.finish(behind, Exclusive);
+        stage.assert_idle();
+    });
+}
+
+/// A root without room, of requests that nobody else meets: whoever asks for bytes on both sides of the middle goes to its chain.
+fn with_full_root() -> (Arc<Stage>, [Held; 2]) {
+    let stage = Stage::new();
+    let full = [100, 101].map(|who| stage.hold(add(u64::MAX..=u64::MAX, who)));
+    (stage, full)
+}
+
+/// Property: one who waits passes over newer nodes of its chain only when nobody in front of it is there (T5). Shape: two come to a chain of one node, where one of them finds room, and draw
+/// their tickets in either order. Bound 3.
+#[test]
+fn who_is_in_a_newer_node_is_waited_for() {
+    check(3, || {
+        let (stage, full) = with_full_root();
+        let holder = stage.hold(exclusive(0..=MIDDLE, 2));
+        let it = spawn(&stage, |stage| stage.cycle(exclusive(0..=MIDDLE, 3)));
+        let waiter = stage.queue(exclusive(0..=MIDDLE, 4));
+        stage.release(holder, Exclusive);
+        stage.finish(waiter, Exclusive);
+        it.join().unwrap();
+        drop(full);
+        stage.assert_idle();
+    });
+}
+
+/// Property: a node that one who waits takes out of a chain has nobody in it. Shape: another goes there, who then is behind. Bound 2.
+#[test]
+fn who_waits_takes_out_nobody() {
+    check(2, || {
+        let (stage, full) = with_full_root();
+        let older = [4, 5].map(|who| stage.hold(add(0..=MIDDLE, who)));
+        let holder = stage.hold(add(0..=MIDDLE, 6));
+        let waiter = stage.queue(exclusive(0..=MIDDLE, 7));
+        drop(older);
+        let it = spawn(&stage, |stage| stage.finish(waiter, Exclusive));
+        let behind = stage.queue(exclusive(0..=MIDDLE, 8));
+        stage.release(holder, Add);
+        stage.finish(behind, Exclusive);
+        it.join().unwrap();
+        drop(full);
         stage.assert_idle();
     });
 }

@@ -6,9 +6,12 @@
 //! | `shortcut` | the same for who comes by a shortcut, and looks at one node only |
 //! | `grant` | the queue: no grant to two, no lost wake-up, first come first served, cancel |
 //! | `stamp` | who came later is not waited for, who came before is; and a search that is owed is made |
+//! | `reorder` | a lock with a window: newcomers pass those who yield, and both directions of that race |
 //! | `convert` | a hold becomes another: what is kept is never let go of, what is given up wakes |
 //! | `batch` | several requests under one ticket: all or nothing |
 //! | `cycle` | a cycle of waits is answered or broken, and who is let past is past |
+//! | `turn` | one search at a time in a lock; who leaves lets it end; what it sees of what others publish |
+//! | `event` | the lists of those who wait, by themselves: who asks to be called is called |
 //! | `epoch` | on the real reclaimer: nobody reads a node that was freed |
 //!
 //! # How they see a fault
@@ -36,7 +39,11 @@ mod cycle;
 #[cfg(spanlock_epoch)]
 mod epoch;
 #[cfg(not(spanlock_epoch))]
+mod event;
+#[cfg(not(spanlock_epoch))]
 mod grant;
+#[cfg(not(spanlock_epoch))]
+mod reorder;
 #[cfg(not(spanlock_epoch))]
 mod shortcut;
 #[cfg(not(spanlock_epoch))]
@@ -45,6 +52,8 @@ mod stage;
 mod stamp;
 #[cfg(not(spanlock_epoch))]
 mod tree;
+#[cfg(not(spanlock_epoch))]
+mod turn;
 
 use crate::mode::Mode;
 use loom::cell::UnsafeCell;

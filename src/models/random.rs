@@ -237,7 +237,7 @@ impl Book {
 /// What a scene plays with: locks, and the book that is kept of them.
 #[derive(Debug, Default)]
 struct Stage {
-    locks: [RangeLock; 2],
+    locks: [RangeLock; 3],
     book: Book,
 }
 
@@ -768,17 +768,29 @@ fn nested_in_any_order() {
     check(|| {
         play(4, |stage, who| {
             let token = (draw(2) == 0).then(Owner::new);
-            nest(stage, who, token.as_ref(), 2);
+            nest(stage, who, token.as_ref(), 2, || Entry { lock: draw(2), ..entry(who, any_span(), any_mode()) });
+        });
+    });
+}
+
+/// The same in three locks, of which they want a byte each: searches that go on at once come to one another's locks, in any order.
+#[test]
+fn nested_in_three_locks() {
+    check(|| {
+        play(5, |stage, who| {
+            let token = (draw(2) == 0).then(Owner::new);
+            let mode = || [Add, Exclusive, Exclusive][draw(3)];
+            nest(stage, who, token.as_ref(), 2, || Entry { lock: draw(3), ..entry(who, 1..=1, mode()) });
         });
     });
 }
 
 /// A request, and `depth` more inside of it.
-fn nest(stage: &Stage, who: usize, token: Option<&Owner>, depth: usize) {
-    let asked = Entry { lock: draw(2), ..entry(who, any_span(), any_mode()) };
+fn nest(stage: &Stage, who: usize, token: Option<&Owner>, depth: usize, any: impl Fn() -> Entry + Copy) {
+    let asked = any();
     let answer = stage.take(&asked, How::Wait, token, || {
         if depth > 0 {
-            nest(stage, who, token, depth - 1);
+            nest(stage, who, token, depth - 1, any);
         }
     });
     stage.judge(answer, &asked);

@@ -20,7 +20,7 @@ pub(super) const MIDDLE: u64 = 1 << 63;
 pub(super) struct Nobody;
 
 impl Room for Nobody {
-    fn slot_changed(&self, _: usize) {}
+    fn slot_changed(&self, _: usize, _: u64) {}
 }
 
 /// A request: bytes `start..=last`. `who` is its owner, and where it looks for a slot first: an even one at slot 0, an odd one at slot 1.

@@ -20,7 +20,7 @@ pub(crate) struct WaitClock {
 impl WaitClock {
     #[cold]
     pub(super) fn start(range: ByteRange, mode: Mode, owner: OwnerId) -> WaitClock {
-        if_traced!(tracing::debug!(target: "spanlock", %range, ?mode, %owner, "waiting"));
+        if_traced!(tracing::debug!(target: "spanlock", %range, %mode, %owner, "waiting"));
         WaitClock {
             // Behind the event: what a subscriber does is no part of the wait.
             began: Some(Instant::now()),
@@ -35,7 +35,7 @@ impl WaitClock {
         let waited = self.stop();
         if_traced! {
             let ((range, mode, owner), waited_us) = (self.asked, micros(waited));
-            tracing::debug!(target: "spanlock", %range, ?mode, %owner, waited_us, "granted");
+            tracing::debug!(target: "spanlock", %range, %mode, %owner, waited_us, "granted");
         }
     }
 
@@ -56,7 +56,7 @@ impl Drop for WaitClock {
         if_counted!(stats::add(Counter::GivenUp, 1));
         if_traced! {
             let ((range, mode, owner), waited_us) = (self.asked, micros(waited));
-            tracing::debug!(target: "spanlock", %range, ?mode, %owner, waited_us, "gave up");
+            tracing::debug!(target: "spanlock", %range, %mode, %owner, waited_us, "gave up");
         }
     }
 }

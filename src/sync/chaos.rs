@@ -1,4 +1,4 @@
-//! The atomics of `std`, with a random pause around their accesses.
+//! A random pause at each access to what threads share.
 //!
 //! On a few processors two threads seldom stand in the middle of their protocol steps together: a step takes
 //! nanoseconds, and a thread is taken off its processor some hundred times a second. Built with
@@ -18,7 +18,7 @@
 use std::cell::Cell;
 use std::hint::spin_loop;
 use std::sync::LazyLock;
-use std::sync::atomic::{self, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{sleep, yield_now};
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ fn draw() -> u64 {
     STATE.with(|state| {
         let mut x = state.get();
         if x == 0 {
-            static THREADS: atomic::AtomicU64 = atomic::AtomicU64::new(0);
+            static THREADS: AtomicU64 = AtomicU64::new(0);
             let thread = THREADS.fetch_add(1, Ordering::Relaxed);
             x = ((*SEED << 32) + 2 * thread + 1).wrapping_mul(STEP);
         }
@@ -57,7 +57,7 @@ fn draw() -> u64 {
 
 /// Perhaps loses some time: a moment, the rest of the turn, or, rarely, so long that others can go round several times.
 #[inline]
-pub(super) fn pause() {
+fn pause() {
     let drawn = draw();
     if drawn % PAUSES == 0 {
         lose_time(drawn / PAUSES);
@@ -76,76 +76,14 @@ fn lose_time(drawn: u64) {
     }
 }
 
-/// What changes a word may come late, and what is to follow it, too: in between others see the one without the other.
-fn around<T>(access: impl FnOnce() -> T) -> T {
+/// Before an access.
+#[inline]
+pub(super) fn before(_: &'static str) {
     pause();
-    let answer = access();
+}
+
+/// Behind one that changes a word: what is to follow it may come late, too; in between others see the one without the other.
+#[inline]
+pub(super) fn behind() {
     pause();
-    answer
-}
-
-pub(crate) fn fence(order: Ordering) {
-    around(|| atomic::fence(order));
-}
-
-macro_rules! pausing {
-    ($name:ident $(<$param:ident>)?, $inner:ty, $value:ty) => {
-        #[derive(Debug)]
-        pub(crate) struct $name $(<$param>)? ($inner);
-
-        // Not every atomic has a use for all of them.
-        #[allow(dead_code)]
-        impl $(<$param>)? $name $(<$param>)? {
-            pub(crate) const fn new(value: $value) -> Self {
-                Self(<$inner>::new(value))
-            }
-
-            pub(crate) fn load(&self, order: Ordering) -> $value {
-                pause();
-                self.0.load(order)
-            }
-
-            pub(crate) fn store(&self, value: $value, order: Ordering) {
-                around(|| self.0.store(value, order));
-            }
-
-            pub(crate) fn swap(&self, value: $value, order: Ordering) -> $value {
-                around(|| self.0.swap(value, order))
-            }
-
-            pub(crate) fn compare_exchange(
-                &self,
-                from: $value,
-                to: $value,
-                success: Ordering,
-                failure: Ordering,
-            ) -> Result<$value, $value> {
-                around(|| self.0.compare_exchange(from, to, success, failure))
-            }
-
-            pub(crate) fn compare_exchange_weak(
-                &self,
-                from: $value,
-                to: $value,
-                success: Ordering,
-                failure: Ordering,
-            ) -> Result<$value, $value> {
-                around(|| self.0.compare_exchange_weak(from, to, success, failure))
-            }
-        }
-    };
-}
-
-pausing!(AtomicBool, atomic::AtomicBool, bool);
-pausing!(AtomicU64, atomic::AtomicU64, u64);
-pausing!(AtomicPtr<T>, atomic::AtomicPtr<T>, *mut T);
-
-impl AtomicU64 {
-    pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
-        around(|| self.0.fetch_add(value, order))
-    }
-
-    pub(crate) fn fetch_sub(&self, value: u64, order: Ordering) -> u64 {
-        around(|| self.0.fetch_sub(value, order))
-    }
 }

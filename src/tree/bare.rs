@@ -12,7 +12,7 @@ use std::fmt;
 use std::ops::ControlFlow::{Break, Continue};
 
 impl Room for () {
-    fn slot_changed(&self, _: usize) {}
+    fn slot_changed(&self, _: usize, _: u64) {}
 }
 
 /// What is put there: first and last byte, the bit of its mode, the owner.

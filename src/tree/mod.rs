@@ -22,6 +22,7 @@
 //! | T2 | freeze: `frozen`, `fence(SeqCst)`, then look at the slots | claim: publish, `fence(SeqCst)`, then look at `frozen` | one of them backs off |
 //! | T3 | announce: a mode on each link of the way, then publish, `fence(SeqCst)` | scan: `fence(SeqCst)`, then load the link | what is behind a link is passed over only by who came first |
 //! | T4 | scan: end the era, `fence(SeqCst)`, then look below its own node | shortcut: publish, `fence(SeqCst)`, then look at the era | one of them sees the other (`shortcut`) |
+//! | T5 | who waits: draw a ticket (AcqRel), then look through the nodes of the chain that are newer than its own | who comes to one of these: publish, `fence(SeqCst)`, then scan | who was not there yet is behind, and need not be looked for again (`scan`) |
 //!
 //! **Why a scan misses nobody.** X and Y both publish, fence, then scan. Say Y's scan does not see X's slot. If Y reached X's node, it
 //! read the state before X's publication, so Y's fence came before X's (S6), and X's scan sees Y. If Y did not reach it, Y read some
@@ -48,16 +49,17 @@ mod quota;
 mod scan;
 mod shortcut;
 mod slot;
+pub(crate) mod steps;
 #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
 mod tests;
 
 pub(crate) use node::SLOTS;
 pub(crate) use quick::Glance;
-pub(crate) use scan::{Query, Seen, Whose};
+pub(crate) use scan::{Extent, Query, Rank, Scope, Seen, Whose};
 pub(crate) use shortcut::ByShortcut;
 #[cfg(all(test, loom, spanlock_epoch))]
 pub(crate) use shortcut::forget;
-pub(crate) use slot::{Entry, Grant, Own, Placed, Rescan, Word};
+pub(crate) use slot::{Entry, Grant, Own, Placed, Rescan};
 
 use crate::reclaim::{LazyPin, Pin};
 use crate::sync::{Ordering, const_fn, hint};
@@ -68,8 +70,9 @@ use shortcut::Era;
 
 /// What the waiting side keeps for one node: made when somebody waits there for the first time, dropped with the node.
 pub(crate) trait Room: Default + Send + Sync + 'static {
-    /// Slot `index` went free, or moved from the holders to the queue: wake whoever waits for it.
-    fn slot_changed(&self, index: usize);
+    /// Slot `index` went free, or moved from the holders to the queue, from a word of this [age](Word::age): wake whoever waits for that one, or for one before it.
+    /// Not those who wait for a later one: whoever is to say that it has changed wakes them.
+    fn slot_changed(&self, index: usize, age: u64);
 }
 
 /// `T` is what the layers above keep beside it. It is in here because there it costs nothing: a tree is aligned like a node, and has room to spare.
@@ -80,6 +83,9 @@ pub(crate) struct Tree<R, T = ()> {
     hand: hint::AtomicU64,
     /// Whether somebody is moving it.
     is_sweeping: hint::AtomicBool,
+    /// How many nodes the hand has left in chains when it last went to their ends, or as many as this holds; and how many were made since.
+    chained: hint::AtomicU16,
+    made: hint::AtomicU16,
     pub(crate) beside: T,
 }
 
@@ -92,6 +98,10 @@ struct Shape {
     bar: Bar,
     /// How many nodes there are for threads, and may be.
     quota: Quota,
+    /// Numbers for the layers above, which those in conflict read: one that nobody writes, and two that are written seldom.
+    window: u64,
+    calm: hint::AtomicU64,
+    rests_until: hint::AtomicU64,
 }
 
 // SAFETY: a tree owns its nodes and reaches them through atomic links; what is stored in them is atomics, integers and
@@ -105,9 +115,18 @@ impl<R: Room, T> Tree<R, T> {
         pub(crate) const fn new(beside: T) -> Tree<R, T> {
             Tree {
                 root: Node::root(),
-                shape: Shape { era: Era::new(), bar: Bar::new(), quota: Quota::new() },
+                shape: Shape {
+                    era: Era::new(),
+                    bar: Bar::new(),
+                    quota: Quota::new(),
+                    window: 0,
+                    calm: hint::AtomicU64::new(0),
+                    rests_until: hint::AtomicU64::new(0),
+                },
                 hand: hint::AtomicU64::new(0),
                 is_sweeping: hint::AtomicBool::new(false),
+                chained: hint::AtomicU16::new(0),
+                made: hint::AtomicU16::new(0),
                 beside,
             }
         }
@@ -127,6 +146,32 @@ impl<R: Room, T> Tree<R, T> {
     /// Raises the bar to `to`, unless it is there or higher.
     pub(crate) fn raise_bar(&self, to: u64) {
         self.shape.bar.raise(to);
+    }
+
+    #[inline]
+    pub(crate) fn window(&self) -> u64 {
+        self.shape.window
+    }
+
+    pub(crate) const fn set_window(&mut self, window: u64) {
+        self.shape.window = window;
+    }
+
+    #[inline]
+    pub(crate) fn calm(&self) -> u64 {
+        self.shape.calm.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_calm(&self, calm: u64) {
+        self.shape.calm.store(calm, Ordering::Relaxed);
+    }
+
+    pub(crate) fn rests_until(&self) -> u64 {
+        self.shape.rests_until.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn rest_until(&self, time: u64) {
+        self.shape.rests_until.store(time, Ordering::Relaxed);
     }
 
     /// Nodes on the heap: all but the root.

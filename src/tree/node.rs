@@ -226,6 +226,11 @@ impl<R> Node<R> {
         outside >> self.header.cell_shift >> CELL_BITS == 0
     }
 
+    /// Whether its span is that of `other`: it is that node, or of its chain.
+    pub(super) fn has_span_of(&self, other: &Node<R>) -> bool {
+        (self.header.base, self.header.cell_shift) == (other.header.base, other.header.cell_shift)
+    }
+
     /// Whether `start..=last` shares a byte with the span.
     #[inline]
     pub(super) fn meets(&self, start: u64, last: u64) -> bool {
@@ -615,8 +620,9 @@ impl<R: Room> Node<R> {
     /// Frees a slot that was taken in a node that is being removed.
     #[cold]
     pub(super) fn withdraw(&self, index: usize) {
-        if self.slot(index).free() {
-            self.tell_room(index);
+        let before = self.slot(index).free();
+        if before.is_watched() {
+            self.tell_room(index, before);
         }
     }
 
@@ -641,15 +647,15 @@ impl<R: Room> Node<R> {
         unsafe { &*room }
     }
 
-    /// Wakes whoever waits for slot `index` to change.
+    /// Wakes whoever waits for slot `index` to change from `word`, or from one that came before it.
     #[cold]
-    pub(super) fn tell_room(&self, index: usize) {
+    pub(super) fn tell_room(&self, index: usize, word: Word) {
         self.used();
         // ORDERING: Acquire, from `room`. Not null: `WAITERS` was set by someone who had made the room first (S5).
         let room = self.header.room.load(Ordering::Acquire);
         // SAFETY: as in `room`.
         if let Some(room) = unsafe { room.as_ref() } {
-            room.slot_changed(index);
+            room.slot_changed(index, word.age());
         }
     }
 }

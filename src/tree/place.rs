@@ -19,7 +19,7 @@
 //!
 //! If a child is there but does not cover the range, a node that covers both is spliced in above it, by one CAS; the old child
 //! keeps working. A range that crosses the borders of its cells cannot go down; when the node is full it takes a slot of
-//! the node's chain. New chain nodes go in at the front, so that a frozen one at the end delays nobody.
+//! the node's chain: of the first few nodes there, or of a new one in front of them. So a frozen one at the end delays nobody, nor do thousands that are full.
 //!
 //! Threads that share a node with ranges that cannot go down, in a mode that goes with itself, get nodes of their own in its chain:
 //! whole-file adders then neither write nor read one another's lines.
@@ -27,22 +27,21 @@
 use super::node::{CELL_BITS, CHAINED_BY_CLASS, Link, Node, Occupied, SLOTS, Target};
 use super::places::{self, MOST_ALONG};
 use super::slot::{Classes, Entry, GRAIN_SHIFT, Placed, Slot};
-use super::{Room, Tree};
+use super::{Room, Tree, steps};
 use crate::mode::Mode;
 use crate::observe;
 use crate::owner::{self, OwnerId, Visitor};
 use crate::reclaim::{LazyPin, Pin};
 use smallvec::SmallVec;
 
-/// Leaves that the pruner's hand visits for each node that is made. A dead leaf goes at its fourth visit (`node::CHANCES`): with four
-/// visits a growth the tree would grow without bound. In a crowd of a thousand random ranges that come and go there are 640 nodes with 8, 450 with 16, 320 with 32.
-const SWEEP_PER_GROWTH: usize = 24;
-
 /// Nodes of a chain that a thread looks through for its own. A chain of as many gets no more for threads, only for requests that find no room.
 const WITHIN_REACH: usize = 32;
 
 /// log2 of the bytes in the cells of a node that is cut by class when it is full: what is smaller, threads have soon left behind.
 const WORTH_A_CUT: u32 = GRAIN_SHIFT + 6;
+
+/// Nodes of a chain that are tried for a free slot. Others are ahead of a new one in the chain, and run empty.
+pub(super) const REACH: usize = if cfg!(any(loom, spanlock_shuttle)) { 2 } else { 4 };
 
 /// Why a child is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -174,13 +173,20 @@ impl<R: Room, T> Tree<R, T> {
         }
     }
 
-    /// A slot in one of the nodes chained to `node`, or in a new one. `None`: somebody changed the front of the chain meanwhile.
+    /// A slot in one of the first nodes chained to `node`. `None`: there is none, and a new node is in front of them, or somebody else changed the front of the chain meanwhile.
+    ///
+    /// Not in any of them: there can be thousands, all full. So those who are far from the front are older than those who are near, and leave vacant nodes, which go (`prune`).
     fn place_in_chain(&self, node: &Node<R>, entry: &Entry, visitor: Visitor, pin: &Pin) -> Option<Placed<R>> {
-        let mut before = node;
         let classes = Classes::of(entry.start, entry.last);
-        while let Some(chained) = before.overflow().announce(entry.mode).and_then(|target| target.node(pin)) {
-            // (INV-N6)
+        let (mut before, mut tried) = (node, 0);
+        while tried < REACH {
+            let Some(chained) = before.overflow().announce(entry.mode).and_then(|target| target.node(pin)) else {
+                break;
+            };
+            steps::add(1);
+            // (INV-N6) Those for other classes do not count, and are few.
             if classes.are_among(chained.classes()) {
+                tried += 1;
                 if let Occupied::Slot(index) = chained.occupy_unless_frozen(entry, visitor.home(), pin) {
                     return Some(Placed::new(chained, index));
                 }
@@ -204,7 +210,7 @@ impl<R: Room, T> Tree<R, T> {
             more.set_for_threads();
         }
         if self.link(node.overflow(), front, more, front.modes() | mode) {
-            self.sweep(SWEEP_PER_GROWTH, pin);
+            self.sweep_after_growth(pin);
         }
     }
 
@@ -258,7 +264,7 @@ impl<R: Room, T> Tree<R, T> {
             new.set_for_threads();
         }
         if self.link(link, seen, new, seen.modes() | entry.mode) && why == Why::Full {
-            self.sweep(SWEEP_PER_GROWTH, pin);
+            self.sweep_after_growth(pin);
         }
     }
 

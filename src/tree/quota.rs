@@ -28,7 +28,7 @@ const SPELLS: u64 = 8;
 
 pub(super) struct Quota {
     /// Nodes in the tree that were made for threads to part.
-    nodes: hint::AtomicU64,
+    nodes: hint::AtomicU16,
     /// The threads that looked at the shape in this spell, a bit each; and in the one before.
     threads: hint::AtomicU64,
     threads_before: hint::AtomicU64,
@@ -47,7 +47,7 @@ impl Quota {
     const_fn! {
         pub(super) const fn new() -> Quota {
             Quota {
-                nodes: hint::AtomicU64::new(0),
+                nodes: hint::AtomicU16::new(0),
                 threads: hint::AtomicU64::new(0),
                 threads_before: hint::AtomicU64::new(0),
                 turns: hint::AtomicU8::new(0),
@@ -106,7 +106,7 @@ impl Quota {
     }
 
     fn nodes(&self) -> usize {
-        self.nodes.load(Ordering::Relaxed) as usize
+        usize::from(self.nodes.load(Ordering::Relaxed))
     }
 
     /// Whether threads may have one node more: to cut a node that is whole, or, up to the end, to complete one that is cut already. So no thread is left above nodes of others for
@@ -138,6 +138,6 @@ impl Quota {
 
     pub(super) fn node_removed(&self) {
         // Wrapping: one less.
-        self.nodes.fetch_add(u64::MAX, Ordering::Relaxed);
+        self.nodes.fetch_add(u16::MAX, Ordering::Relaxed);
     }
 }

@@ -2,12 +2,29 @@
 //!
 //! A scan looks at the nodes whose spans meet the range: one path from the root, then the subtrees inside the range, and the
 //! chains of all of these. At each node it ORs the state words first; as long as no mode there concerns it, no record is read.
+//!
+//! # Who waits
+//! Thousands can wait for the same bytes, in a chain: whoever looks whether it is its turn shall not look at all of them ([`Tree::scan_ahead`]).
+//!
+//! - *What is behind it* it passes over. Chains grow at the front. Once it has looked, with its ticket, through the nodes that are newer than its own, and found nobody in front of it there, it
+//!   begins at its own node ([`Scope::Behind`]).
+//! - *What has gone* it takes out: vacant nodes of a chain, far from where newcomers look for a slot. So each is come by once.
+//! - *What is far in front* can wait. Whoever is in front of it keeps it from being granted, and any of them will do to sleep on; the last of them is best, and that one is near, as who came late
+//!   is near the front of the chain. So it breaks off when it has found many in the queue, and some nodes none that came later ([`Extent::Part`]).
+//!
+//! **Why nobody in front is missed by who begins at its own node (T5).** Let W be the one who waits, with ticket t, and L its look through the newer nodes, with the ticket. Let Z be in conflict with
+//! W and in one of these nodes, later. If L saw Z, Z was behind W, and stays so: a ticket does not change, and who is PENDING with a stamp that is not below t is behind W (O1). If L did not see
+//! Z, then Z published behind L's load of its slot, or of the link to its node. So Z's fence came behind W's, and Z's scan finds W (the header of [`tree`](super)), for as long as W waits: Z
+//! queues or leaves. Its ticket is higher than t. For if Z had drawn first, W, which drew before L, would have had Z's publication from the counter (AcqRel), and L would have seen it. So Z is not granted before W
+//! has gone, but in two ways: it is let past W, or it is the second slot of a hold. Both make W look again before it is granted (RESCAN), and then, behind its own CAS, it looks everywhere.
 
 use super::node::{Node, SLOTS};
-use super::slot::{Own, Reading, Slot, Word};
-use super::{Room, Tree};
+use super::place::REACH;
+use super::slot::{Own, Placed, Reading, Slot, Word};
+use super::{Room, Tree, steps};
 use crate::reclaim::{LazyPin, Pin};
 use smallvec::SmallVec;
+use std::cell::Cell;
 use std::ops::ControlFlow;
 
 /// What a scan looks for: live requests in one of the modes `against` that meet `start..=last`.
@@ -28,6 +45,71 @@ pub(crate) enum Whose {
     Others,
     /// Of the query's only.
     Own,
+    /// Of all but the query's, and none who yields. Their records are not read.
+    OthersWhoInsist,
+}
+
+/// Where somebody in front of a waiting request can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Everywhere.
+    All,
+    /// Everywhere but in nodes of its own chain that are newer than its own node.
+    Behind,
+}
+
+/// What a waiting request says of one that its scan came by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rank {
+    /// It is not in front.
+    Behind,
+    /// It is in front, and holds, or is as good as a holder.
+    Holder,
+    /// It is in front in the queue.
+    Ahead,
+    /// The same, and behind all others that were found so far.
+    Next,
+}
+
+/// How much of what is in front a scan has looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    All,
+    /// Enough to know that there are many.
+    Part,
+}
+
+/// So many in the queue are many.
+const MANY: usize = if cfg!(any(loom, spanlock_shuttle)) { 2 } else { 32 };
+
+/// Vacant nodes of a chain that who waits leaves behind its own, for those who come and go.
+const SPARED: usize = if cfg!(any(loom, spanlock_shuttle)) { 0 } else { REACH };
+
+/// What a scan of who waits has found so far.
+#[derive(Default)]
+struct Tally {
+    /// Requests in front of it in the queue.
+    queued: Cell<usize>,
+    /// Whether anybody is in front in the node that it looks at.
+    is_here: Cell<bool>,
+    /// Whether the last one of the queue is there.
+    is_next_here: Cell<bool>,
+    is_part: Cell<bool>,
+}
+
+impl Tally {
+    fn count(&self, rank: Rank) {
+        self.is_here.set(self.is_here.get() || rank != Rank::Behind);
+        self.is_next_here.set(self.is_next_here.get() || rank == Rank::Next);
+        self.queued.set(self.queued.get() + usize::from(matches!(rank, Rank::Ahead | Rank::Next)));
+    }
+
+    /// It may break off here, if it has found many.
+    fn may_end(&self) -> bool {
+        let may_end = self.queued.get() >= MANY;
+        self.is_part.set(self.is_part.get() || may_end);
+        may_end
+    }
 }
 
 /// A request that a scan found, as it was when the scan read it. It can be watched for as long as the pin lasts.
@@ -176,6 +258,116 @@ impl<R: Room, T> Tree<R, T> {
     }
 }
 
+/// For those who wait.
+impl<R: Room, T> Tree<R, T> {
+    /// Visits who may be in front of a queued request, in `placed`: not all of them, if there are many. `rank` says what each is; `scope`, where any of them can be, as an earlier scan with
+    /// the same ticket has left it. It is to be `All` again if the request was made to look again (RESCAN).
+    pub(crate) fn scan_ahead<'t>(
+        &'t self,
+        query: &Query,
+        placed: &'t Placed<R>,
+        scope: &mut Scope,
+        pin: &'t LazyPin,
+        mut rank: impl FnMut(Seen<'t, R>) -> Rank,
+    ) -> Extent {
+        let (own, tally) = (placed.own(placed.mode()), Tally::default());
+        let mut visit = |seen| {
+            tally.count(rank(seen));
+            ControlFlow::Continue(())
+        };
+        let _ = look(&self.root, query, Some(own), &mut visit);
+        if self.root.is_alone() {
+            return Extent::All;
+        }
+        let mut above = Some(own);
+        let mut rest: SmallVec<[&Node<R>; 16]> = SmallVec::new();
+        let mut next = Some(&self.root);
+        while let Some(node) = next {
+            self.look_along_chain_ahead(node, query, placed, scope, pin, &tally, &mut visit);
+            let first = node.cell_of(query.start.max(node.base()));
+            let last = node.cell_of(query.last.min(node.last()));
+            for link in &node.children()[first..=last] {
+                let Some(child) = link.load_if(query.against).node(pin.get()) else { continue };
+                if !child.meets(query.start, query.last) {
+                    continue;
+                }
+                // On the way down to its own node it goes on: the last of the queue may be there.
+                if own.is_above(child) && tally.may_end() {
+                    return Extent::Part;
+                }
+                self.going_down_to(child, &mut above);
+                let _ = look(child, query, Some(own), &mut visit);
+                rest.push(child);
+            }
+            next = rest.pop();
+        }
+        if tally.is_part.get() { Extent::Part } else { Extent::All }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn look_along_chain_ahead<'t>(
+        &'t self,
+        head: &'t Node<R>,
+        query: &Query,
+        placed: &'t Placed<R>,
+        scope: &mut Scope,
+        pin: &'t LazyPin,
+        tally: &Tally,
+        visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
+    ) {
+        let own = placed.own(placed.mode());
+        let home = placed.node();
+        let mut before = head;
+        // Whether it is among the nodes that are newer than its own. (If its own has taken the place of the one that it was chained to, all of the chain is older.)
+        let mut is_newer = home.has_span_of(head) && !own.is_in(head);
+        if is_newer && *scope == Scope::Behind {
+            is_newer = false;
+            before = home;
+            let _ = look(home, query, Some(own), visit);
+        }
+        let (mut is_clear, mut since_next, mut vacant) = (true, 0, 0);
+        loop {
+            let target = before.overflow().load_if(query.against);
+            let Some(node) = target.node(pin.get()) else { break };
+            tally.is_here.set(false);
+            tally.is_next_here.set(false);
+            let _ = look(node, query, Some(own), visit);
+            if is_newer {
+                if own.is_in(node) {
+                    narrow(scope, is_clear);
+                    is_newer = false;
+                }
+                is_clear &= !tally.is_here.get();
+                before = node;
+                continue;
+            }
+            since_next = if tally.is_next_here.get() { 0 } else { since_next + 1 };
+            if since_next >= REACH && tally.may_end() {
+                return;
+            }
+            // Its own node is not vacant.
+            if node.is_vacant() {
+                vacant += 1;
+                if vacant > SPARED && self.remove_chained(before, target, node, pin.get()) {
+                    continue;
+                }
+            }
+            before = node;
+        }
+        if is_newer {
+            // What is behind a link that does not carry the modes in its way is in nobody's way.
+            narrow(scope, is_clear);
+        }
+    }
+}
+
+/// The nodes that are newer than its own have been looked at: from now on they need not be, if nobody in front of it is there.
+fn narrow(scope: &mut Scope, is_clear: bool) {
+    if is_clear {
+        *scope = Scope::Behind;
+    }
+}
+
 #[inline]
 pub(super) fn look_along_chain<'t, R: Room>(
     node: &'t Node<R>,
@@ -196,6 +388,7 @@ fn look<'t, R: Room>(
     own: Option<Own<R>>,
     visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
+    steps::add(1);
     let own = own.filter(|own| own.is_in(node));
     if node.is_clear(query.start, query.last, query.against, own.map(|own| own.mode())) {
         return ControlFlow::Continue(());
@@ -211,8 +404,12 @@ pub(super) fn look_closer<'t, R: Room>(
     own: Option<usize>,
     visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
+    steps::add(SLOTS);
     let parts = node.parts(query.start, query.last);
     for index in (0..SLOTS).filter(|&index| Some(index) != own) {
+        if query.whose == Whose::OthersWhoInsist && node.slot(index).yields() {
+            continue;
+        }
         match node.slot(index).read(query.start, query.last, parts, query.against) {
             Some(reading) if (reading.owner == query.owner) == (query.whose == Whose::Own) => {
                 visit(Seen { node, index, reading })?;

@@ -23,8 +23,8 @@
 //! - C was removed. Then it is frozen for good, and R withdraws (T2).
 //!
 //! A hold that moves to another slot without a scan of its own does scan, for those who queue and who arrive (`convert`), and that scan ends the era too.
-//! Whoever queues has been above all that it conflicts with since before it was QUEUED, but may have broken its scan off at the first conflict: it looks to the end
-//! before it queues ([`Tree::bar_shortcuts`]), or others would come past it.
+//! Whoever queues has been above all that it conflicts with since before it was QUEUED, but may have broken its scan off at the first conflict: it ends the era before it
+//! queues, if its scan would have ([`Tree::bar_shortcuts`]), or others would come past it.
 //!
 //! # Memory
 //! The thread that has a shortcut to a node is one of its *keepers*, as the tree is: the last of them frees it. So a thread keeps [`SHORTCUTS`] nodes at most
@@ -35,7 +35,7 @@ use super::node::Node;
 use super::quick::{Glance, Path};
 use super::scan::{self, Query, Seen, Whose};
 use super::slot::{Entry, MODES, Own, Placed};
-use super::{Room, Tree};
+use super::{Room, Tree, steps};
 use crate::owner::{self, Visitor};
 use crate::reclaim::{LazyPin, Pin};
 use crate::sync::{AtomicU64, Ordering, const_fn, fence, thread_local};
@@ -277,13 +277,32 @@ impl<R: Room, T> Tree<R, T> {
         if met { Glance::Met } else { Glance::Clear }
     }
 
-    /// For who is going to wait, and may have broken his scan off: looks to the end, if there are shortcuts, so that none leads past him any more.
+    /// For who has published, and does not scan to the end: sees to it that no shortcut leads past him any more, as his scan would that goes down past his own node. So it looks for a node there
+    /// that the scan would come to, and at no request.
     ///
     /// If there is no era there are none; and whoever gets one in a later era sees him: it loads that era, has a fence, and looks above. Had its fence come before the caller's
     /// (the one of his publication), then the load below, behind that, would find that era too, or its end.
     pub(crate) fn bar_shortcuts(&self, query: &Query, own: Own<R>, pin: &LazyPin) {
-        if self.shape.era.now() > OVER {
-            let _ = self.scan(query, Some(own), pin, |_| Continue(()));
+        if self.shape.era.now() > OVER && self.leads_below(query, own, pin) {
+            self.shape.era.end();
+        }
+    }
+
+    /// Whether a scan for `query` goes down past `own`. A child that does not span less than the node of `own` covers that, and so the range: there is no other one for it.
+    fn leads_below(&self, query: &Query, own: Own<R>, pin: &LazyPin) -> bool {
+        let mut node = &self.root;
+        loop {
+            let cells = node.cell_of(query.start.max(node.base()))..=node.cell_of(query.last.min(node.last()));
+            let next = node.children()[cells].iter().find_map(|link| {
+                steps::add(1);
+                let child = link.load_if(query.against).node(pin.get())?;
+                child.meets(query.start, query.last).then_some(child)
+            });
+            match next {
+                None => return false,
+                Some(child) if own.is_above(child) => return true,
+                Some(child) => node = child,
+            }
         }
     }
 

@@ -9,7 +9,7 @@
 //! | `6` | `CLAIMED` | taken, and its record is being written; not live yet |
 //! | `7` | `QUEUING` | its owner found a conflict and is about to draw a ticket; together with `QUEUED`: *passing*, it goes before somebody with a lower ticket |
 //! | `8` | `QUEUED` | it waits, and its ticket stands in the record |
-//! | `9` | `GRANTED` | it waited and was granted, or is a token's, or is the second slot of a hold that moves. (A thread's that never waited stays PENDING: live, and none of these three.) |
+//! | `9` | `GRANTED` | it waited and was granted, or is a token's, or passed somebody who yields, or is the second slot of a hold that moves. (A thread's that never waited stays PENDING: live, and none of these three.) Together with `QUEUED`: it waits, and *yields*: newcomers may go before it, if the lock says so |
 //! | `10` | `WAITERS` | somebody sleeps until this word changes; whoever clears this bit must wake them |
 //! | `11` | `RESCAN` | somebody has become a blocker behind this request's back: it must look again before it is granted |
 //! | `12..20` | parts | which eighths of the node's span the range touches |
@@ -27,13 +27,14 @@
 //!                                   free (release, or cancel)
 //! ```
 //!
-//! A holder, PENDING or GRANTED, may also change its mode to one that goes with more (downgrade) and give back bytes (shrink).
+//! A holder, PENDING or GRANTED, may also change its mode to one that goes with more (downgrade) and give back bytes (shrink). One that is QUEUED and yields must *close*
+//! before it is granted: yield no more, behind a full fence, and look once more. (It may *reopen*.)
 //!
 //! # Invariants
 //! - INV-S1: only the request that claimed a slot changes its mode, phase and record. Others set `WAITERS` or `RESCAN`, or make a queued
 //!   request a passing one, no more.
 //! - INV-S2: the record is written while the slot is CLAIMED; after that `order` while it is QUEUING, or about to be GRANTED where a hold moves to it; and
-//!   `start` and `last` by a holder who shrinks, and who then makes the version a new one.
+//!   `start` and `last` by a holder who shrinks, and who then makes the version a new one; and `owner`, once, by a task's hold that becomes a token's.
 //! - INV-S3: whoever clears `WAITERS` wakes. It is cleared whenever the slot changes in a way that can free a waiter.
 //!
 //! # Orderings
@@ -47,6 +48,7 @@
 //! | S4 | queue, take over: CAS to QUEUED or GRANTED, Release | scan: load, Acquire | the ticket, or the order of the hold that has moved |
 //! | S5 | register: CAS of `WAITERS`, AcqRel | free, queue: CAS or swap, AcqRel | the waiter's place on the event |
 //! | S6 | publish: `fence(SeqCst)` | the same fence of the other | of two requests at least one sees the other |
+//! | S8 | close: CAS, then `fence(SeqCst)` | the fence of a newcomer's publication | of one that closes and one that would pass it, at least one sees the other |
 
 use super::node::{Node, SLOTS};
 use super::{Room, scan::Seen};
@@ -66,6 +68,8 @@ const QUEUED: u64 = 1 << 8;
 const GRANTED: u64 = 1 << 9;
 /// Both bits: queued, and let past somebody with a lower ticket.
 const PASSING: u64 = QUEUING | QUEUED;
+/// Both bits: queued, and newcomers may go before it.
+const YIELDING: u64 = QUEUED | GRANTED;
 const WAITERS: u64 = 1 << 10;
 const RESCAN: u64 = 1 << 11;
 /// Parts of a node's span that a word tells apart.
@@ -161,7 +165,22 @@ impl Word {
 
     /// Whether it holds its range for certain. (One that is PENDING may only be about to find out that it does not.)
     pub(crate) fn is_granted(self) -> bool {
-        self.0 & GRANTED != 0
+        self.0 & YIELDING == GRANTED
+    }
+
+    /// Whether it waits, and newcomers may go before it.
+    pub(crate) fn is_yielding(self) -> bool {
+        self.0 & YIELDING == YIELDING
+    }
+
+    /// Which of the slot's requests it is of, a shrunk one being another: for [`Room`], where the later one is the greater one, counted round and round.
+    pub(crate) fn age(self) -> u64 {
+        self.0 & VERSION
+    }
+
+    /// Whether somebody sleeps until it changes.
+    pub(super) fn is_watched(self) -> bool {
+        self.has(WAITERS)
     }
 
     fn same_version(self, other: Word) -> bool {
@@ -351,6 +370,12 @@ impl Slot<'_> {
         Word(self.state.load(Ordering::Relaxed)).is_live()
     }
 
+    /// Whether newcomers may go before it.
+    pub(super) fn yields(self) -> bool {
+        // ORDERING (S8): who has closed before the caller's fence is found to have.
+        Word(self.state.load(Ordering::Acquire)).is_yielding()
+    }
+
     /// The word, if the slot seems free. Relaxed: the CAS of `occupy` decides.
     #[inline(always)]
     pub(super) fn found_free(self) -> Option<Word> {
@@ -439,12 +464,12 @@ impl Slot<'_> {
             && self.state.compare_exchange(word.0, word.freed().0, Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
-    /// Frees the slot; `true` if somebody waits for it and must be woken (INV-S3).
-    pub(super) fn free(self) -> bool {
+    /// Frees the slot; returns the word before. If that was watched, those who wait must be woken (INV-S3).
+    pub(super) fn free(self) -> Word {
         // Relaxed: the version is this request's own, and nobody else changes it (INV-S1).
         let word = Word(self.state.load(Ordering::Relaxed));
         // ORDERING: Release as in `free_unwatched` (S2); Acquire to find the listeners of whoever set WAITERS (S5).
-        Word(self.state.swap(word.freed().0, Ordering::AcqRel)).has(WAITERS)
+        Word(self.state.swap(word.freed().0, Ordering::AcqRel))
     }
 
     /// Changes the word by `change`, clearing nothing that others set meanwhile; returns the word before.
@@ -631,7 +656,7 @@ impl<R: Room> Placed<R> {
     }
 
     #[inline]
-    fn node(&self) -> &Node<R> {
+    pub(super) fn node(&self) -> &Node<R> {
         debug_assert!(!self.is_nowhere());
         // SAFETY: the slot is live, so the node is neither pruned nor freed, and it is only ever shared (see the type).
         unsafe { &*self.node_ptr() }.used()
@@ -675,12 +700,37 @@ impl<R: Room> Placed<R> {
 
     /// QUEUING -> QUEUED with `ticket`. Wakes whoever took it for a holder: they may be in front of it now.
     pub(crate) fn queue(&self, ticket: u64) {
+        self.queue_as(QUEUED, ticket);
+    }
+
+    /// The same of one that yields.
+    pub(crate) fn queue_and_yield(&self, ticket: u64) {
+        self.queue_as(YIELDING, ticket);
+    }
+
+    fn queue_as(&self, queued: u64, ticket: u64) {
         let slot = self.slot();
         // Relaxed: S4 orders it.
         slot.record.order.store(ticket, Ordering::Relaxed);
-        if slot.update(|word| word & !(QUEUING | WAITERS) | QUEUED).has(WAITERS) {
-            self.node().tell_room(self.index());
-        }
+        self.tell(slot.update(|word| word & !(QUEUING | WAITERS) | queued));
+    }
+
+    /// A queued request that yields does so no more: whoever has looked before may have passed it, and is found by who looks now.
+    ///
+    /// ORDERING (S8): the fence pairs with that of a publication. If the newcomer's comes first, its slot is found behind this one; if not, it reads what is written here.
+    pub(crate) fn close(&self) {
+        self.slot().update(|word| word & !GRANTED);
+        fence(Ordering::SeqCst);
+    }
+
+    /// A queued request yields again. (Nobody need learn of that: who is behind it by its ticket stays there.)
+    pub(crate) fn reopen(&self) {
+        self.slot().update(|word| word | GRANTED);
+    }
+
+    /// PENDING -> GRANTED of one that has passed somebody who yields, so that it is taken for no later request that is still in its doorway. Whoever waits for it, waits on.
+    pub(crate) fn hold_quietly(&self) {
+        self.slot().update(|word| word | GRANTED);
     }
 
     /// QUEUED -> GRANTED, unless somebody asked for another scan.
@@ -694,11 +744,9 @@ impl<R: Room> Placed<R> {
 
     /// PENDING -> GRANTED: says aloud that this request holds its range. Wakes whoever listens for that; whether there is any.
     pub(crate) fn hold(&self) -> bool {
-        let is_watched = self.slot().update(|word| word & !WAITERS | GRANTED).has(WAITERS);
-        if is_watched {
-            self.node().tell_room(self.index());
-        }
-        is_watched
+        let before = self.slot().update(|word| word & !WAITERS | GRANTED);
+        self.tell(before);
+        before.is_watched()
     }
 
     /// The same of the second slot of a hold that came at `order`.
@@ -708,13 +756,21 @@ impl<R: Room> Placed<R> {
         self.hold()
     }
 
+    /// A holder's owner becomes `owner`, which nobody else is, and which has made no request yet. It says GRANTED first: a token's request that does not is
+    /// taken for one in its doorway. Whether somebody has listened for that.
+    pub(crate) fn hand_over(&self, owner: u64) -> bool {
+        let is_watched = self.hold();
+        // Relaxed: to all others the old owner and the new one are alike, somebody else. The new owner's requests begin behind this, by whatever they have the
+        // owner from. Who reads the new owner beside the word of before takes it for undecided, and finds the word changed (S1).
+        self.slot().record.owner.store(owner, Ordering::Relaxed);
+        is_watched
+    }
+
     /// A holder's mode becomes the one with this bit, which goes with all that the old one went with, and more.
     ///
     /// ORDERING (S2): Release, as for a release: what was done under the old mode is seen by whoever is let in.
     pub(crate) fn downgrade(&self, mode: u64) {
-        if self.slot().update(|word| word & !(MODES | WAITERS) | mode).has(WAITERS) {
-            self.node().tell_room(self.index());
-        }
+        self.tell(self.slot().update(|word| word & !(MODES | WAITERS) | mode));
     }
 
     /// A holder gives back what lies outside of `start..=last`, which lies in its range.
@@ -730,8 +786,13 @@ impl<R: Room> Placed<R> {
         slot.record.last.store(last, Ordering::Relaxed);
         let before =
             slot.update(|word| (word & !(ALL_PARTS | ALL_GRAINS | WAITERS)).wrapping_add(ONE_VERSION) | parts.0);
-        if before.has(WAITERS) {
-            self.node().tell_room(self.index());
+        self.tell(before);
+    }
+
+    /// Wakes whoever waits for the slot to change, if there is anybody: it has changed from `before`.
+    fn tell(&self, before: Word) {
+        if before.is_watched() {
+            self.node().tell_room(self.index(), before);
         }
     }
 
@@ -763,14 +824,10 @@ impl<R: Room> Placed<R> {
     /// The pin keeps the node, which may be pruned as soon as the slot is free, until the wake-up is done.
     pub(crate) fn free(&self, _pin: &Pin) {
         let node = self.node();
-        if node.slot(self.index()).free() {
-            node.tell_room(self.index());
+        let before = node.slot(self.index()).free();
+        if before.is_watched() {
+            node.tell_room(self.index(), before);
         }
-    }
-
-    /// The word, for `Debug`; `None` for no byte.
-    pub(crate) fn word(&self) -> Option<Word> {
-        (!self.is_nowhere()).then(|| Word(self.slot().state.load(Ordering::Relaxed)))
     }
 }
 
@@ -822,6 +879,6 @@ impl<R: Room> Seen<'_, R> {
 
     /// Wakes all that wait for the slot to change.
     pub(crate) fn tell(&self) {
-        self.node().tell_room(self.room_index());
+        self.node().tell_room(self.room_index(), self.word());
     }
 }

@@ -551,6 +551,29 @@ fn memory_follows_a_crowd_that_changes() {
     live.iter().for_each(|put| tree.free(put));
 }
 
+/// Ranges that cannot go down: the oldest goes, or any. A node goes when the last one in it has gone, and there is room for new ones near the front only.
+#[test]
+fn memory_follows_a_chain_that_changes() {
+    const LIVE: usize = 1000;
+    for any in [false, true] {
+        let (tree, mut rng) = (Bare::new(), Rng::with_seed(7));
+        let one = || put(&tree, 0, u64::MAX, 1, Passing(1));
+        let mut live: Vec<_> = (0..LIVE).map(|_| one()).collect();
+        let mut most = 0;
+        for n in 0..10 * LIVE {
+            let index = if any { rng.usize(..LIVE) } else { n % LIVE };
+            tree.free(&live[index]);
+            live[index] = one();
+            most = most.max(nodes_at_most(n as u64, || tree.nodes()));
+        }
+        let per_node = if any { 1 } else { SLOTS / 2 };
+        assert!(most <= LIVE / per_node, "{most} nodes");
+        live.iter().for_each(|put| tree.free(put));
+        tree.trim();
+        assert_eq!(tree.nodes(), 0);
+    }
+}
+
 /// Counts now and then only: it takes time in proportion.
 fn nodes_at_most(n: u64, count: impl Fn() -> usize) -> usize {
     if n % 1000 == 0 { count() } else { 0 }

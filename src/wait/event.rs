@@ -16,6 +16,9 @@
 //! - INV-W1: a sleeper is in a list from when it is made until it is *rung*, or its listener leaves. Both happen under the list's lock, and either of them once.
 //! - INV-W2: a sleeper is in one row at a time, in that of a list or that of the thread which has rung it; and its links are used by whoever may change that row.
 //! - INV-W3: to be in a row is one count of the sleeper's `Arc`.
+//! - INV-W4: whoever changes a slot from a watched word of an age rings all sleepers of that age, and of those before, and no others. A sleeper that is to be woken has
+//!   set WAITERS in the very word whose age it says (INV-G3), so whoever changes that one rings it; and a thread that has freed the slot and is late with its call has nothing to do
+//!   with who has come to listen to the slot's next request since.
 //!
 //! # Who wakes whom
 //! The one who rings sets `rung` first, and then looks for *whom* to wake. The one who sleeps says whom, under the lock where the other looks, and only if it
@@ -23,25 +26,42 @@
 //!
 //! # What becomes of wakers
 //! One that is called is consumed by that. One that nobody has called goes with its listener, when the request has left the queue. One that is replaced, because a
-//! task has moved, is dropped there and then, with no lock held; but the request has its place still, so its destructor must not wait for that.
+//! task has moved, is dropped by the poll that replaces it, as the last that this does: nothing is locked, and whoever is to be called from now on is the new one, also by
+//! what the destructor does. But the request has its place still (it could be kept until that is given up, but a task can move without end): so a destructor that *waits*
+//! for what the request stands in the way of, waits for ever.
 
-use super::{Woken, budget, delivery};
+#[cfg(not(loom))]
+use super::Woken;
+use super::{budget, delivery, is_not_after};
+#[cfg(loom)] // A model of this room alone.
+use crate::sync::thread::{self, Thread};
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::thread::{self, Thread};
-use std::time::Instant;
 use std::{fmt, mem};
+#[cfg(not(loom))]
+use std::{
+    thread::{self, Thread},
+    time::Instant,
+};
 
 /// Somebody who listens to one slot, once.
 pub(super) struct Sleeper {
     links: UnsafeCell<Links>,
+    /// For a model to judge whether two use the links at a time.
+    #[cfg(loom)]
+    used: loom::cell::UnsafeCell<()>,
     rung: AtomicBool,
+    /// Which of the slot's requests it listens to.
+    age: u64,
     /// Whom to wake, as soon as it sleeps.
     whom: Mutex<Option<Whom>>,
 }
+
+/// The slot has changed already.
+struct Rung;
 
 enum Whom {
     Thread(Thread),
@@ -62,8 +82,15 @@ unsafe impl Send for Sleeper {}
 unsafe impl Sync for Sleeper {}
 
 impl Sleeper {
-    fn new() -> Sleeper {
-        Sleeper { links: UnsafeCell::default(), rung: AtomicBool::new(false), whom: Mutex::new(None) }
+    fn new(age: u64) -> Sleeper {
+        Sleeper {
+            links: UnsafeCell::default(),
+            #[cfg(loom)]
+            used: loom::cell::UnsafeCell::new(()),
+            rung: AtomicBool::new(false),
+            age,
+            whom: Mutex::new(None),
+        }
     }
 
     fn is_rung(&self) -> bool {
@@ -71,30 +98,33 @@ impl Sleeper {
         self.rung.load(Ordering::Acquire)
     }
 
-    /// Says whom to wake. `false`: it was rung already.
-    fn lie_down(&self, whom: Whom) -> bool {
+    /// Says whom to wake, and returns who was to be woken before: a waker's destructor is foreign code, and meets no lock.
+    ///
+    /// # Errors
+    /// It was rung already.
+    fn lie_down(&self, whom: Whom) -> Result<Option<Whom>, Rung> {
         let mut place = lock(&self.whom);
         if self.is_rung() {
-            return false;
+            return Err(Rung);
         }
-        let old = place.replace(whom);
-        // A waker's destructor is foreign code, and meets no lock.
-        drop(place);
-        drop(old);
-        true
+        Ok(place.replace(whom))
     }
 
     /// The same for a task, which may have said so before.
-    fn lie_down_as(&self, waker: &Waker) -> bool {
+    fn lie_down_as(&self, waker: &Waker) -> Result<Option<Whom>, Rung> {
+        // Without the lock first: whoever has rung, and is about to call, may be stopped with it.
+        if self.is_rung() {
+            return Err(Rung);
+        }
         let is_known = {
             let whom = lock(&self.whom);
             if self.is_rung() {
-                return false;
+                return Err(Rung);
             }
             matches!(&*whom, Some(Whom::Task(known)) if known.will_wake(waker))
         };
         // Cloned out of the lock: that is foreign code as well.
-        is_known || self.lie_down(Whom::Task(waker.clone()))
+        if is_known { Ok(None) } else { self.lie_down(Whom::Task(waker.clone())) }
     }
 
     /// Wakes it, if it is a thread. `false`: it is a task, and has to be [called](Sleeper::call).
@@ -140,6 +170,8 @@ fn address(sleeper: &Arc<Sleeper>) -> NonNull<Sleeper> {
 unsafe fn links<'a>(sleeper: NonNull<Sleeper>) -> &'a mut Links {
     // SAFETY: it is there, by its row's count (INV-W3).
     let sleeper = unsafe { sleeper.as_ref() };
+    #[cfg(loom)]
+    sleeper.used.with_mut(|_| ());
     // SAFETY: nobody else uses them (INV-W2; the caller's promise).
     unsafe { &mut *sleeper.links.get() }
 }
@@ -206,17 +238,42 @@ impl Row {
         unsafe { Arc::from_raw(sleeper.as_ptr()) }
     }
 
-    /// Says to all that their slot has changed.
-    fn ring(&self) {
+    /// Says to those who listen to the slot's request of this `age`, or to one before, that it has changed, and takes them off.
+    fn ring(&mut self, age: u64) -> Row {
+        let mut are_all = true;
         let mut next = self.first;
         while let Some(sleeper) = next {
             // SAFETY: it is in this row.
             next = unsafe { links(sleeper) }.next;
             // SAFETY: it is there, by its row's count (INV-W3).
             let sleeper = unsafe { sleeper.as_ref() };
-            // ORDERING: Release, to `is_rung`.
-            sleeper.rung.store(true, Ordering::Release);
+            if is_not_after(sleeper.age, age) {
+                // ORDERING: Release, to `is_rung`.
+                sleeper.rung.store(true, Ordering::Release);
+            } else {
+                are_all = false;
+            }
         }
+        if are_all { mem::take(self) } else { self.take_rung() }
+    }
+
+    /// Those of the row that are rung. The others stay.
+    #[cold]
+    fn take_rung(&mut self) -> Row {
+        let mut rung = Row::EMPTY;
+        let mut next = self.first;
+        while let Some(sleeper) = next {
+            // SAFETY: it is in this row.
+            next = unsafe { links(sleeper) }.next;
+            // SAFETY: it is there, by its row's count (INV-W3).
+            if unsafe { sleeper.as_ref() }.is_rung() {
+                // SAFETY: it is in this row.
+                let sleeper = unsafe { self.remove(sleeper) };
+                // SAFETY: it has just left the row that it was in.
+                unsafe { rung.push(sleeper) };
+            }
+        }
+        rung
     }
 }
 
@@ -236,21 +293,25 @@ impl<const N: usize> Default for Events<N> {
 }
 
 impl<const N: usize> Events<N> {
-    /// Hears every [`Events::notify`] of `slot` from now on.
-    pub(crate) fn listen(&self, slot: usize) -> Listener {
-        let sleeper = Arc::new(Sleeper::new());
+    /// Hears the [`Events::notify`] of `slot` from now on that are of this `age`, or a later one.
+    pub(crate) fn listen(&self, slot: usize, age: u64) -> Listener {
+        let sleeper = Arc::new(Sleeper::new(age));
         // SAFETY: it is new.
         unsafe { lock(&self.0[slot]).push(Arc::clone(&sleeper)) };
         Listener { place: Place { lists: self.0.clone(), slot, sleeper }, also: None }
     }
 
-    /// Wakes all that listen to `slot`, at the next [`deliver`](delivery::deliver) of this thread.
-    pub(crate) fn notify(&self, slot: usize) {
-        let mut list = lock(&self.0[slot]);
-        list.ring();
-        let row = mem::take(&mut *list);
-        drop(list);
+    /// Wakes all that listen to the request of this `age` in `slot`, or to one before, at the next [`deliver`](delivery::deliver) of this thread.
+    pub(crate) fn notify(&self, slot: usize, age: u64) {
+        let row = lock(&self.0[slot]).ring(age);
         delivery::found(row);
+    }
+}
+
+#[cfg(loom)]
+impl<const N: usize> Events<N> {
+    pub(super) fn are_empty(&self) -> bool {
+        self.0.iter().all(|list| lock(list).is_empty())
     }
 }
 
@@ -285,7 +346,7 @@ impl Listener {
 
     /// Parks the thread until a slot is notified.
     pub(crate) fn wait(self) {
-        if self.sleepers().all(|sleeper| sleeper.lie_down(Whom::Thread(thread::current()))) {
+        if self.sleepers().all(|sleeper| sleeper.lie_down(Whom::Thread(thread::current())).is_ok()) {
             while !self.is_rung() {
                 thread::park();
             }
@@ -293,8 +354,9 @@ impl Listener {
     }
 
     /// Parks the thread until a slot is notified, or `deadline` has passed.
+    #[cfg(not(loom))] // A model has no clock.
     pub(crate) fn wait_until(self, deadline: Instant) -> Woken {
-        let sleeps = self.sleepers().all(|sleeper| sleeper.lie_down(Whom::Thread(thread::current())));
+        let sleeps = self.sleepers().all(|sleeper| sleeper.lie_down(Whom::Thread(thread::current())).is_ok());
         while sleeps && !self.is_rung() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -307,10 +369,16 @@ impl Listener {
 
     /// Ready when a slot was notified.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if !self.sleepers().all(|sleeper| sleeper.lie_down_as(context.waker())) {
-            return Poll::Ready(());
+        let mut replaced = [None, None];
+        for (sleeper, replaced) in self.sleepers().zip(&mut replaced) {
+            match sleeper.lie_down_as(context.waker()) {
+                Ok(old) => *replaced = old,
+                Err(Rung) => return Poll::Ready(()),
+            }
         }
         budget::refill();
+        // Foreign code, so it comes last: see the header.
+        drop(replaced);
         Poll::Pending
     }
 }
@@ -345,6 +413,7 @@ impl fmt::Debug for Place {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicUsize;
@@ -362,8 +431,12 @@ mod tests {
 
     /// A task that listens to slot 0, and how often it was woken.
     fn task(events: &Events<1>) -> (Listener, Arc<Calls>) {
+        listener_of(events, 0)
+    }
+
+    fn listener_of(events: &Events<1>, age: u64) -> (Listener, Arc<Calls>) {
         let calls = Arc::new(Calls::default());
-        let mut listener = events.listen(0);
+        let mut listener = events.listen(0, age);
         assert!(poll(&mut listener, &calls).is_pending());
         (listener, calls)
     }
@@ -380,11 +453,11 @@ mod tests {
     fn all_who_listen_are_woken_once_and_not_before_the_delivery() {
         let events = Events::default();
         let mut tasks: Vec<_> = (0..3).map(|_| task(&events)).collect();
-        events.notify(0);
+        events.notify(0, 0);
         assert!(tasks.iter().all(|(_, woken)| calls(woken) == 0), "not under the list's lock");
         delivery::deliver();
         assert!(tasks.iter().all(|(_, woken)| calls(woken) == 1));
-        events.notify(0);
+        events.notify(0, 0);
         delivery::deliver();
         assert!(tasks.iter_mut().all(|(listener, woken)| calls(woken) == 1 && poll(listener, woken).is_ready()));
     }
@@ -392,8 +465,8 @@ mod tests {
     #[test]
     fn who_was_rung_before_it_sleeps_does_not() {
         let events = Events::<1>::default();
-        let [thread, timed, mut task] = [0; 3].map(|slot| events.listen(slot));
-        events.notify(0);
+        let [thread, timed, mut task] = [0; 3].map(|slot| events.listen(slot, 0));
+        events.notify(0, 0);
         delivery::deliver();
         assert_eq!(timed.wait_until(Instant::now() + Duration::from_secs(10)), Woken::Notified);
         thread.wait();
@@ -408,11 +481,11 @@ mod tests {
         drop(second);
         drop(first);
         assert_eq!(Arc::strong_count(&woken), 1, "its waker is gone");
-        events.notify(0);
+        events.notify(0, 0);
         delivery::deliver();
         assert_eq!((calls(&woken), calls(&last.1)), (0, 1));
         assert!(lock(&events.0[0]).is_empty());
-        let timed_out = events.listen(0).wait_until(Instant::now() + Duration::from_millis(1));
+        let timed_out = events.listen(0, 0).wait_until(Instant::now() + Duration::from_millis(1));
         assert_eq!(timed_out, Woken::TimedOut);
         assert!(lock(&events.0[0]).is_empty());
     }
@@ -424,7 +497,7 @@ mod tests {
         let after = Arc::new(Calls::default());
         assert!(poll(&mut listener, &after).is_pending());
         assert_eq!(Arc::strong_count(&before), 1, "its old waker is gone");
-        events.notify(0);
+        events.notify(0, 0);
         delivery::deliver();
         assert_eq!((calls(&before), calls(&after)), (0, 1));
     }
@@ -433,14 +506,14 @@ mod tests {
     fn who_listens_to_two_slots_is_woken_by_either() {
         for rung in 0..2 {
             let events = Events::<2>::default();
-            let mut task = events.listen(0).and(events.listen(1));
+            let mut task = events.listen(0, 0).and(events.listen(1, 0));
             let woken = Arc::default();
             assert!(poll(&mut task, &woken).is_pending());
-            let thread = events.listen(1).and(events.listen(0));
+            let thread = events.listen(1, 0).and(events.listen(0, 0));
             let timed_out =
-                events.listen(0).and(events.listen(1)).wait_until(Instant::now() + Duration::from_millis(1));
+                events.listen(0, 0).and(events.listen(1, 0)).wait_until(Instant::now() + Duration::from_millis(1));
             assert_eq!(timed_out, Woken::TimedOut);
-            events.notify(rung);
+            events.notify(rung, 0);
             delivery::deliver();
             thread.wait();
             assert!(calls(&woken) == 1 && poll(&mut task, &woken).is_ready());
@@ -449,13 +522,33 @@ mod tests {
         }
     }
 
+    /// Of those who listen to one request of a slot after the other, whoever notifies of one takes its own, and those before.
+    #[test]
+    fn who_listens_to_a_later_request_is_left_to_that() {
+        // They come in any order; and an age is counted round.
+        for first in [0, u64::MAX - 1] {
+            for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [1, 0, 2]] {
+                let events = Events::<1>::default();
+                let mut tasks: Vec<_> =
+                    order.iter().map(|&age| (age, listener_of(&events, first.wrapping_add(age)))).collect();
+                for now in 0..3 {
+                    events.notify(0, first.wrapping_add(now));
+                    delivery::deliver();
+                    assert!(tasks.iter().all(|(age, (_, woken))| calls(woken) == usize::from(*age <= now)));
+                }
+                assert!(tasks.iter_mut().all(|(_, (listener, woken))| poll(listener, woken).is_ready()));
+                assert!(lock(&events.0[0]).is_empty());
+            }
+        }
+    }
+
     #[test]
     fn a_thread_that_sleeps_is_woken() {
         let events = Events::<1>::default();
-        let listener = events.listen(0);
+        let listener = events.listen(0, 0);
         thread::scope(|scope| {
             scope.spawn(|| listener.wait());
-            events.notify(0);
+            events.notify(0, 0);
             delivery::deliver();
         });
     }

@@ -24,17 +24,18 @@ impl<const N: usize> Default for Events<N> {
 }
 
 impl<const N: usize> Events<N> {
-    pub(crate) fn listen(&self, slot: usize) -> Listener {
-        self.0[slot].listen()
+    pub(crate) fn listen(&self, slot: usize, age: u64) -> Listener {
+        self.0[slot].listen(age)
     }
 
-    pub(crate) fn notify(&self, slot: usize) {
-        self.0[slot].notify();
+    pub(crate) fn notify(&self, slot: usize, age: u64) {
+        self.0[slot].notify(age);
     }
 }
 
 #[derive(Debug)]
 struct Entry {
+    age: u64,
     notified: AtomicBool,
     /// Whether the thread is in `wait`. Invisible to the model. Any other thread must not be unparked: loom would wake it from a mutex or a join, and take
     /// the notification for something that both have seen.
@@ -54,9 +55,13 @@ impl Event {
         Event { turn: AtomicU64::new(0), list: Mutex::new(Vec::new()) }
     }
 
-    fn listen(&self) -> Listener {
-        let entry =
-            Arc::new(Entry { notified: AtomicBool::new(false), waits: Flag::new(false), thread: thread::current() });
+    fn listen(&self, age: u64) -> Listener {
+        let entry = Arc::new(Entry {
+            age,
+            notified: AtomicBool::new(false),
+            waits: Flag::new(false),
+            thread: thread::current(),
+        });
         // The turn comes first, as in `notify`: a model switches before an atomic access and nowhere else, so each turn and the
         // look at the list behind it are one step.
         self.turn.fetch_add(1, Ordering::AcqRel);
@@ -64,9 +69,14 @@ impl Event {
         Listener { place: entry, also: None }
     }
 
-    fn notify(&self) {
+    fn notify(&self, age: u64) {
         self.turn.fetch_add(1, Ordering::AcqRel);
-        let woken = std::mem::take(&mut *self.list.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let (woken, later) =
+            std::mem::take(&mut *list).into_iter().partition(|entry| super::is_not_after(entry.age, age));
+        *list = later;
+        drop(list);
+        let woken: Vec<Arc<Entry>> = woken;
         for entry in woken {
             entry.notified.swap(true, Ordering::Release);
             if entry.waits.load(Ordering::Relaxed) {

@@ -73,12 +73,14 @@ pub(crate) enum Pace {
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     pub(crate) pace: Pace,
+    /// Of a lock with a window that is never over.
+    pub(crate) window: bool,
     pub(crate) steps: Vec<Step>,
 }
 
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "woken futures are polled: {:?}", self.pace)?;
+        writeln!(f, "woken futures are polled: {:?}; window: {}", self.pace, self.window)?;
         self.steps.iter().enumerate().try_for_each(|(at, step)| writeln!(f, "  {at:3}  {step}"))
     }
 }
@@ -197,7 +199,7 @@ impl History {
                 _ => {}
             }
         }
-        History { pace, steps }
+        History { pace, window: rng.u8(0..3) == 0, steps }
     }
 }
 
@@ -461,10 +463,10 @@ impl<'a> Runner<'a> {
 
 /// Runs a history on a new lock.
 pub(crate) fn run(history: &History) -> Result<Tally, String> {
-    let lock = Arc::new(RangeLock::new());
+    let lock = Arc::new(RangeLock::new().reordering(super::never_over(history.window)));
     let mut runner = Runner {
         lock: &lock,
-        oracle: Model::default(),
+        oracle: Model::default().reordering(history.window),
         waiting: BTreeMap::new(),
         held: BTreeMap::new(),
         tally: Tally::default(),
@@ -522,9 +524,9 @@ pub(crate) fn check_many(count: u64, make: impl Fn(&mut Rng) -> History) -> Tall
         match run(&history) {
             Ok(one) => tally.add(one),
             Err(why) => {
-                let pace = history.pace;
-                let fails = |steps: &[Step]| run(&History { pace, steps: steps.to_vec() }).is_err();
-                let short = History { pace, steps: shrink(history.steps, fails) };
+                let (pace, window) = (history.pace, history.window);
+                let fails = |steps: &[Step]| run(&History { pace, window, steps: steps.to_vec() }).is_err();
+                let short = History { pace, window, steps: shrink(history.steps, fails) };
                 let why = run(&short).err().unwrap_or(why);
                 panic!("seed {seed}, {why}\n{short}");
             }

@@ -21,6 +21,11 @@ use std::ops::Bound;
 use std::sync::Mutex;
 use std::time::Duration;
 
+/// A window that no history outlasts, or none.
+pub(crate) fn never_over(window: bool) -> Duration {
+    if window { Duration::from_secs(1 << 20) } else { Duration::ZERO }
+}
+
 /// Bytes as the oracle sees them: first and last (inclusive), or nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Span(Option<(u64, u64)>);

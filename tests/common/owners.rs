@@ -2,7 +2,8 @@
 //!
 //! One thing happens at a time in here, so every question has one answer. The rule, as the contract has it:
 //!
-//! 1. A request that no live request of another owner is in conflict with, held or queued, is granted at once. Any other one queues.
+//! 1. A request that no live request of another owner is in conflict with, held or queued, is granted at once. Any other one queues. (In locks with a window that is never over, a single request of an owner that
+//!    never has another is granted at once, too, if all that are in conflict with it are queued, and such requests themselves.)
 //! 2. A queued request waits for the conflicting ones that are held or in front of it; in front is who came earlier, unless one of
 //!    the two was let past the other.
 //! 3. One that queues, of an owner that has others, looks at whom the owner waits for. Let S be the owner's queued requests, and R all that
@@ -70,6 +71,11 @@ impl Live {
         self.who != other.who && self.parts.iter().any(|a| other.parts.iter().any(|b| a.conflicts(b)))
     }
 
+    /// Whether it may pass, and be passed.
+    fn is_single(&self) -> bool {
+        matches!(self.who, Who::Solo(_)) && self.parts.iter().filter(|part| !part.span.is_empty()).count() == 1
+    }
+
     /// Whether it covers a byte.
     fn covers(&self) -> bool {
         self.parts.iter().any(|part| !part.span.is_empty())
@@ -125,6 +131,8 @@ type Places = BTreeSet<Place>;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Model {
     rule: Rule,
+    /// Whether newcomers pass.
+    reorders: bool,
     live: Vec<Live>,
 }
 
@@ -134,12 +142,20 @@ impl Model {
         Model { rule, ..self }
     }
 
+    /// The same of locks that have a window.
+    pub(crate) fn reordering(self, reorders: bool) -> Model {
+        Model { reorders, ..self }
+    }
+
     /// A request begins.
     pub(crate) fn begin(&mut self, id: usize, who: Who, parts: Vec<Part>) -> Begin {
-        if self.try_begin(id, who, parts.clone()) {
+        let new = self.new_request(id, who, parts);
+        let passed =
+            |other: &Live| self.reorders && other.state == State::Queued && new.is_single() && other.is_single();
+        if !self.live.iter().any(|other| other.conflicts(&new) && !passed(other)) {
+            self.live.push(Live { state: State::Held, ..new });
             return Begin::Granted;
         }
-        let new = self.new_request(id, who, parts);
         let nested = new.nested;
         self.live.push(new);
         if nested {

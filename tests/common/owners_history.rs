@@ -113,6 +113,8 @@ impl fmt::Display for Step {
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     pub(crate) pace: Pace,
+    /// Of locks with a window that is never over.
+    pub(crate) window: bool,
     pub(crate) locks: usize,
     pub(crate) tokens: usize,
     pub(crate) steps: Vec<Step>,
@@ -121,7 +123,7 @@ pub(crate) struct History {
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} locks, owners Many(1) to Many({}); {THREAD:?} is the thread", self.locks, self.tokens)?;
-        writeln!(f, "woken futures are polled: {:?}", self.pace)?;
+        writeln!(f, "woken futures are polled: {:?}; window: {}", self.pace, self.window)?;
         self.steps.iter().enumerate().try_for_each(|(at, step)| writeln!(f, "  {at:3}  {step}"))
     }
 }
@@ -233,7 +235,8 @@ impl History {
                 _ => {}
             }
         }
-        History { pace, locks, tokens, steps }
+        let window = maker.rng.u8(0..3) == 0;
+        History { pace, window, locks, tokens, steps }
     }
 }
 
@@ -740,11 +743,13 @@ fn differs(id: usize, says: impl fmt::Debug, answer: &Poll<Answer<'_>>) -> Strin
 
 /// Runs a history on new locks.
 pub(crate) fn run(history: &History) -> Result<Tally, String> {
-    let locks: Vec<RangeLock> = ["0", "1", "2"][..history.locks].iter().map(|name| RangeLock::named(name)).collect();
+    let window = super::never_over(history.window);
+    let named = |name: &&'static str| RangeLock::named(name).reordering(window);
+    let locks: Vec<RangeLock> = ["0", "1", "2"][..history.locks].iter().map(named).collect();
     let mut runner = Runner {
         locks: super::lasting(&locks[..]),
         tokens: (0..history.tokens).map(|_| Owner::new()).collect(),
-        model: Model::default(),
+        model: Model::default().reordering(history.window),
         waiting: BTreeMap::new(),
         held: BTreeMap::new(),
         tally: Tally::default(),

@@ -40,6 +40,9 @@
 //! For rules 3 and 4 a request that surely came later (asked when the other had its place) is in the way only while it
 //! is in its doorway, until it is seated: then it is behind. Unless it is nested: then it may have passed.
 //!
+//! In a lock with a *window* a single request of a thread or a task that holds nothing may pass one of the same kind that only waits ([`Row::is_single`]). Then rule 2 asks for no more than rule 1, and for
+//! rules 3 and 4 who came later is in the way as if he were nested. (When the window is over is not known from stamps: the oracle in `src/grant/tests/order.rs` has a clock.)
+//!
 //! 5. *Seen.* Who is shown in the queue by a snapshot was possibly live while that was taken, and has somebody in his
 //!    way since he asked.
 //!
@@ -71,6 +74,13 @@ pub(crate) struct Who(pub(crate) u64);
 pub(crate) enum Standing {
     Outermost,
     Nested,
+}
+
+/// Whether the lock has a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    Strict,
+    Window,
 }
 
 /// A time in which somebody was kept waiting or refused: see rules 3 and 4.
@@ -130,9 +140,20 @@ impl Row {
         self.seated.min(self.seen)
     }
 
+    /// Whether it may go before others, and be passed, in a lock with a window.
+    fn is_single(&self) -> bool {
+        let ways = ["call", "timeout", "owner of its own", "outer call", "future", "future of its own"];
+        self.standing == Standing::Outermost && ways.contains(&self.way)
+    }
+
+    /// Whether it may be granted before `first`, which came before it and only waits.
+    fn may_pass(&self, first: &Row, order: Order) -> bool {
+        self.standing == Standing::Nested || order == Order::Window && self.is_single() && first.is_single()
+    }
+
     /// When it may be in the way of `other`, which it conflicts with.
-    fn in_the_way_of(&self, other: &Row) -> (Stamp, Stamp) {
-        let behind = other.placed() < self.asked && self.standing == Standing::Outermost;
+    fn in_the_way_of(&self, other: &Row, order: Order) -> (Stamp, Stamp) {
+        let behind = other.placed() < self.asked && !self.may_pass(other, order);
         (self.asked, if behind { self.seated.min(self.left) } else { self.left })
     }
 }
@@ -207,6 +228,8 @@ pub(crate) struct Tally {
     pub(crate) meetings: u64,
     /// Those of them whose order was certain.
     pub(crate) in_order: u64,
+    /// Those in which the later one, a single one as the other, was granted first.
+    pub(crate) passed: u64,
     /// Refusals, and answers that there was something to wait for.
     pub(crate) delays: u64,
     /// Those of them that went on after the answer: waits for a waker.
@@ -222,6 +245,7 @@ impl Tally {
         self.rows += other.rows;
         self.meetings += other.meetings;
         self.in_order += other.in_order;
+        self.passed += other.passed;
         self.delays += other.delays;
         self.waits += other.waits;
         self.excused += other.excused;
@@ -237,16 +261,17 @@ struct Live {
 
 struct Judge<'h> {
     rows: &'h [Row],
+    order: Order,
     tally: Tally,
     findings: Vec<Finding>,
 }
 
 /// Judges what all threads have noted, in any order.
-pub(crate) fn judge(mut rows: Vec<Row>, sights: &[Sight]) -> (Tally, Vec<Finding>) {
+pub(crate) fn judge(mut rows: Vec<Row>, sights: &[Sight], order: Order) -> (Tally, Vec<Finding>) {
     rows.sort_unstable_by_key(|row| row.asked);
     let (seen, ghosts) = take_in(&mut rows, sights);
     let tally = Tally { rows: rows.len() as u64, sights: seen, ..Tally::default() };
-    let mut judge = Judge { rows: &rows, tally, findings: ghosts };
+    let mut judge = Judge { rows: &rows, order, tally, findings: ghosts };
     judge.sweep();
     (judge.tally, judge.findings)
 }
@@ -306,10 +331,10 @@ impl Judge<'_> {
                 if row.conflicts(other) {
                     self.compare(other, row);
                     if !other.delays.is_empty() {
-                        live[at].in_the_way.push(row.in_the_way_of(other));
+                        live[at].in_the_way.push(row.in_the_way_of(other, self.order));
                     }
                     if !row.delays.is_empty() {
-                        new.in_the_way.push(other.in_the_way_of(row));
+                        new.in_the_way.push(other.in_the_way_of(row, self.order));
                     }
                 }
                 at += 1;
@@ -325,7 +350,16 @@ impl Judge<'_> {
         let both = first.granted != NEVER && second.granted != NEVER;
         if both && first.granted < second.leaving && second.granted < first.leaving {
             self.findings.push(Finding::Together(first.clone(), second.clone()));
-        } else if first.placed() < second.asked && second.standing == Standing::Outermost {
+            return;
+        }
+        if first.placed() < second.asked && second.may_pass(first, Order::Window) {
+            self.tally.passed += u64::from(
+                second.standing == Standing::Outermost
+                    && second.granted != NEVER
+                    && second.granted < first.granted.min(first.leaving),
+            );
+        }
+        if first.placed() < second.asked && !second.may_pass(first, self.order) {
             self.tally.in_order += 1;
             if second.granted != NEVER && second.granted < first.leaving {
                 self.findings.push(Finding::Overtaken(first.clone(), second.clone()));
@@ -397,9 +431,9 @@ mod tests {
     }
 
     fn findings(rows: &[Row]) -> Vec<Finding> {
-        let found = judge(rows.to_vec(), &[]).1;
+        let found = judge(rows.to_vec(), &[], Order::Strict).1;
         // The order in which threads hand in what they noted is no matter.
-        assert_eq!(judge(rows.iter().rev().cloned().collect(), &[]).1.len(), found.len());
+        assert_eq!(judge(rows.iter().rev().cloned().collect(), &[], Order::Strict).1.len(), found.len());
         found
     }
 
@@ -450,6 +484,23 @@ mod tests {
         assert_eq!(findings(&[cancelled.clone(), second.clone()]).len(), 1);
         let before = Row { leaving: 21, ..cancelled };
         assert_eq!(findings(&[before, second]), []);
+    }
+
+    #[test]
+    fn in_a_lock_with_a_window_a_single_request_passes_a_single_one_that_waits() {
+        let single = |row: Row| Row { way: "call", ..row };
+        let first = single(Row { asked: 1, seated: 2, granted: 60, leaving: 70, left: 71, ..row(1, 0, 9, Exclusive) });
+        let second = single(row(2, 0, 9, Exclusive));
+        let judge = |first: &Row, second: &Row, order| judge(vec![first.clone(), second.clone()], &[], order).1;
+        assert_eq!(judge(&first, &second, Order::Window), []);
+        assert_eq!(judge(&first, &second, Order::Strict), [Finding::Overtaken(first.clone(), second.clone())]);
+        for other in ["try", "token", "batch"] {
+            let [one, two] = [&first, &second].map(|row| Row { way: other, ..row.clone() });
+            assert_eq!(judge(&first, &two, Order::Window), [Finding::Overtaken(first.clone(), two)]);
+            assert_eq!(judge(&one, &second, Order::Window), [Finding::Overtaken(one, second.clone())]);
+        }
+        let holds = Row { granted: 3, ..first };
+        assert_eq!(judge(&holds, &second, Order::Window), [Finding::Together(holds.clone(), second.clone())]);
     }
 
     #[test]
@@ -527,13 +578,13 @@ mod tests {
         let later = Row { asked: 48, seated: 50, granted: 50, leaving: 52, left: 53, ..row(3, 10, 10, Add) };
         let sight = Sight { who: Who(2), part: blocked.parts[0], from: 14, to: 16 };
         let rows = vec![beside, blocked.clone(), later];
-        assert_eq!(judge(rows.clone(), &[]).1, []);
-        let (tally, found) = judge(rows.clone(), &[sight]);
+        assert_eq!(judge(rows.clone(), &[], Order::Strict).1, []);
+        let (tally, found) = judge(rows.clone(), &[sight], Order::Strict);
         assert!(matches!(found[..], [Finding::Overtaken(..)]), "{found:?}");
         assert_eq!(tally.sights, 1);
         // Seen when it was not there; seen by another name.
         for ghost in [Sight { from: 5, to: 11, ..sight }, Sight { part: (Span::new(10, 18), Exclusive), ..sight }] {
-            assert_eq!(judge(rows.clone(), &[ghost]).1, [Finding::Ghost(Who(2), ghost.part, ghost.to)]);
+            assert_eq!(judge(rows.clone(), &[ghost], Order::Strict).1, [Finding::Ghost(Who(2), ghost.part, ghost.to)]);
         }
     }
 
@@ -542,7 +593,7 @@ mod tests {
         // Asked later, was seen at 42, and woke the first at 44, before its doorway was over.
         let later = Row { asked: 35, seated: 45, granted: 90, leaving: 91, left: 92, ..row(3, 0, 0, Add) };
         let sight = Sight { who: Who(3), part: later.parts[0], from: 41, to: 42 };
-        assert_eq!(judge(vec![row(1, 0, 9, Exclusive), later, waited(2, 44)], &[sight]).1, []);
+        assert_eq!(judge(vec![row(1, 0, 9, Exclusive), later, waited(2, 44)], &[sight], Order::Strict).1, []);
     }
 
     #[test]
@@ -555,7 +606,7 @@ mod tests {
             })
             .collect();
         let begun = std::time::Instant::now();
-        assert_eq!(judge(rows, &[]).1, []);
+        assert_eq!(judge(rows, &[], Order::Strict).1, []);
         assert!(begun.elapsed().as_secs() < 20, "not linear: {:?}", begun.elapsed());
     }
 }

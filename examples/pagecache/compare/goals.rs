@@ -57,7 +57,7 @@ pub(super) fn judge(options: &Options, all: &[Results]) -> Vec<Goal> {
         };
         if let Some(cell) = results.cell(Kind::Mixed, most) {
             goals.push(Goal {
-                what: format!("{} with {most} threads, {place}: range lock / whole-file lock", Kind::Mixed.name()),
+                what: format!("{} with {most} threads, {place}: range/whole", Kind::Mixed.name()),
                 asked: TIMES_WHOLE,
                 measured: cell.ratio(Variant::Range, Variant::Whole),
                 counts: results.setting == Setting::Simulated && (options.latency_us, options.threads) == MEANT_FOR,
@@ -65,7 +65,7 @@ pub(super) fn judge(options: &Options, all: &[Results]) -> Vec<Goal> {
         }
         if let Some(cell) = results.cell(Kind::Cached, 1) {
             goals.push(Goal {
-                what: format!("{} with 1 thread, {place}: range lock / no lock", Kind::Cached.name()),
+                what: format!("{} with 1 thread, {place}: range/no lock", Kind::Cached.name()),
                 asked: OF_NO_LOCK,
                 measured: cell.ratio(Variant::Range, Variant::None),
                 counts: true,
@@ -78,7 +78,7 @@ pub(super) fn judge(options: &Options, all: &[Results]) -> Vec<Goal> {
 pub(super) fn table(goals: &[Goal]) -> Table {
     let mut table = Table::new();
     table.load_style(STYLE);
-    table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
+    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic).set_width(80);
     table.set_header(["", "asked", "measured", ""]);
     for goal in goals {
         table.add_row([goal.what.clone(), goal.asked(), goal.measured(), goal.verdict().to_owned()]);

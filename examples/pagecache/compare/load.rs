@@ -47,7 +47,7 @@ impl Kind {
             Kind::Miss => "misses",
             Kind::Buffered => "buffered writes",
             Kind::Direct => "direct writes",
-            Kind::Mixed => "direct writes and misses",
+            Kind::Mixed => "writes and misses",
         }
     }
 }
@@ -66,6 +66,15 @@ pub(crate) struct Done {
 }
 
 impl Done {
+    /// From the first thread's beginning to the last one's end, by their own clocks. Whoever started them may get the processor
+    /// back long after they have begun: with many threads on few processors that made rates several times too high.
+    fn of(shifts: &[Shift]) -> Done {
+        let (began, ended) =
+            (shifts.iter().map(|shift| shift.began).min(), shifts.iter().map(|shift| shift.ended).max());
+        let time = began.zip(ended).map_or(Duration::ZERO, |(began, ended)| ended - began);
+        Done { operations: shifts.iter().map(|shift| shift.operations).sum(), time }
+    }
+
     pub(crate) fn per_second(self) -> f64 {
         self.operations as f64 / self.time.as_secs_f64()
     }
@@ -89,15 +98,11 @@ impl Bench {
                 })
                 .collect();
             start.wait();
-            let began = Instant::now();
             thread::sleep(time);
             // Relaxed: it orders nothing.
             stop.store(true, Ordering::Relaxed);
-            let mut operations = 0;
-            for worker in workers {
-                operations += worker.join().expect("a worker does not panic")?;
-            }
-            Ok(Done { operations, time: began.elapsed() })
+            let shifts = workers.into_iter().map(|worker| worker.join().expect("a worker does not panic"));
+            Ok(Done::of(&shifts.collect::<Result<Vec<_>, _>>()?))
         })
     }
 
@@ -108,6 +113,13 @@ impl Bench {
         self.file.lock.log().stop();
         done.map(|_| ())
     }
+}
+
+/// What one thread has done, from when to when.
+struct Shift {
+    operations: u64,
+    began: Instant,
+    ended: Instant,
 }
 
 /// One thread, and its part of the file.
@@ -127,16 +139,16 @@ impl Worker<'_> {
         Worker { file, first: number * PART, random, page: Aligned::new() }
     }
 
-    fn work(mut self, kind: Kind, stop: &AtomicBool, start: &Barrier) -> Result<u64, CacheError> {
+    fn work(mut self, kind: Kind, stop: &AtomicBool, start: &Barrier) -> Result<Shift, CacheError> {
         let ready = self.prepare(kind);
         start.wait(); // also after an error, or the others would wait for ever
         ready?;
-        let mut operations = 0;
+        let (began, mut operations) = (Instant::now(), 0);
         while !stop.load(Ordering::Relaxed) {
             self.operate(kind)?;
             operations += 1;
         }
-        Ok(operations)
+        Ok(Shift { operations, began, ended: Instant::now() })
     }
 
     /// Cached reads and buffered writes find their pages in the cache.
@@ -163,5 +175,22 @@ impl Worker<'_> {
             Kind::Mixed if self.random.bool() => self.operate(Kind::Direct),
             Kind::Mixed => self.operate(Kind::Miss),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_from_the_first_beginning_to_the_last_end() {
+        let zero = Instant::now();
+        let shift = |began, ended| Shift {
+            operations: 10,
+            began: zero + Duration::from_millis(began),
+            ended: zero + Duration::from_millis(ended),
+        };
+        let done = Done::of(&[shift(20, 40), shift(10, 30), shift(15, 50)]);
+        assert_eq!((done.operations, done.time), (30, Duration::from_millis(40)));
     }
 }

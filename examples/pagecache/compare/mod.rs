@@ -20,6 +20,7 @@ mod pictures;
 
 use std::error::Error;
 use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -31,11 +32,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::device::{Access, Device, PageBuffer, Place, offset_of};
 use crate::error::CacheError;
 use crate::file_lock::Variant;
-use crate::report::{STYLE, Verdict, grouped, say};
+use crate::report::{STYLE, Verdict, say};
 use crate::waits::{Span, WaitTimes};
 use clap::Parser;
 use load::{Bench, Kind, PART};
 use options::Options;
+
+/// Why the columns and the ratio need not fit.
+const RATIO: &str = "\
+Each column is the median of one lock's rounds; range/whole is the median of the
+ratios within the rounds, since the machine may be slower in the next round.
+So it need not be the ratio of the columns.";
 
 /// How long the log is on, for the picture of holds and waits.
 const RECORDED: Duration = Duration::from_millis(4);
@@ -116,6 +123,9 @@ fn compare(options: &Options) -> ExitCode {
 
 /// Runs everything, prints it, and writes the page if one is wanted.
 fn run(options: &Options, place: &Place, access: Access) -> Result<Verdict, Box<dyn Error>> {
+    if let Some(folder) = &options.report {
+        make_folder(folder)?; // now, not when all is measured
+    }
     let size = offset_of(usize::from(options.threads) * PART);
     let memory = Arc::new(Device::open(&Place::Memory, size, Access::Direct)?);
     memory.faults().set_latency(options.latency());
@@ -126,6 +136,7 @@ fn run(options: &Options, place: &Place, access: Access) -> Result<Verdict, Box<
         say(format_args!("{}\n\n{}\n", results.device, table(options, &results)));
         all.push(results);
     }
+    say(format_args!("{RATIO}\n"));
     let goals = goals::judge(options, &all);
     say(format_args!("{}", goals::table(&goals)));
     if let Some(folder) = &options.report {
@@ -135,11 +146,21 @@ fn run(options: &Options, place: &Place, access: Access) -> Result<Verdict, Box<
     Ok(if goals.iter().all(goals::Goal::is_reached) { Verdict::AsPromised } else { Verdict::NotAsPromised })
 }
 
+/// Makes sure that the page can be written.
+pub(crate) fn make_folder(folder: &Path) -> Result<(), String> {
+    fs::create_dir_all(folder).map_err(|error| format!("cannot make the folder {}: {error}", folder.display()))?;
+    let path = folder.join(pictures::PAGE);
+    let opened = OpenOptions::new().create(true).append(true).open(&path); // as it is, if there is one
+    opened.map(drop).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
 fn measure_all(options: &Options, setting: Setting, device: &Arc<Device>) -> Result<Results, CacheError> {
-    let benches = Variant::ALL.map(|variant| Bench::new(variant, device)).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let variants = options.variants().into_iter();
+    let benches = variants.map(|variant| Bench::new(variant, device)).collect::<Result<Vec<_>, _>>()?;
     let words = describe(options, setting, device)?;
     let mut cells: Vec<_> = Kind::ALL
         .into_iter()
+        .filter(|kind| options.kinds.contains(kind))
         .flat_map(|kind| {
             options.thread_counts().into_iter().map(move |threads| Cell { kind, threads, rounds: Vec::new() })
         })
@@ -155,7 +176,7 @@ fn measure_all(options: &Options, setting: Setting, device: &Arc<Device>) -> Res
     bar.finish_and_clear();
     // The waits of the measurements, without those of the log.
     let mut locks = Vec::new();
-    for bench in benches.iter().filter(|bench| bench.variant.is_locked()) {
+    for bench in benches.iter().filter(|bench| bench.variant.has_lock()) {
         let wait_times = bench.file.lock.wait_times();
         bench.record(Kind::Mixed, RECORDED_THREADS.min(usize::from(options.threads)), RECORDED)?;
         locks.push(LockWork { variant: bench.variant, wait_times, spans: bench.file.lock.log().spans() });
@@ -171,7 +192,7 @@ fn round(
     time: Duration,
     number: usize,
 ) -> Result<[f64; Variant::ALL.len()], CacheError> {
-    let mut rates = [0.0; Variant::ALL.len()];
+    let mut rates = [f64::NAN; Variant::ALL.len()];
     for turn in 0..benches.len() {
         let bench = &benches[(turn + number) % benches.len()];
         rates[bench.variant as usize] = bench.measure(kind, threads, time, number as u64)?.per_second();
@@ -193,14 +214,14 @@ fn describe(options: &Options, setting: Setting, device: &Device) -> Result<Stri
     let takes = median(times);
     Ok(match (setting, device.access()) {
         (Setting::Simulated, _) => format!(
-            "Simulated device: memory, and {} µs of sleep added to each read and write; a read takes {takes:.0} µs.",
+            "Simulated device: memory, and {} µs of sleep added to each read and write;\na read takes {takes:.0} µs.",
             options.latency_us
         ),
         (Setting::File, Access::Direct) => {
-            format!("{}, by O_DIRECT, with nothing added: a read takes {takes:.0} µs.", capital(device.name()))
+            format!("{}, by O_DIRECT, with nothing added:\na read takes {takes:.0} µs.", capital(device.name()))
         }
         (Setting::File, Access::Buffered { because }) => format!(
-            "{}, through the kernel's page cache ({because}), with nothing added: a read takes {takes:.0} µs.",
+            "{}, through the kernel's page cache\n({because}),\nwith nothing added: a read takes {takes:.0} µs.",
             capital(device.name())
         ),
     })
@@ -211,12 +232,13 @@ fn table(options: &Options, results: &Results) -> Table {
     let mut table = Table::new();
     table.load_style(STYLE);
     table.set_content_arrangement(comfy_table::ContentArrangement::Disabled);
-    let names = Variant::ALL.map(|variant| variant.name().to_owned());
-    let head = ["operations per second".to_owned(), "threads".to_owned()];
-    table.set_header(head.into_iter().chain(names).chain(["range / whole".to_owned()]));
+    let names = options.variants().into_iter().map(|variant| variant.short().to_owned());
+    let head = ["per second".to_owned(), "threads".to_owned()];
+    table.set_header(head.into_iter().chain(names).chain(["range/whole".to_owned()]));
     let shown = [1, usize::from(options.threads)];
     for cell in results.cells.iter().filter(|cell| shown.contains(&cell.threads)) {
-        let rates = Variant::ALL.map(|variant| grouped(cell.median(variant).round() as u64));
+        let variants = options.variants().into_iter();
+        let rates = variants.map(|variant| rate(cell.median(variant)));
         let ratio = format!("{:.2}", cell.ratio(Variant::Range, Variant::Whole));
         let head = [cell.kind.name().to_owned(), cell.threads.to_string()];
         table.add_row(head.into_iter().chain(rates).chain([ratio]));
@@ -225,6 +247,17 @@ fn table(options: &Options, results: &Results) -> Table {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+/// Three digits of it: 12.3k, 4.56M.
+fn rate(number: f64) -> String {
+    let (number, unit) = match number {
+        number if number >= 1e6 => (number / 1e6, "M"),
+        number if number >= 1e3 => (number / 1e3, "k"),
+        number => (number, ""),
+    };
+    let digits = if number >= 100.0 { 0 } else { 2 - usize::from(number >= 10.0) };
+    format!("{number:.digits$}{unit}")
 }
 
 /// The middle of some numbers; NaN of none.
@@ -252,6 +285,27 @@ fn progress_bar(length: u64) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_have_three_digits() {
+        for (number, text) in
+            [(7.0, "7.00"), (999.0, "999"), (86_692.0, "86.7k"), (143_210.0, "143k"), (4.92e6, "4.92M")]
+        {
+            assert_eq!(rate(number), text);
+        }
+    }
+
+    #[test]
+    fn all_that_is_printed_fits_eighty_columns() {
+        let options = Options::parse_from(["compare"]);
+        let cells = Kind::ALL.map(|kind| Cell { kind, threads: 16, rounds: vec![[12.3e6; Variant::ALL.len()]] });
+        let results =
+            Results { setting: Setting::Simulated, device: String::new(), cells: cells.into(), locks: Vec::new() };
+        let texts = [table(&options, &results), goals::table(&goals::judge(&options, &[results]))];
+        for text in texts.map(|table| table.to_string()).into_iter().chain([RATIO.to_owned()]) {
+            assert!(text.lines().all(|line| line.trim_end().chars().count() <= 80), "{text}");
+        }
+    }
 
     #[test]
     fn the_median_is_the_middle() {

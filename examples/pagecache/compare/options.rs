@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use super::load::Kind;
+use crate::file_lock::Variant;
+
 /// Measures what each lock costs and allows: threads on disjoint parts of a file, under each variant in turn, in
 /// interleaved rounds. Once on a device in memory that takes --latency-us longer, once on a file with nothing added
 #[derive(Debug, Parser)]
@@ -28,6 +31,26 @@ pub(crate) struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) rounds: u16,
 
+    /// Only these operations
+    #[arg(
+        long,
+        value_name = "KIND,..",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "mixed,direct,miss,buffered,cached"
+    )]
+    pub(crate) kinds: Vec<Kind>,
+
+    /// Only these locks
+    #[arg(
+        long,
+        value_name = "VARIANT,..",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "none,twice,whole,range"
+    )]
+    pub(crate) locks: Vec<Variant>,
+
     /// Write a page with pictures, index.html, into this folder
     #[arg(long, value_name = "FOLDER")]
     pub(crate) report: Option<PathBuf>,
@@ -46,6 +69,11 @@ impl Options {
 
     pub(crate) fn round(&self) -> Duration {
         Duration::from_millis(u64::from(self.round_ms))
+    }
+
+    /// The locks, each once.
+    pub(crate) fn variants(&self) -> Vec<Variant> {
+        Variant::ALL.into_iter().filter(|variant| self.locks.contains(variant)).collect()
     }
 
     /// How many threads are measured: the powers of two below the most, and the most.

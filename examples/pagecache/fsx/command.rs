@@ -12,13 +12,19 @@ use fastrand::Rng;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::COULD_NOT_RUN;
+use crate::cache::File;
 use crate::device::Place;
 use crate::file_lock::Variant;
+use crate::fsx::actor::Effect;
 use crate::fsx::exercise::{self, MOST, Setting};
-use crate::fsx::{Step, together};
+use crate::fsx::{Step, real, together};
 use crate::hooks::Plant;
 
 /// Random operations on two cached files, one after the other, each compared with a plain buffer
+///
+/// What step N writes at byte P of a file is known: of each four bytes, by P mod 4, the lowest byte of N, the next, the
+/// third, and P / 512 mod 256. Behind each step of a record stands what it did: where, how many bytes, and how long the file was
+/// then. So another program can do the same, and its file be compared with that of --save.
 ///
 /// Exit codes: 0 no difference, 1 a difference was found, 2 it could not run.
 #[derive(Debug, Parser)]
@@ -36,7 +42,10 @@ struct Fsx {
     /// Write the operations to this file, one a line; if one fails, those that it takes
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
-    /// Do what this file says, instead of random operations
+    /// Write what the files hold at the end to this file, and to the one with .1 behind its name
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+    /// Do what this file says, instead of random operations: a record, or a log of the real fsx (--record-ops)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["operations", "seed"])]
     replay: Option<PathBuf>,
     /// Seconds to spend on leaving out what a failure does not need
@@ -105,7 +114,10 @@ fn fsx(options: &Fsx) -> Result<bool, String> {
     let steps: Vec<Step> = match &options.replay {
         Some(path) => {
             let text = fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-            text.lines().filter(|line| !line.is_empty()).map(str::parse).collect::<Result<_, _>>()?
+            match real::is_real(&text) {
+                true => real::steps(&text)?,
+                false => text.lines().filter(|line| !line.is_empty()).map(str::parse).collect::<Result<_, _>>()?,
+            }
         }
         None => {
             let mut random = Rng::with_seed(options.seed);
@@ -114,7 +126,11 @@ fn fsx(options: &Fsx) -> Result<bool, String> {
     };
     let bar = bar(steps.len() as u64, "{bar:30} {pos} of {len} operations, {per_sec}, {eta} to go");
     let start = Instant::now();
-    let tick = |number: u32, _: &Step| {
+    let mut log = String::new();
+    let tick = |number: u32, step: &Step, effect: Effect| {
+        if options.record.is_some() {
+            log += &format!("{step} {effect}\n");
+        }
         if number % 256 == 0 {
             bar.set_position(u64::from(number));
         }
@@ -122,9 +138,17 @@ fn fsx(options: &Fsx) -> Result<bool, String> {
     let result = exercise::run(&setting, steps.iter().copied(), tick).map_err(|error| error.to_string())?;
     bar.finish_and_clear();
     let failure = match result {
-        Ok(count) => {
-            println!("{count} operations under {}: no difference ({:.1?})", options.variant.name(), start.elapsed());
-            return save(options.record.as_deref(), &steps).map(|()| true);
+        Ok(done) => {
+            let (count, name) = (done.steps, options.variant.name());
+            println!("{count} operations under {name}: no difference ({:.1?})", start.elapsed());
+            save(options.record.as_deref(), log)?;
+            if let Some(path) = &options.save {
+                let second = PathBuf::from(format!("{}.1", path.display()));
+                for (path, file) in [path, &second].into_iter().zip(&done.files) {
+                    save(Some(path), contents(file)?)?;
+                }
+            }
+            return Ok(true);
         }
         Err(failure) => failure,
     };
@@ -139,13 +163,21 @@ fn fsx(options: &Fsx) -> Result<bool, String> {
     bar.finish_and_clear();
     println!("These {} operations are enough (a file of them can be replayed):", shrunk.len());
     shrunk.iter().for_each(|step| println!("{step}"));
-    save(options.record.as_deref(), &shrunk).map(|()| false)
+    let text: String = shrunk.iter().map(|step| format!("{step}\n")).collect();
+    save(options.record.as_deref(), text).map(|()| false)
 }
 
-fn save(to: Option<&Path>, steps: &[Step]) -> Result<(), String> {
+fn save(to: Option<&Path>, bytes: impl AsRef<[u8]>) -> Result<(), String> {
     let Some(path) = to else { return Ok(()) };
-    let text: String = steps.iter().map(|step| format!("{step}\n")).collect();
-    fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+    fs::write(path, bytes).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+/// All that a file holds.
+pub(crate) fn contents(file: &File) -> Result<Vec<u8>, String> {
+    let mut bytes = vec![0; usize::try_from(file.size()).expect("small")];
+    let read = file.read(0, &mut bytes).map_err(|error| error.to_string())?;
+    bytes.truncate(read.bytes);
+    Ok(bytes)
 }
 
 fn stress(options: &Stress) -> Result<bool, String> {

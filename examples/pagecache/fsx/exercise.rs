@@ -8,8 +8,8 @@ use crate::cache::{Cache, File};
 use crate::device::{Access, Device, Place};
 use crate::error::CacheError;
 use crate::file_lock::Variant;
-use crate::fsx::actor::Difference;
-use crate::fsx::{Actor, Step};
+use crate::fsx::actor::{Difference, Effect};
+use crate::fsx::{Actor, Kind, Step};
 use crate::hooks::{Hook, NoHook, Plant, Planted};
 use crate::queue::Queue;
 
@@ -54,8 +54,8 @@ impl std::error::Error for Failure {}
 pub(crate) fn run(
     setting: &Setting,
     steps: impl IntoIterator<Item = Step>,
-    mut done: impl FnMut(u32, &Step),
-) -> Result<Result<u32, Failure>, CacheError> {
+    mut done: impl FnMut(u32, &Step, Effect),
+) -> Result<Result<Done, Failure>, CacheError> {
     let hook: Arc<dyn Hook> = match setting.plant {
         Some(plant) => Arc::new(Planted(plant)),
         None => Arc::new(NoHook),
@@ -72,21 +72,31 @@ pub(crate) fn run(
         let [first, second] = &mut actors;
         let (actor, other) = if step.file == 0 { (first, &*second) } else { (second, &*first) };
         let mut result = actor.apply(&step, number, Some(other), &queue);
-        if result.is_ok() && number % CHECK_DISK == 0 {
-            result = check(&actors);
+        if step.kind == Kind::Reopen {
+            result = result.and_then(|effect| actor.reopen().map(|()| effect));
         }
-        if let Err(difference) = result {
-            return Ok(Err(Failure { number, step: Some(step), difference }));
+        if number % CHECK_DISK == 0 {
+            result = result.and_then(|effect| check(&mut actors).map(|()| effect));
         }
-        done(number, &step);
+        match result {
+            Ok(effect) => done(number, &step, effect),
+            Err(difference) => return Ok(Err(Failure { number, step: Some(step), difference })),
+        }
     }
-    Ok(match check(&actors) {
-        Ok(()) => Ok(number),
-        Err(difference) => Err(Failure { number, step: None, difference }),
-    })
+    if let Err(difference) = check(&mut actors) {
+        return Ok(Err(Failure { number, step: None, difference }));
+    }
+    Ok(Ok(Done { steps: number, files: actors.map(|actor| actor.file) }))
 }
 
-fn check(actors: &[Actor]) -> Result<(), Difference> {
+/// All steps are done, and made no difference.
+pub(crate) struct Done {
+    pub(crate) steps: u32,
+    pub(crate) files: [Arc<File>; 2],
+}
+
+fn check(actors: &mut [Actor]) -> Result<(), Difference> {
+    actors.iter_mut().try_for_each(Actor::settle)?;
     actors.iter().try_for_each(|actor| actor.check().and_then(|()| at_rest(&actor.file)))
 }
 
@@ -136,7 +146,7 @@ pub(crate) fn shrink(
         while from < steps.len() && Instant::now() < end {
             let rest: Vec<Step> =
                 steps[..from].iter().chain(&steps[steps.len().min(from + chunk)..]).copied().collect();
-            match run(setting, rest.iter().copied(), |_, _| {})? {
+            match run(setting, rest.iter().copied(), |_, _, _| {})? {
                 // What came behind the failure is not needed either.
                 Err(failure) => {
                     steps = rest;

@@ -19,6 +19,12 @@ pub(crate) enum Kind {
     QueuedWrite,
     Punch,
     Zero,
+    /// As [`Kind::Zero`], but makes the file longer if need be.
+    ZeroExtend,
+    /// `b` bytes at `a` are there afterwards, zeros where there was nothing.
+    Allocate,
+    /// `b` bytes at `a` to `c`, through the cache.
+    Copy,
     /// `b` bytes at `a`, from a mapping of `c` and behind, of this file.
     CopyWithin,
     /// The same, of the other file.
@@ -36,23 +42,30 @@ pub(crate) enum Kind {
     Sync,
     Flush,
     Evict,
+    /// Closes the file and opens it again.
+    Reopen,
+    /// Nothing: what the real fsx has left out.
+    Skip,
     /// Reads and compares everything. (A step like the others, because to read a page puts it into the cache.)
     Check,
 }
 
 impl Kind {
     /// All of them, with their names, and how often each comes.
-    const TABLE: [(Kind, &'static str, u8); 21] = [
+    const TABLE: [(Kind, &'static str, u8); 26] = [
         (Kind::Read, "read", 4),
         (Kind::Write, "write", 4),
         (Kind::MapRead, "map-read", 2),
         (Kind::MapWrite, "map-write", 3),
         (Kind::DirectRead, "direct-read", 2),
         (Kind::DirectWrite, "direct-write", 4),
-        (Kind::QueuedRead, "queued-read", 1),
-        (Kind::QueuedWrite, "queued-write", 2),
+        (Kind::QueuedRead, "queued-read", 2),
+        (Kind::QueuedWrite, "queued-write", 3),
         (Kind::Punch, "punch", 2),
         (Kind::Zero, "zero", 1),
+        (Kind::ZeroExtend, "zero-extend", 1),
+        (Kind::Allocate, "allocate", 1),
+        (Kind::Copy, "copy", 1),
         (Kind::CopyWithin, "copy-within", 2),
         (Kind::CopyAcross, "copy-across", 2),
         (Kind::ReadInto, "read-into", 1),
@@ -63,6 +76,8 @@ impl Kind {
         (Kind::Sync, "sync", 1),
         (Kind::Flush, "flush", 1),
         (Kind::Evict, "evict", 1),
+        (Kind::Reopen, "reopen", 1),
+        (Kind::Skip, "skip", 0),
         (Kind::Check, "check", 1),
     ];
 
@@ -76,7 +91,13 @@ impl Kind {
 
     /// Whether other bytes than those of its own range are changed or moved, or the size.
     pub(crate) fn is_structural(self) -> bool {
-        matches!(self, Kind::Append | Kind::Truncate | Kind::Collapse | Kind::Insert)
+        use Kind::{Allocate, Append, Collapse, Insert, Truncate, ZeroExtend};
+        matches!(self, Append | Truncate | Collapse | Insert | Allocate | ZeroExtend)
+    }
+
+    /// Whether it goes together with a direct write that is under way, also in the same place.
+    pub(crate) fn writes_directly(self) -> bool {
+        matches!(self, Kind::DirectWrite | Kind::QueuedWrite | Kind::CopyWithin | Kind::CopyAcross)
     }
 
     fn random(random: &mut Rng) -> Kind {
@@ -131,7 +152,8 @@ impl FromStr for Step {
 
     fn from_str(line: &str) -> Result<Step, String> {
         let wrong = |what: &str| format!("`{line}` {what}: a step is FILE NAME A B C, as in `0 write 4096 512 0`");
-        let words: Vec<&str> = line.split_whitespace().collect();
+        // What it did is for people, and for other programs.
+        let words: Vec<&str> = line.split("->").next().unwrap_or(line).split_whitespace().collect();
         let [file, name, a, b, c] = words[..] else { return Err(wrong("has not five words")) };
         let number = |word: &str| word.parse::<u64>().map_err(|_| wrong(&format!("has `{word}` for a number")));
         let file = match number(file)? {

@@ -62,14 +62,13 @@ pub(crate) fn run(load: &Load, done: &AtomicU64) -> Result<Result<u64, (usize, F
                 break;
             }
             let step = Step::random(&mut random, 1, spread);
-            let result = actor.apply(&step, number, None, &queue);
-            if let Err(difference) = result {
+            if let Err(difference) = actor.apply(&step, number, None, &queue) {
                 stop.store(true, Ordering::Relaxed);
                 return Err((who, Failure { number, step: Some(step), difference }));
             }
             done.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(())
+        actor.settle().map_err(|difference| (who, Failure { number: 0, step: None, difference }))
     };
     let results: Vec<_> = thread::scope(|scope| {
         let go = &go;

@@ -59,7 +59,7 @@ fn eviction_leaves_alone_what_is_being_filled() {
 /// The race that it is all about: with a lock the direct write waits for the fill, without one a stale page stays.
 #[test]
 fn a_stalled_fill_leaves_a_stale_page_only_without_a_lock() {
-    for variant in Variant::ALL {
+    for variant in Variant::FOUR {
         let (file, gates) = gated(variant, 0);
         file.write_direct(0, Source::Memory(&[1; PAGE])).unwrap();
         let gate = gates.stop_at(Point::Read, Operation::Read);

@@ -12,6 +12,7 @@
 //! | `dirty.rs` | 4, 5, 18, 20 | dirty pages, and direct I/O; two direct writes |
 //! | `recursion.rs` | 8 to 13, 23, 25 | buffers that are mappings |
 //! | `shape.rs` | 14 to 17, 19, 22, 24 | sizes and shifted pages, and everybody else |
+//! | `ends.rs` | - | those who wait, and a file that has another end when they go on |
 //!
 //! # The invariants, by the numbers that the tests give
 //! - I1: with nobody at work, a clean page is what the disk holds.
@@ -28,7 +29,9 @@
 //! the watchdog prints what the locks hold, and ends the process: a thread that hangs cannot be ended alone.
 
 mod dirty;
+mod ends;
 mod fills;
+mod others;
 mod recursion;
 mod shape;
 

@@ -5,17 +5,19 @@ use std::sync::Arc;
 
 use spanlock::{Mode, Owner};
 
-use super::{LOCKED, P, PAGE, Stage, cached, direct_from, mapped, on_disk, read, read_all, waiters};
+use super::{LOCKED, P, PAGE, Stage, cached, direct_from, held_by, mapped, on_disk, read, read_all, waiters};
 use crate::cache::{File, bytes_of};
+use crate::direct::Source;
 use crate::file_lock::Variant;
 use crate::hooks::{Operation, Point};
+use crate::queue::Queue;
 use crate::tests::check_at_rest;
 
 /// A direct write of pages 1 and 2 from a mapping of 0 and 1: it needs page 1, which it blocks, and which will be
 /// stale. I8, I1: its own *block* does not stop it, and the page that it gets is a private one: nobody else sees it.
 #[test]
 fn race_08_a_write_from_a_mapping_of_its_own_range() {
-    for variant in Variant::ALL {
+    for variant in Variant::FOUR {
         let stage = Stage::new(variant);
         let file = stage.file(3);
         let gate = stage.stop_at(Point::GotBuffer, Operation::DirectWrite);
@@ -42,7 +44,7 @@ fn race_08_a_write_from_a_mapping_of_its_own_range() {
 /// is somebody's like any other: an ordinary nested *add*, through the cache, that goes beside other fillers.
 #[test]
 fn race_09_a_write_from_another_part_of_its_file() {
-    for variant in Variant::ALL {
+    for variant in Variant::FOUR {
         let stage = Stage::new(variant);
         let file = stage.file(4);
         mapped(&file, 2).write(0, &[9; PAGE]).unwrap(); // only the cache has it
@@ -105,7 +107,7 @@ fn stall(stage: &Stage, files: &[&Arc<File>], first: impl Fn() + Sync, second: i
 /// (Under the whole-file lock too: block goes with block, and then each wants to add.)
 #[test]
 fn race_10_two_writes_with_crossed_ranges() {
-    for variant in Variant::ALL {
+    for variant in Variant::FOUR {
         let stage = Stage::new(variant);
         let file = stage.file(2);
         let (first, second) = (|| direct_from(&file, 0, &file, 1, 1), || direct_from(&file, 1, &file, 0, 1));
@@ -153,7 +155,7 @@ fn race_11_two_self_mapped_writes_of_one_range() {
         assert_eq!(file.retries(), 1, "{variant:?}");
         check_at_rest(&file);
     }
-    for variant in [Variant::None, Variant::Twice] {
+    for variant in [Variant::None, Variant::Twice, Variant::Rwsem, Variant::Note] {
         let stage = Stage::new(variant);
         let file = stage.file(3);
         let page = bytes_of(1);
@@ -177,7 +179,7 @@ fn race_11_two_self_mapped_writes_of_one_range() {
 /// locks is the callers' choice here, and no hierarchy could help.
 #[test]
 fn race_12_two_writes_with_crossed_files() {
-    for variant in Variant::ALL {
+    for variant in Variant::FOUR {
         let stage = Stage::new(variant);
         let (a, b) = (stage.file(1), stage.file(2));
         let (first, second) = (|| direct_from(&a, 0, &b, 1, 1), || direct_from(&b, 1, &a, 0, 1));
@@ -311,5 +313,91 @@ fn race_25_a_filler_comes_in_when_a_crossed_write_lets_go() {
         assert_eq!(a.retries() + b.retries(), 1, "{variant:?}");
         check_at_rest(&a);
         check_at_rest(&b);
+    }
+}
+
+/// Crossed writes of pages 0 and 1, while others of both pages are in flight. Whoever begins again lets go of its own block and
+/// waits for *everybody* who blocks its buffer. To keep the block and to read the buffer privately, since one may read what one
+/// blocks, would be to copy a page that another is writing: nobody copies anything before those in flight are done.
+#[test]
+fn who_begins_again_waits_for_all_who_block_its_buffer() {
+    for variant in LOCKED {
+        let stage = Stage::new(variant);
+        let file = stage.file(2);
+        let queue = Queue::new(1);
+        let plug = held_by(&queue);
+        let flights = [8, 9].map(|value| (u64::from(value - 8) * P, [value; PAGE]));
+        let flights = flights.map(|(at, page)| file.submit_write(at, Source::Memory(&page), &queue).unwrap());
+        let gates = ["first", "second"].map(|actor| stage.stop(actor, Point::Invalidated));
+        let copied = ["first", "second"].map(|actor| stage.stop(actor, Point::GotBuffer));
+        stage.play(&[&file], |play| {
+            play.start("first", || direct_from(&file, 0, &file, 1, 1));
+            play.start("second", || direct_from(&file, 1, &file, 0, 1));
+            gates.iter().for_each(|gate| play.stands_unhindered(gate, &file));
+            gates.iter().for_each(|gate| gate.open());
+            // An add, and a batch of a block and an add.
+            play.until(|| waiters(&file) == 3 || copied.iter().any(|gate| gate.is_reached()));
+            assert_eq!(waiters(&file), 3, "{variant:?}: a buffer was copied\n{}", file.snapshot());
+            copied.iter().for_each(|gate| gate.open());
+            drop(plug);
+        });
+        flights.into_iter().for_each(|flight| flight.wait().unwrap());
+        let pages = read_all(&file);
+        assert!(pages == [8, 8] || pages == [9, 9], "{variant:?}: {pages:?}: as one after the other");
+        assert_eq!(file.retries(), 1, "{variant:?}");
+        check_at_rest(&file);
+    }
+}
+
+/// Whoever has begun again holds *add* on its buffer until it has copied it: a direct write of the buffer's page waits.
+#[test]
+fn who_has_begun_again_keeps_its_buffer_until_it_is_copied() {
+    for variant in LOCKED {
+        let stage = Stage::new(variant);
+        let file = stage.file(2);
+        let gates = ["first", "second"].map(|actor| stage.stop(actor, Point::Invalidated));
+        stage.play(&[&file], |play| {
+            play.start("first", || direct_from(&file, 0, &file, 1, 1));
+            play.start("second", || direct_from(&file, 1, &file, 0, 1));
+            gates.iter().for_each(|gate| play.stands_unhindered(gate, &file));
+            let again = stage.stop_at(Point::Invalidated, Operation::DirectWrite);
+            gates.iter().for_each(|gate| gate.open());
+            play.stands(&again);
+            // The other one is done: both pages are the same now, and its own is the buffer of the one that stands here.
+            let buffer = if read_of_disk(&file) == [2, 2] { 0 } else { 1 };
+            let writer = {
+                let file = file.clone();
+                play.start("writer", move || super::direct(&file, buffer, 7))
+            };
+            play.queued(&file, 1, &writer);
+            again.open();
+        });
+        let pages = read_all(&file);
+        assert!(pages == [7, 2] || pages == [1, 7], "{variant:?}: {pages:?}");
+        check_at_rest(&file);
+    }
+}
+
+fn read_of_disk(file: &File) -> [u8; 2] {
+    [0, 1].map(|page| on_disk(file, page))
+}
+
+/// The fault of a direct write has read its page and not inserted it: it holds *add* on it, nested, so that a direct write of that
+/// page waits, or what was read would be inserted behind it.
+#[test]
+fn a_nested_fault_holds_its_page_until_it_is_filled() {
+    for variant in [Variant::Range, Variant::Lean] {
+        let stage = Stage::new(variant);
+        let file = stage.file(2);
+        let gate = stage.stop("faulting", Point::Read);
+        stage.play(&[&file], |play| {
+            play.start("faulting", || direct_from(&file, 0, &file, 1, 1));
+            play.stands(&gate);
+            let writer = play.start("writer", || super::direct(&file, 1, 9));
+            play.queued(&file, 1, &writer);
+            gate.open();
+        });
+        assert_eq!(read_all(&file), [2, 9], "{variant:?}");
+        check_at_rest(&file);
     }
 }

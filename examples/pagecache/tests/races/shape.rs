@@ -32,7 +32,7 @@ fn race_14_a_truncate_and_a_page_on_its_way() {
         (Operation::Fault, |file| mapped(file, 3).read(0, &mut [0; PAGE])),
         (Operation::MakeWritable, |file| mapped(file, 3).write(0, &[9; SECTOR])),
     ];
-    for (variant, (operation, touch)) in Variant::ALL.into_iter().flat_map(|v| touches.map(|touch| (v, touch))) {
+    for (variant, (operation, touch)) in Variant::FOUR.into_iter().flat_map(|v| touches.map(|touch| (v, touch))) {
         let stage = Stage::new(variant);
         let file = stage.file(4);
         let gate = stage.stop_at(Point::Read, operation);
@@ -42,7 +42,11 @@ fn race_14_a_truncate_and_a_page_on_its_way() {
             let truncate = play.start("truncate", || file.truncate(P).unwrap());
             play.held_up_by_lock(&file, &truncate);
             gate.open();
-            other.join().unwrap().expect("it came first");
+            match (other.join().unwrap(), variant.is_locked() || operation == Operation::MakeWritable) {
+                (result, true) => result.expect("it came first"),
+                // It looks at the end when the page is there; which is there all the same.
+                (result, false) => assert!(matches!(result, Err(CacheError::PastEnd { .. })), "{variant:?}"),
+            }
             assert_eq!(truncate.join().unwrap(), 0);
         });
         assert_eq!(file.size(), P);
@@ -78,7 +82,7 @@ fn race_14_a_truncate_and_a_page_on_its_way() {
 /// again. I5: what lies behind the cut is zeros from then on; the truncates are *exclusive*, the store holds *add*.
 #[test]
 fn race_15_a_truncate_down_and_up_and_a_mapped_store() {
-    for variant in Variant::ALL {
+    for variant in Variant::FOUR {
         let stage = Stage::new(variant);
         let file = stage.file(4);
         let gate = stage.stop_at(Point::Read, Operation::MakeWritable);
@@ -113,7 +117,7 @@ fn race_16_a_collapse_or_insert_and_a_fill() {
         (Operation::Insert, |file| file.insert(0, P).unwrap(), 3),
     ];
     for (variant, (operation, change, moved)) in
-        Variant::ALL.into_iter().flat_map(|v| changes.map(|change| (v, change)))
+        Variant::FOUR.into_iter().flat_map(|v| changes.map(|change| (v, change)))
     {
         for fill_first in [true, false] {
             let stage = Stage::new(variant);
@@ -157,7 +161,7 @@ fn race_16_a_collapse_or_insert_and_a_fill() {
 /// change the shape is to wait for the direct I/O under way, reads too, whose *add* spans the disk.
 #[test]
 fn race_17_a_shape_changes_under_direct_io() {
-    for variant in Variant::ALL {
+    for variant in Variant::FOUR {
         let stage = Stage::new(variant);
         let file = stage.file(5);
         let gate = stage.stop_at(Point::GotBuffer, Operation::DirectWrite);
@@ -182,7 +186,7 @@ fn race_17_a_shape_changes_under_direct_io() {
         (|file| assert_eq!(file.truncate(2 * P).unwrap(), 0), 0),
         (|file| file.punch(3 * P, P).unwrap(), 0),
     ];
-    for (variant, (change, seen)) in Variant::ALL.into_iter().flat_map(|v| changes.map(|change| (v, change))) {
+    for (variant, (change, seen)) in Variant::FOUR.into_iter().flat_map(|v| changes.map(|change| (v, change))) {
         a_read_in_flight(variant, change, seen);
         if variant.is_locked() {
             a_write_in_flight(variant, change);
@@ -237,7 +241,7 @@ fn a_write_in_flight(variant: Variant, change: Change) {
 /// its page and a look at the end of the file.
 #[test]
 fn race_19_a_direct_read_into_a_mapping_that_is_cut_off() {
-    for variant in Variant::ALL {
+    for variant in Variant::FOUR {
         let stage = Stage::new(variant);
         let file = stage.file(4);
         let gate = stage.stop_at(Point::GotBuffer, Operation::DirectRead);
@@ -310,11 +314,11 @@ fn race_22_a_stream_of_one_kind_lets_the_other_in() {
 }
 
 /// A direct write makes the file longer; meanwhile somebody appends. I4: the size and the bytes below it grow together:
-/// the write *blocks* from the old end's page on, an append is *exclusive* from there, so it looks at the size when
+/// the write *blocks* the pages up to its end, an append is *exclusive* from the old end on, so it looks at the size when
 /// nobody changes it.
 #[test]
 fn race_24_an_append_and_a_direct_write_that_extends() {
-    for variant in Variant::ALL {
+    for variant in Variant::FOUR {
         let stage = Stage::new(variant);
         let file = stage.file(1);
         let gate = stage.stop_at(Point::GotBuffer, Operation::DirectWrite);
@@ -342,7 +346,7 @@ fn race_24_an_append_and_a_direct_write_that_extends() {
             );
         }
     }
-    for variant in Variant::ALL {
+    for variant in Variant::FOUR {
         two_appends(variant);
     }
     for variant in LOCKED {

@@ -1,0 +1,331 @@
+//! Which order a lock with a window keeps: random histories on one thread, whose clock the test moves, and an oracle that knows the one right answer to each step.
+
+use super::*;
+use crate::owner::{Asker, pass_time};
+use fastrand::Rng;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+/// So long that the time which passes by itself is nothing.
+const STEP: Duration = Duration::from_secs(10);
+/// The window, and a rest, in steps.
+const WINDOW: u64 = 80;
+const REST: u64 = 10;
+
+/// What asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Task,
+    Token,
+    Nested,
+    Batch,
+}
+
+/// What is asked for: bytes and modes.
+type Parts = SmallVec<[(u64, u64, Mode); 2]>;
+
+fn conflict(one: &Parts, other: &Parts) -> bool {
+    let pair = |a: &(u64, u64, Mode), b: &(u64, u64, Mode)| a.0 < b.1 && b.0 < a.1 && !a.2.goes_with(b.2);
+    one.iter().any(|a| other.iter().any(|b| pair(a, b)))
+}
+
+struct Live {
+    kind: Kind,
+    parts: Parts,
+    /// When it queued; `None`, if it holds.
+    since: Option<u64>,
+    insists: bool,
+}
+
+/// The rule, as the documentation has it. Requests are named by when they came.
+#[derive(Default)]
+struct Oracle {
+    now: u64,
+    live: BTreeMap<usize, Live>,
+    /// Who was granted last of those who were due, and until when the others rest.
+    late: Option<(usize, u64)>,
+}
+
+impl Oracle {
+    fn due(&self, id: usize, since: u64) -> u64 {
+        match self.late {
+            Some((late, until)) if id > late => until.max(since + WINDOW),
+            _ => since + WINDOW,
+        }
+    }
+
+    /// Whether a newcomer is granted.
+    fn begin(&mut self, id: usize, kind: Kind, parts: Parts) -> bool {
+        let may_pass = kind == Kind::Task;
+        let in_the_way = |(id, live): (&usize, &Live)| match live.since {
+            None => true,
+            Some(since) => !may_pass || live.kind != Kind::Task || live.insists || self.now >= self.due(*id, since),
+        };
+        let granted = !self.live.iter().filter(|(_, live)| conflict(&live.parts, &parts)).any(in_the_way);
+        let since = (!granted).then_some(self.now);
+        self.live.insert(id, Live { kind, parts, since, insists: false });
+        granted
+    }
+
+    fn is_free(&self, id: usize) -> bool {
+        let me = &self.live[&id];
+        let others = self.live.iter().filter(|(other, live)| **other != id && conflict(&live.parts, &me.parts));
+        others.into_iter().all(|(other, live)| live.since.is_some() && *other > id)
+    }
+
+    /// Whether one that waits, and is polled, is granted.
+    fn poll(&mut self, id: usize) -> bool {
+        let (me, granted) = (&self.live[&id], self.is_free(id));
+        let since = me.since.expect("it waits");
+        let is_due = me.insists || me.kind == Kind::Task && self.now >= self.due(id, since);
+        if granted && is_due {
+            self.late = Some((id, self.now + REST));
+        }
+        let me = self.live.get_mut(&id).expect("it is there");
+        me.insists = is_due;
+        if granted {
+            me.since = None;
+        }
+        granted
+    }
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[allow(clippy::large_enum_variant)] // A few of them.
+enum Real {
+    Waits(Waiter, Arc<Woken>),
+    Holds(#[expect(dead_code, reason = "dropping it is the release")] Holds),
+}
+
+/// What a history came to.
+#[derive(Debug, Default)]
+struct Tally {
+    passed: usize,
+    behind_who_was_due: usize,
+    late: usize,
+}
+
+/// Who moves the clock moves it for all.
+static CLOCK: Mutex<()> = Mutex::new(());
+
+struct History {
+    _alone: MutexGuard<'static, ()>,
+    space: &'static Space,
+    oracle: Oracle,
+    real: BTreeMap<usize, (Real, Option<Owner>)>,
+    tally: Tally,
+    next: usize,
+}
+
+impl History {
+    fn new() -> History {
+        let mut space = Space::new(None);
+        space.set_window(STEP * WINDOW as u32);
+        let space = Box::leak(Box::new(space));
+        let _alone = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
+        History { _alone, space, oracle: Oracle::default(), real: BTreeMap::new(), tally: Tally::default(), next: 0 }
+    }
+
+    fn later(&mut self, steps: u64) {
+        pass_time(STEP * steps as u32);
+        self.oracle.now += steps;
+    }
+
+    fn enter(&mut self, kind: Kind, parts: Parts) {
+        // No two tickets are of one time.
+        self.later(1);
+        let token = matches!(kind, Kind::Token).then(Owner::new);
+        let asker = match &token {
+            Some(token) => token.enter(),
+            None => {
+                let order = if kind == Kind::Nested { owner::order_of_nested() } else { owner::OUTERMOST };
+                Asker { visitor: owner::visit(), owner: owner::fresh(), order }
+            }
+        };
+        let ask = |&(start, end, mode)| Ask::new(self.space, ByteRange::new(start..end), mode, &asker);
+        let asks: Vec<_> = parts.iter().map(|part| (self.space, ask(part))).collect();
+        let in_front = |live: &&Live| live.since.is_some() && conflict(&live.parts, &parts);
+        let waiting = self.oracle.live.values().filter(in_front).count();
+        let held = self.oracle.live.values().any(|live| live.since.is_none() && conflict(&live.parts, &parts));
+        let doorway = match kind {
+            // SAFETY: the space is leaked, here and below.
+            Kind::Batch => unsafe { enter_batch(&asks, asker.visitor, token.as_ref()) },
+            // SAFETY: as above.
+            _ => match unsafe { enter(self.space, &asks[0].1, asker.visitor, token.as_ref()) } {
+                Doorway::Granted(held) => Doorway::Granted(Holds::from_iter([held])),
+                Doorway::Queued(waiter) => Doorway::Queued(waiter),
+            },
+        };
+        let id = self.next;
+        self.next += 1;
+        let expected = self.oracle.begin(id, kind, parts);
+        let real = match doorway {
+            Doorway::Granted(holds) => Real::Holds(holds),
+            // To be polled for the first time.
+            Doorway::Queued(waiter) => Real::Waits(waiter, Arc::new(Woken(AtomicBool::new(true)))),
+        };
+        assert_eq!(matches!(real, Real::Holds(_)), expected, "#{id}, a {kind:?}, granted as it came");
+        self.tally.passed += usize::from(expected && waiting > 0);
+        self.tally.behind_who_was_due += usize::from(!expected && !held && kind == Kind::Task);
+        self.real.insert(id, (real, token));
+    }
+
+    fn poll(&mut self, id: usize) {
+        let Some((Real::Waits(waiter, woken), _)) = self.real.get_mut(&id) else { return };
+        woken.0.store(false, Ordering::Relaxed);
+        let waker = Waker::from(Arc::clone(woken));
+        let polled = waiter.poll(&mut Context::from_waker(&waker));
+        let expected = self.oracle.poll(id);
+        let granted = polled.is_ready();
+        assert_eq!(granted, expected, "#{id} granted, when it was polled");
+        if granted {
+            self.tally.late += usize::from(self.oracle.late.is_some_and(|(late, _)| late == id));
+            let (real, token) = self.real.remove(&id).expect("it is there");
+            let Real::Waits(waiter, _) = real else { unreachable!("it was polled") };
+            self.real.insert(id, (Real::Holds(waiter.into_holds()), token));
+        }
+    }
+
+    fn end(&mut self, id: usize) {
+        self.real.remove(&id);
+        self.oracle.live.remove(&id);
+    }
+
+    fn check(&self) {
+        for (id, (real, _)) in &self.real {
+            if let Real::Waits(_, woken) = real {
+                let lost = self.oracle.is_free(*id) && !woken.0.load(Ordering::Relaxed);
+                assert!(!lost, "#{id} could be granted, and was not woken");
+            }
+        }
+    }
+
+    fn step(&mut self, rng: &mut Rng, bytes: u64, modes: &[Mode]) {
+        let (few, ids) = (self.real.len() < 12, self.real.keys().copied().collect::<Vec<_>>());
+        let id = (!ids.is_empty()).then(|| ids[rng.usize(..ids.len())]);
+        match (rng.u8(..16), id) {
+            (0..=6, _) if few => {
+                let kind = [
+                    Kind::Task,
+                    Kind::Task,
+                    Kind::Task,
+                    Kind::Task,
+                    Kind::Task,
+                    Kind::Token,
+                    Kind::Batch,
+                    Kind::Nested,
+                ];
+                let kind = kind[rng.usize(..kind.len())];
+                let parts = if kind == Kind::Batch { 2 } else { 1 };
+                let mut part = || {
+                    let start = rng.u64(..bytes);
+                    (start, start + 1 + rng.u64(..bytes), modes[rng.usize(..modes.len())])
+                };
+                let parts = (0..parts).map(|_| part()).collect();
+                self.enter(kind, parts);
+            }
+            (7..=10, Some(id)) => self.poll(id),
+            (11, _) => self.later(rng.u64(1..12)),
+            (12, _) if rng.u8(..8) == 0 => self.later(WINDOW),
+            (13.., Some(id)) => self.end(id),
+            _ => {}
+        }
+        self.check();
+    }
+
+    fn finish(mut self) -> Tally {
+        while !self.real.is_empty() {
+            let ids: Vec<_> = self.real.keys().copied().collect();
+            for id in ids {
+                self.poll(id);
+                if matches!(self.real.get(&id), Some((Real::Holds(_), _))) {
+                    self.end(id);
+                    self.check();
+                }
+            }
+        }
+        assert_eq!(count(&self.space.tree), (0, 0));
+        self.tally
+    }
+}
+
+#[test]
+fn histories_with_a_window() {
+    let (mut passed, mut behind, mut late) = (0, 0, 0);
+    for seed in 0..if cfg!(miri) { 10 } else { 600 } {
+        let mut rng = Rng::with_seed(seed);
+        let mut history = History::new();
+        let bytes = rng.u64(1..6);
+        let modes = [Mode::Exclusive, Mode::Add, Mode::Block];
+        let modes = &modes[..rng.usize(1..=3)];
+        for _ in 0..120 {
+            history.step(&mut rng, bytes, modes);
+        }
+        let tally = history.finish();
+        (passed, behind, late) = (passed + tally.passed, behind + tally.behind_who_was_due, late + tally.late);
+    }
+    assert!(passed > 400 && behind > 400 && late > 200, "empty talk: {passed}, {behind}, {late}");
+}
+
+fn exclusive() -> Parts {
+    SmallVec::from_iter([(0, 8, Mode::Exclusive)])
+}
+
+/// As many as wait get on one after the other, a rest apart: the newcomers have the time between, however many there are. (Handing over in turns would be for good otherwise.)
+#[test]
+fn newcomers_have_a_rest_behind_each_who_was_due() {
+    let mut history = History::new();
+    history.enter(Kind::Task, exclusive());
+    (0..64).for_each(|_| history.enter(Kind::Task, exclusive()));
+    history.later(2 * WINDOW);
+    let mut holder = 0;
+    for waiter in 1..=64 {
+        history.end(holder);
+        // It is due, and nobody goes before it.
+        history.enter(Kind::Task, exclusive());
+        let refused = history.next - 1;
+        assert!(matches!(history.real[&refused].0, Real::Waits(..)), "#{refused} came when #{waiter} was due");
+        history.end(refused);
+        history.poll(waiter);
+        assert!(matches!(history.real[&waiter].0, Real::Holds(..)));
+        history.end(waiter);
+        for _ in 1..REST {
+            history.enter(Kind::Task, exclusive());
+            let newcomer = history.next - 1;
+            assert!(matches!(history.real[&newcomer].0, Real::Holds(..)), "#{newcomer} came in the rest");
+            history.end(newcomer);
+        }
+        holder = usize::MAX;
+    }
+    history.finish();
+}
+
+/// Two queues in one lock: that somebody of the one was due gives newcomers no time with those of the other who came before him.
+#[test]
+fn a_rest_is_for_those_who_came_later() {
+    let mut history = History::new();
+    let part = |start| Parts::from_iter([(start, start + 8, Mode::Exclusive)]);
+    let [here, there] = [0, 100].map(part);
+    for parts in [&here, &there, &there, &here] {
+        history.enter(Kind::Task, parts.clone());
+    }
+    let waits = |history: &History, id: usize| matches!(history.real[&id].0, Real::Waits(..));
+    history.later(2 * WINDOW);
+    (0..2).for_each(|holder| history.end(holder));
+    history.poll(3);
+    assert!(waits(&history, 2) && !waits(&history, 3), "the later one was due, and is granted");
+    history.enter(Kind::Task, there);
+    assert!(waits(&history, 4), "the earlier one is due as well");
+    history.finish();
+}

@@ -1,0 +1,88 @@
+//! What the compiler says to who calls a thing by the name that it has elsewhere: it leads to the call that there is.
+//!
+//! Each snippet is given to the compiler by itself, beside the library that this test was built with. (A `compile_fail` example only tells that something is wrong.)
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The newest build of the library beside this test.
+fn library() -> (PathBuf, PathBuf) {
+    let test = std::env::current_exe().expect("a test has a file");
+    let deps = test.parent().expect("it lies in a folder").to_path_buf();
+    let builds = fs::read_dir(&deps).expect("the folder can be read").filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let name = path.file_name()?.to_str()?;
+        let is_it = name.starts_with("libspanlock-") && name.ends_with(".rlib");
+        is_it.then(|| Some((fs::metadata(&path).ok()?.modified().ok()?, path.clone()))).flatten()
+    });
+    (builds.max().expect("the library was built").1, deps)
+}
+
+/// What the compiler says to `code`, with a `main` around it; `None` if it has no objection.
+fn said(name: &str, code: &str) -> Option<String> {
+    let (library, deps) = library();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("messages");
+    fs::create_dir_all(&folder).expect("the folder can be made");
+    let file = folder.join(format!("{name}.rs"));
+    let program = format!("#![allow(unused)]\nuse spanlock::*;\nuse std::sync::Arc;\nfn main() {{ {code} }}\n");
+    fs::write(&file, program).expect("the file can be written");
+    let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_string());
+    let output = Command::new(compiler)
+        .args(["--edition", "2024", "--emit", "metadata", "--out-dir"])
+        .arg(&folder)
+        .arg("-L")
+        .arg(format!("dependency={}", deps.display()))
+        .arg("--extern")
+        .arg(format!("spanlock={}", library.display()))
+        .arg(&file)
+        .output()
+        .expect("the compiler can be run");
+    (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[track_caller]
+fn assert_said(name: &str, code: &str, words: &[&str]) {
+    let said = said(name, code).unwrap_or_else(|| panic!("it compiles: {code}"));
+    for word in words {
+        assert!(said.contains(word), "nothing about {word:?} in what the compiler said to {code}:\n{said}");
+    }
+}
+
+/// Otherwise nothing below tells anything.
+#[test]
+fn what_is_right_compiles() {
+    let right =
+        "let lock = Arc::new(RangeLock::new()); drop(lock.add(0..10)); let w = WholeFileLock::new(); drop(w.block());
+        let guard = lock.request_arc(0..1, Mode::Add).wait(); std::thread::spawn(move || drop(guard));";
+    assert_eq!(said("right", right), None);
+}
+
+#[test]
+fn calls_of_other_locks_name_the_three_modes() {
+    for call in ["lock", "read", "write", "shared", "try_lock", "try_read", "try_write"] {
+        let words = ["three modes", "`add`", "`block`", "`exclusive`"];
+        assert_said(call, &format!("RangeLock::new().{call}(0..10);"), &words);
+        assert_said(&format!("whole_{call}"), &format!("WholeFileLock::new().{call}();"), &words);
+    }
+}
+
+#[test]
+fn a_guard_that_must_stay_says_so() {
+    let code =
+        "static L: RangeLock = RangeLock::new(); let guard = L.add(..); std::thread::spawn(move || drop(guard));";
+    assert_said("stays", code, &["TheGuardOfAThreadStaysOnIt"]);
+}
+
+#[test]
+fn what_is_no_future_says_what_is() {
+    let timed = "async { RangeLock::new().request(.., Mode::Add).timeout(std::time::Duration::MAX).await };";
+    assert_said("timed", timed, &["is not a future"]);
+    let forgotten =
+        "#![deny(unused_must_use)] RangeLock::new().request(.., Mode::Add).timeout(std::time::Duration::MAX);";
+    assert_said("forgotten", forgotten, &[".wait()", "runtime's timeout around `request(..)`"]);
+    let tried = "#![deny(unused_must_use)] RangeLock::new().request(.., Mode::Add).try_now();";
+    assert_said("tried", tried, &["released at once"]);
+}
