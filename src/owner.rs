@@ -71,6 +71,10 @@ impl OwnerId {
     pub(crate) const fn is_token(self) -> bool {
         self.0 & TOKEN != 0
     }
+
+    pub(crate) const fn is_thread(self) -> bool {
+        !self.is_token() && self.0 % BLOCK == 0
+    }
 }
 
 /// `thread 3`, `owner 1025`, `task 1026`. (Numbers of this library: the first thread that took a lock is `thread 1`.)
@@ -78,7 +82,7 @@ impl fmt::Display for OwnerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_token() {
             write!(f, "owner {}", self.0 & !TOKEN)
-        } else if self.0 % BLOCK == 0 {
+        } else if self.is_thread() {
             write!(f, "thread {}", self.0 / BLOCK)
         } else {
             write!(f, "task {}", self.0)

@@ -525,8 +525,10 @@ impl<R> Node<R> {
     /// It is being used: the pruner's hand is to spare it.
     #[inline]
     pub(super) fn renew_chances(&self) {
-        if self.header.chances.load(Ordering::Relaxed) & CHANCES != CHANCES {
-            self.header.chances.fetch_or(CHANCES, Ordering::Relaxed);
+        let found = self.header.chances.load(Ordering::Relaxed);
+        if found & CHANCES != CHANCES {
+            // That it was closed, or opened, just now may be lost: it comes again.
+            self.header.chances.store(found | CHANCES, Ordering::Relaxed);
         }
     }
 

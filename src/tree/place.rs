@@ -10,8 +10,12 @@
 //!   it is shared. It is so, too, if there are nodes below: who stays above writes a line that every scan through it reads.
 //!
 //! A child for threads has to pay. So at least half of the others whose records are in the node must work outside of its span, and unless that is a whole cell, the
-//! thread must have been within it when it looked last ([`apart`]): threads that go the same way, as at the tail of a file, would meet again in the child. And there are only so many
+//! thread must have been within it when it looked last ([`apart`]). And there are only so many
 //! for each thread at work ([`super::quota`]): threads that ask everywhere end with a partition of the part of the space that they use, and leave it alone from then on.
+//!
+//! Threads that go the same way, as at the tail of a file, would meet again in each child. Whoever is found [going along](goes_along) with others, look after look, gets a node for the
+//! *class* of its page (of eight, `slot`) in the chain of the node that they share; so do threads that fill a node all by themselves. They go round these nodes together, and two seldom are in one at the same time: each claim takes
+//! a line that somebody has left some pages ago, and nobody else reads it. Who asks for pages of several classes stays in the node itself, and looks at the nodes of these classes too (INV-N6 in `node`).
 //!
 //! If a child is there but does not cover the range, a node that covers both is spliced in above it, by one CAS; the old child
 //! keeps working. A range that crosses the borders of its cells cannot go down; when the node is full it takes a slot of
@@ -26,12 +30,15 @@ use super::slot::{Classes, Entry, GRAIN_SHIFT, Placed, Slot};
 use super::{Room, Tree, steps};
 use crate::mode::Mode;
 use crate::observe;
-use crate::owner::{self, Visitor};
+use crate::owner::{self, OwnerId, Visitor};
 use crate::reclaim::{LazyPin, Pin};
 use smallvec::SmallVec;
 
 /// Nodes of a chain that a thread looks through for its own. A chain of as many gets no more for threads, only for requests that find no room.
 const WITHIN_REACH: usize = 32;
+
+/// log2 of the bytes in the cells of a node that is cut by class when it is full: what is smaller, threads have soon left behind.
+const WORTH_A_CUT: u32 = GRAIN_SHIFT + 6;
 
 /// Nodes of a chain that are tried for a free slot. Others are ahead of a new one in the chain, and run empty.
 pub(super) const REACH: usize = if cfg!(any(loom, spanlock_shuttle)) { 2 } else { 4 };
@@ -124,6 +131,9 @@ impl<R: Room, T> Tree<R, T> {
                 Occupied::Full => {}
             }
             if let Some(cell) = spot.cell {
+                if let Some(placed) = self.place_by_class(node, entry, visitor, pin) {
+                    return placed;
+                }
                 if node.child(cell).load().is_frozen() {
                     limit = spot.depth - 1;
                 } else {
@@ -144,6 +154,22 @@ impl<R: Room, T> Tree<R, T> {
             if node.overflow().load().is_frozen() {
                 limit = spot.depth - 1;
             }
+        }
+    }
+
+    /// A slot in the node for the class of `entry` that is chained to `node`, which is full. It is made now, if all who are there are threads, which would fill one child after the other
+    /// where they go on together.
+    fn place_by_class(&self, node: &Node<R>, entry: &Entry, visitor: Visitor, pin: &Pin) -> Option<Placed<R>> {
+        self.shape.quota.note(visitor);
+        let of_its_class = node.of_its_class(entry, pin).or_else(|| {
+            if node.cell_shift() >= WORTH_A_CUT && is_full_of_threads(node) && self.shape.quota.has_room(true) {
+                self.part_by_class(node, entry, pin);
+            }
+            node.of_its_class(entry, pin)
+        })?;
+        match of_its_class.occupy_unless_frozen(entry, visitor.home(), pin) {
+            Occupied::Slot(index) => Some(Placed::new(of_its_class, index)),
+            Occupied::Full | Occupied::Frozen => None,
         }
     }
 
@@ -308,13 +334,17 @@ impl<R: Room, T> Tree<R, T> {
             return;
         }
         let Some(cell) = cell else { return self.part(node, entry, mine, pin) };
-        let along =
-            places::count_along(self.key(), visitor, before.and_then(|before| goes_along(place, entry, before)));
+        let goes = before.and_then(|before| goes_along(place, entry, before));
+        let along = places::count_along(self.key(), visitor, goes);
         if along == MOST_ALONG {
             if meeting.is_none() {
                 self.part_by_class(node, entry, pin.get());
             }
-        } else if along < MOST_ALONG / 2 {
+            return;
+        }
+        // Who is parted by class already, and may go on with the others, is not to leave them a node wherever they were.
+        let stays = goes == Some(false) || goes.is_none() && meeting.is_none();
+        if stays && along < MOST_ALONG / 2 {
             if let Some(block) = apart(place, entry, before) {
                 self.grow(node, cell, entry, block, Why::Shared, pin.get());
             }
@@ -396,6 +426,15 @@ fn apart<R>(node: &Node<R>, entry: &Entry, before: Option<(u64, u64)>) -> Option
         let span = !(u64::MAX << shift);
         (entry.start & !span, entry.start | span)
     })
+}
+
+/// Whether the slots are threads', nearly each another one's. A hint. (By the records: some of those who fill a node have not published yet.)
+fn is_full_of_threads<R>(node: &Node<R>) -> bool {
+    let owners = node.slots().map(|slot| slot.hint().2);
+    let mut owners: SmallVec<[u64; SLOTS]> = owners.filter(|&owner| OwnerId::from_slot(owner).is_thread()).collect();
+    owners.sort_unstable();
+    owners.dedup();
+    owners.len() >= SLOTS * 3 / 4
 }
 
 /// Whether a thread that asks for `entry`, and was found at `before` when it last looked, goes the same way as others in `node`: it has come forward, and half of them

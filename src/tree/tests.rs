@@ -136,6 +136,26 @@ fn threads_that_go_the_same_way_part_by_class() {
     assert_eq!(tree.nodes(), 0);
 }
 
+/// As many threads as find no room in a node get nodes for their classes, not a new child wherever they are.
+#[test]
+fn a_crowd_of_threads_that_go_the_same_way_parts_by_class() {
+    let tree = Bare::new();
+    let append = |page: u64| {
+        let ask = Ask { start: page << 12, last: (page << 12) + 4095, mode: 4, owner: (1 + page % 24) << 10 };
+        tree.put_and_look(ask, 7, Passing(1 + page % 24)).0
+    };
+    let mut held: std::collections::VecDeque<Put> = (0..24).map(append).collect();
+    for page in 24..4096 {
+        tree.free(&held.pop_front().expect("each has one"));
+        held.push_back(append(page));
+    }
+    assert!((4..=12).contains(&tree.nodes()), "{} nodes for threads at the tail of a file", tree.nodes());
+    assert_eq!(tree.check(), Ok(24));
+    held.iter().for_each(|put| tree.free(put));
+    tree.trim();
+    assert_eq!(tree.nodes(), 0);
+}
+
 /// Who is left alone does not keep the nodes for classes in use.
 #[test]
 fn who_goes_on_alone_is_parted_from_nobody() {
@@ -302,6 +322,18 @@ fn there_are_shortcuts_below_a_node_that_is_cut_by_class() {
     come_home(&tree, page(1));
     assert!(tree.has_shortcut(page(1)), "who is above has other bytes");
     assert!(!tree.put_and_look(page(1), MODE, Passing(1)).1);
+    tree.free(&put);
+
+    // One whose bytes are in the node that came later.
+    let tree = Bare::new();
+    let beside = Ask { start: page(1).start + 8192, last: page(1).start + 8192, owner: 3, ..page(1) };
+    tree.part_by_class(beside);
+    let put = tree.put_and_look(beside, MODE, Passing(3)).0;
+    part(&tree);
+    come_home(&tree, page(1));
+    assert!(tree.has_shortcut(page(1)), "who is above has other bytes");
+    let both = Ask { last: beside.last, ..page(1) };
+    assert!(!tree.has_shortcut(both) && !tree.has_shortcut(Ask { start: beside.last, ..both }), "and these");
     tree.free(&put);
 }
 
