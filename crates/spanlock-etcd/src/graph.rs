@@ -4,58 +4,55 @@
 //! At one revision of the store the graph is a function of the keys, so everybody who reads that revision sees the same. Its nodes are requests. One that waits leads to those that it
 //! waits for. One that holds leads to those requests of its owner that wait: it is let go of only when the owner goes on.
 //!
+//! A step from one that waits is *soft* if it can be turned round: if it is *nested* (its owner holds something, or it was let past somebody before), and waits for one that is only
+//! queued, and was not let past it. All others are *hard*.
+//!
 //! # What is done
 //! A cycle is broken by whoever sees it; all who are in it choose the same way:
-//! - If one of its requests that is *nested* (its owner holds something, or it was let past somebody before) waits for one that is itself only queued, it is let *past* that one. This is
-//!   written down, in the nested request's keys, by a transaction that holds only if nothing of the cycle has changed: so at its revision the other one, which waits for the next in the
-//!   cycle, is not granted, and from then on its own reads tell it to wait.
-//! - Otherwise the nested ones wait for holds, or for who was let past them. Then of these the one that came last gets an error, and the others wait until it has gone.
+//! - If there is a soft step in it, from N to W, N is let *past* W; unless hard steps lead from N to W as well, so that this would only make another cycle. A pass is written down in N's keys
+//!   by a transaction that holds only if nothing of the cycle has changed: so at its revision W, which waits for the next in the cycle, is not granted, and from then on its own reads
+//!   tell it to wait.
+//! - Otherwise, of the nested ones, that which came last gets an error. If that is another one than who sees it, it is told, by writing its keys once more as
+//!   they are, and its key is watched: there may be another cycle behind this one.
 //!
 //! # Why every cycle is seen
-//! A cycle is closed by a write. If it is the publication of a request, that request has the highest revision of all; so it is nested, and looks for cycles at once. If it is a
-//! pass, its author looks again. And all requests of tokens look again whenever they are woken, and by their slow timer.
+//! A cycle is closed by a write, or by a grant. If it is the publication of a request, that request has the highest revision of all; so it is nested, and looks for cycles at once. If it is a
+//! pass, its author looks again. A grant makes a new step from what is held to what the same owner waits for in another task: that task is woken. And all requests of tokens look again
+//! whenever they are woken, and by their slow timer.
 //!
 //! # Cost
 //! A token's request that has to wait reads its owner's entries, and if there are others, those locks as wholes that the search comes to.
 
 use crate::error::{Deadlock, Error, OwnerName, Wait};
-use crate::record::{self, Entry, RequestId};
+use crate::record::{self, Entry, OwnerId, Record, RequestId};
 use crate::session::Session;
 use crate::store::{Condition, KeyRange, Op, Revision, Store, StoreError, Transaction};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tokio::time::Instant;
 
 /// What comes of a search.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// Nothing: wait.
-    Wait,
+    /// Nothing: wait; in a cycle that another request is to leave, also for a change of that one's key.
+    Wait(Option<String>),
     /// Something has changed, or was changed: read again.
     Again,
     /// There is a cycle, and this request is to leave it.
     Refuse(Deadlock),
 }
 
-/// Looks for a cycle through `me`, as things were at `revision`, and does something about it.
+/// Looks for a cycle through `me`, as things were at `revision`, and does something about it. `told` are those whom it has told before.
 pub(crate) async fn search<S: Store>(
     session: &Session<S>,
     me: &Entry,
     revision: Revision,
     deadline: Option<Instant>,
+    told: &mut BTreeSet<RequestId>,
 ) -> Result<Verdict, Error> {
-    let mut picture = Picture { session, revision, deadline, locks: BTreeMap::new() };
-    let found = match picture.cycle(me).await {
-        Err(Error::Store(StoreError::Compacted)) => return Ok(Verdict::Again),
-        found => found?,
-    };
-    let Some(cycle) = found else { return Ok(Verdict::Wait) };
-    if let Some((nested, passed)) = cycle.pass() {
-        picture.write_pass(&cycle, nested, passed).await?;
-        return Ok(Verdict::Again);
-    }
-    match cycle.victim() == Some(me.id) {
-        true => Ok(Verdict::Refuse(cycle.deadlock())),
-        false => Ok(Verdict::Wait),
+    let mut picture = Picture { session, revision, deadline, locks: BTreeMap::new(), owners: BTreeMap::new() };
+    match picture.break_cycle(me, told).await {
+        Err(Error::Store(StoreError::Compacted)) => Ok(Verdict::Again),
+        verdict => verdict,
     }
 }
 
@@ -65,6 +62,7 @@ struct Picture<'s, S> {
     revision: Revision,
     deadline: Option<Instant>,
     locks: BTreeMap<String, BTreeMap<RequestId, Entry>>,
+    owners: BTreeMap<OwnerId, BTreeMap<RequestId, Entry>>,
 }
 
 /// A node of the graph, and where it leads.
@@ -73,14 +71,19 @@ struct Node {
     entry: Entry,
     /// Whom it waits for; if nobody, it holds.
     blockers: Vec<Entry>,
-    /// Only known within a cycle.
-    is_nested: bool,
 }
 
 impl Node {
     fn holds(&self) -> bool {
         self.blockers.is_empty()
     }
+}
+
+/// Which steps a way may take.
+#[derive(Clone, Copy, Debug)]
+enum Steps {
+    All,
+    Hard,
 }
 
 /// A cycle: each node leads to the next, the last one to the first, which waits.
@@ -106,82 +109,139 @@ impl<S: Store> Picture<'_, S> {
             let others = self.locks[&part.lock].values().filter(|other| entry.waits_for(other));
             blockers.extend(others.map(|other| (other.id, other.clone())));
         }
-        Ok(Node { entry, blockers: blockers.into_values().collect(), is_nested: false })
+        Ok(Node { entry, blockers: blockers.into_values().collect() })
     }
 
-    /// The other requests of a token.
+    /// The other requests of its owner.
     async fn siblings(&mut self, entry: &Entry) -> Result<Vec<Node>, Error> {
-        let all = self.read(self.session.keys.all_by(entry.id.lease, entry.record.token)).await?;
+        let owner = entry.owner();
+        if !owner.is_token {
+            return Ok(Vec::new());
+        }
+        if !self.owners.contains_key(&owner) {
+            let all = self.read(self.session.keys.all_by(owner.lease, owner.number)).await?;
+            self.owners.insert(owner, all);
+        }
+        let others: Vec<_> = self.owners[&owner].values().filter(|other| other.id != entry.id).cloned().collect();
         let mut nodes = Vec::new();
-        for sibling in all.into_values().filter(|sibling| sibling.id != entry.id) {
-            nodes.push(self.node(sibling).await?);
+        for other in others {
+            nodes.push(self.node(other).await?);
         }
         Ok(nodes)
     }
 
     /// Where a node leads.
-    async fn next(&mut self, node: &Node) -> Result<Vec<Entry>, Error> {
-        if !node.holds() || node.entry.record.token == 0 {
-            return Ok(node.blockers.clone());
+    async fn next(&mut self, node: &Node) -> Result<Vec<Node>, Error> {
+        if node.holds() {
+            let siblings = self.siblings(&node.entry).await?;
+            return Ok(siblings.into_iter().filter(|sibling| !sibling.holds()).collect());
         }
-        let siblings = self.siblings(&node.entry).await?;
-        Ok(siblings.into_iter().filter(|sibling| !sibling.holds()).map(|sibling| sibling.entry).collect())
+        let mut next = Vec::new();
+        for blocker in node.blockers.clone() {
+            next.push(self.node(blocker).await?);
+        }
+        Ok(next)
     }
 
     async fn is_nested(&mut self, node: &Node) -> Result<bool, Error> {
-        if node.holds() || node.entry.record.token == 0 {
-            return Ok(false);
-        }
         let was_passing = !node.entry.record.passes.is_empty();
-        Ok(was_passing || self.siblings(&node.entry).await?.iter().any(Node::holds))
+        Ok(!node.holds() && (was_passing || self.siblings(&node.entry).await?.iter().any(Node::holds)))
     }
 
-    /// The shortest cycle through `me`, if there is one.
-    async fn cycle(&mut self, me: &Entry) -> Result<Option<Cycle>, Error> {
-        let siblings = self.read(self.session.keys.all_by(me.id.lease, me.record.token)).await?;
-        if siblings.len() < 2 && me.record.passes.is_empty() {
-            // It holds nothing that anybody could wait for.
-            return Ok(None);
-        }
-        let mut nodes = vec![(self.node(me.clone()).await?, 0)];
+    /// Whether the step can be turned round.
+    async fn is_soft(&mut self, from: &Node, to: &Node) -> Result<bool, Error> {
+        let is_by_order = !to.holds() && !to.entry.record.passes.contains(&from.entry.id);
+        Ok(is_by_order && self.is_nested(from).await?)
+    }
+
+    /// The shortest way from one node to another, or from one round to itself, by all steps or by the hard ones only: all its nodes but the last.
+    async fn way(&mut self, from: &Node, to: RequestId, steps: Steps) -> Result<Option<Vec<Node>>, Error> {
+        let mut nodes = vec![(from.clone(), 0)];
         let mut queue = VecDeque::from([0]);
         while let Some(at) = queue.pop_front() {
             let node = nodes[at].0.clone();
             for next in self.next(&node).await? {
-                if next.id == me.id {
-                    let mut path: Vec<_> =
-                        std::iter::successors(Some(at), |&at| (at != 0).then(|| nodes[at].1)).collect();
-                    path.reverse();
-                    let mut cycle = Vec::new();
-                    for at in path {
-                        let is_nested = self.is_nested(&nodes[at].0).await?;
-                        cycle.push(Node { is_nested, ..nodes[at].0.clone() });
-                    }
-                    return Ok(Some(Cycle(cycle)));
+                if let Steps::Hard = steps
+                    && self.is_soft(&node, &next).await?
+                {
+                    continue;
                 }
-                if nodes.iter().all(|(node, _)| node.entry.id != next.id) {
+                if next.entry.id == to {
+                    let back = std::iter::successors(Some(at), |&at| (at != 0).then(|| nodes[at].1));
+                    let mut way: Vec<_> = back.map(|at| nodes[at].0.clone()).collect();
+                    way.reverse();
+                    return Ok(Some(way));
+                }
+                if nodes.iter().all(|(node, _)| node.entry.id != next.entry.id) {
                     queue.push_back(nodes.len());
-                    nodes.push((self.node(next).await?, at));
+                    nodes.push((next, at));
                 }
             }
         }
         Ok(None)
     }
 
-    /// Writes down that `nested` was let past `passed`, if the cycle still stands.
-    async fn write_pass(&self, cycle: &Cycle, nested: &Entry, passed: RequestId) -> Result<(), Error> {
-        let mut record = nested.record.clone();
-        record.passes.insert(passed);
+    async fn break_cycle(&mut self, me: &Entry, told: &mut BTreeSet<RequestId>) -> Result<Verdict, Error> {
+        let start = self.node(me.clone()).await?;
+        if !self.is_nested(&start).await? {
+            // Nobody waits for it but those who came later, and they will see what it does.
+            return Ok(Verdict::Wait(None));
+        }
+        let Some(cycle) = self.way(&start, me.id, Steps::All).await? else { return Ok(Verdict::Wait(None)) };
+        let cycle = Cycle(cycle);
+        if let Some((nested, passed)) = self.pass(&cycle).await? {
+            let mut record = nested.record.clone();
+            record.passes.insert(passed);
+            self.write(&cycle, &nested, &record).await?;
+            return Ok(Verdict::Again);
+        }
+        match self.victim(&cycle).await? {
+            Some(victim) if victim.id != me.id => {
+                if told.insert(victim.id) {
+                    self.write(&cycle, &victim, &victim.record).await?;
+                    return Ok(Verdict::Again);
+                }
+                // There may be other cycles, which are to be looked for when this one is no more.
+                Ok(Verdict::Wait(Some(victim.key)))
+            }
+            _ => Ok(Verdict::Refuse(cycle.deadlock())),
+        }
+    }
+
+    /// Who is to be let past whom.
+    async fn pass(&mut self, cycle: &Cycle) -> Result<Option<(Entry, RequestId)>, Error> {
+        for (from, to) in cycle.steps() {
+            let passed = to.entry.id;
+            if self.is_soft(from, to).await? && self.way(from, passed, Steps::Hard).await?.is_none() {
+                return Ok(Some((from.entry.clone(), passed)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Who is to leave the cycle.
+    async fn victim(&mut self, cycle: &Cycle) -> Result<Option<Entry>, Error> {
+        let mut last: Option<&Entry> = None;
+        for node in &cycle.0 {
+            if self.is_nested(node).await? && last.is_none_or(|last| last.created < node.entry.created) {
+                last = Some(&node.entry);
+            }
+        }
+        Ok(last.cloned())
+    }
+
+    /// Writes a request's keys, if the cycle still stands.
+    async fn write(&self, cycle: &Cycle, request: &Entry, record: &Record) -> Result<(), Error> {
         let unchanged = |node: &Node| Condition::Unchanged(node.entry.key.clone(), node.entry.modified);
-        let put = |key| Op::Put { key, value: record.to_string(), lease: nested.id.lease };
+        let put = |key| Op::Put { key, value: record.to_string(), lease: request.id.lease };
         let transaction = Transaction {
             when: cycle.0.iter().map(unchanged).collect(),
-            then: self.session.keys.of(nested.id, &nested.record).into_iter().map(put).collect(),
+            then: self.session.keys.of(request.id, record).into_iter().map(put).collect(),
             otherwise: Vec::new(),
         };
         let call = || self.session.store().transact(transaction.clone());
         match self.session.persist(self.deadline, call, |_| {}).await {
-            // The nested one's, which ends the cycle. If it is ours, that will be seen.
+            // That request's, which ends the cycle. If it is ours, that will be seen.
             Err(Error::Store(StoreError::LeaseGone)) => Ok(()),
             answer => answer.map(drop),
         }
@@ -192,20 +252,6 @@ impl Cycle {
     /// Each node with the one that it leads to.
     fn steps(&self) -> impl Iterator<Item = (&Node, &Node)> {
         self.0.iter().zip(self.0.iter().cycle().skip(1))
-    }
-
-    /// A nested request that waits for one that is only queued, by order: it can be let past.
-    fn pass(&self) -> Option<(&Entry, RequestId)> {
-        let can_pass = |from: &Node, next: &Node| {
-            from.is_nested && !next.holds() && !next.entry.record.passes.contains(&from.entry.id)
-        };
-        self.steps().find(|(from, next)| can_pass(from, next)).map(|(from, next)| (&from.entry, next.entry.id))
-    }
-
-    /// Who is to leave the cycle.
-    fn victim(&self) -> Option<RequestId> {
-        let nested = self.0.iter().filter(|node| node.is_nested);
-        nested.max_by_key(|node| node.entry.created).map(|last| last.entry.id)
     }
 
     fn deadlock(&self) -> Deadlock {

@@ -9,6 +9,7 @@ mod queue;
 mod record;
 mod request;
 mod session;
+mod signal;
 #[cfg(test)]
 mod sim;
 mod snapshot;

@@ -38,7 +38,7 @@ impl<S: Store> Cluster<S> {
 
     /// A token that owns requests, for transactions and the like: its requests do not conflict with one another. The name, which may be empty, is for messages.
     pub fn owner(&self, name: impl Into<String>) -> Owner {
-        Owner { lease: self.session.lease(), number: self.session.number(), name: name.into() }
+        Owner::new(self.session.lease(), self.session.number(), name.into())
     }
 
     /// Ends the session: what it holds and waits for goes at once, and its guards are told.

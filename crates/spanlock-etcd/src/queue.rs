@@ -19,8 +19,11 @@
 use crate::error::Error;
 use crate::graph::{self, Verdict};
 use crate::record::{self, Entry, Record, RequestId};
+use crate::request::Owner;
 use crate::session::{Removal, Session, Try, at, publish};
+use crate::signal::Signal;
 use crate::store::{Answer, Op, Revision, Store, StoreError, Transaction};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -81,12 +84,13 @@ pub(crate) struct Granted<S: Store> {
 pub(crate) async fn acquire<S: Store>(
     session: &Arc<Session<S>>,
     record: Record,
+    owner: Option<&Owner>,
     patience: Patience,
     deadline: Option<Instant>,
 ) -> Result<Option<Granted<S>>, Error> {
     session.check()?;
     let id = RequestId { lease: session.lease(), number: session.number() };
-    let mut asked = Asked::new(session, id, &record)?;
+    let mut asked = Asked::new(session, id, &record, owner)?;
     let mut answer = asked.publish(&record, deadline).await?;
     loop {
         let revision = answer.revision;
@@ -98,15 +102,21 @@ pub(crate) async fn acquire<S: Store>(
         let nearest = others.values().filter(|other| me.waits_for(other)).max_by_key(|other| other.created);
         let Some(nearest) = nearest else {
             session.check()?;
+            if let Some(owner) = owner {
+                owner.grants.modify(|count| *count += 1);
+            }
             return Ok(Some(Granted { place: asked.place, revision }));
         };
         if let Patience::None = patience {
             return Ok(None);
         }
         match asked.verdict(me, revision, deadline).await? {
-            Verdict::Wait => asked.sleep(&nearest.key, revision, deadline).await?,
+            Verdict::Wait(also) => asked.sleep([Some(nearest.key.clone()), also], revision, deadline).await?,
             Verdict::Again => {}
             Verdict::Refuse(deadlock) => return Err(Error::Deadlock(deadlock)),
+        }
+        if let Some((grants, seen)) = &mut asked.grants {
+            *seen = grants.get();
         }
         answer = asked.read(deadline).await?;
     }
@@ -117,11 +127,19 @@ struct Asked<S: Store> {
     place: Place<S>,
     /// What is read to decide.
     reads: Vec<Op>,
-    is_token: bool,
+    /// How often the owner, if it is a token, was granted something, and how often that was when last looked.
+    grants: Option<(Arc<Signal<u64>>, u64)>,
+    /// Whom it has told to leave a cycle.
+    told: BTreeSet<RequestId>,
 }
 
 impl<S: Store> Asked<S> {
-    fn new(session: &Arc<Session<S>>, id: RequestId, record: &Record) -> Result<Asked<S>, Error> {
+    fn new(
+        session: &Arc<Session<S>>,
+        id: RequestId,
+        record: &Record,
+        owner: Option<&Owner>,
+    ) -> Result<Asked<S>, Error> {
         let keys = session.keys.of(id, record);
         // Half for the reads at least, so that batches are read narrowly too.
         let most = session.options.most_ops.saturating_sub(keys.len());
@@ -131,7 +149,8 @@ impl<S: Store> Asked<S> {
         let ranges = session.keys.reads(&record.parts, most);
         let reads = ranges.into_iter().map(|range| Op::Read(range, None)).collect();
         let place = Place { session: Arc::clone(session), id, keys, unanswered: 0 };
-        Ok(Asked { place, reads, is_token: record.token != 0 })
+        let grants = owner.map(|owner| (Arc::clone(&owner.grants), owner.grants.get()));
+        Ok(Asked { place, reads, grants, told: BTreeSet::new() })
     }
 
     async fn publish(&mut self, record: &Record, deadline: Option<Instant>) -> Result<Answer, Error> {
@@ -155,23 +174,35 @@ impl<S: Store> Asked<S> {
     }
 
     /// Whether it is part of a cycle, and what comes of that. Only a token's request can close one: nobody waits for a grant of an owner that has nothing else.
-    async fn verdict(&self, me: &Entry, revision: Revision, deadline: Option<Instant>) -> Result<Verdict, Error> {
-        match self.is_token {
-            true => graph::search(&self.place.session, me, revision, deadline).await,
-            false => Ok(Verdict::Wait),
+    async fn verdict(&mut self, me: &Entry, revision: Revision, deadline: Option<Instant>) -> Result<Verdict, Error> {
+        match self.grants {
+            Some(_) => graph::search(&self.place.session, me, revision, deadline, &mut self.told).await,
+            None => Ok(Verdict::Wait(None)),
         }
     }
 
     /// Until something may have changed.
-    async fn sleep(&self, nearest: &str, revision: Revision, deadline: Option<Instant>) -> Result<(), Error> {
+    async fn sleep(
+        &self,
+        others: [Option<String>; 2],
+        revision: Revision,
+        deadline: Option<Instant>,
+    ) -> Result<(), Error> {
         let session = &self.place.session;
-        let watched = vec![self.place.keys[0].clone(), nearest.to_string()];
+        let watched = others.into_iter().flatten().chain([self.place.keys[0].clone()]).collect();
         // Of those who wait for the same, not all look at the same moment.
         let recheck = session.options.recheck.as_millis() as u64;
         let recheck = Duration::from_millis(recheck / 2 + fastrand::u64(0..=recheck / 2));
+        let granted = async {
+            match &self.grants {
+                Some((grants, seen)) => grants.wait_until(|count| count != *seen).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = session.store().changed(watched, revision + 1) => Ok(()),
+            () = granted => Ok(()),
             error = session.lost() => Err(error),
             () = at(deadline) => Err(Error::TimedOut),
             () = sleep(recheck) => Ok(()),

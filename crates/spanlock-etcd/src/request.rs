@@ -6,6 +6,7 @@ use crate::lock::Lock;
 use crate::queue::{self, Patience};
 use crate::record::{Part, Record};
 use crate::session::Session;
+use crate::signal::Signal;
 use crate::store::Store;
 use spanlock::{ByteRange, Mode};
 use std::collections::BTreeSet;
@@ -17,11 +18,19 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A token that owns requests: see [`Cluster::owner`](crate::Cluster::owner).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Owner {
     pub(crate) lease: i64,
     pub(crate) number: u64,
     pub(crate) name: String,
+    /// How many requests it was granted: its others look for cycles at each.
+    pub(crate) grants: Arc<Signal<u64>>,
+}
+
+impl Owner {
+    pub(crate) fn new(lease: i64, number: u64, name: String) -> Owner {
+        Owner { lease, number, name, grants: Arc::default() }
+    }
 }
 
 /// A request that has not been made yet: the answer of [`Lock::request`].
@@ -99,9 +108,10 @@ impl<S: Store> Request<S> {
             self.session.check()?;
             return Ok(Some(Guard::nothing(self.session)));
         }
-        let (token, name) = self.owner.map_or((0, String::new()), |owner| (owner.number, owner.name));
-        let record = Record { token, name, parts: parts.into_iter().collect(), passes: BTreeSet::new() };
-        let granted = queue::acquire(&self.session, record, patience, self.deadline).await?;
+        let (token, name) = self.owner.as_ref().map_or((0, ""), |owner| (owner.number, owner.name.as_str()));
+        let parts = parts.into_iter().collect();
+        let record = Record { token, name: name.into(), parts, passes: BTreeSet::new() };
+        let granted = queue::acquire(&self.session, record, self.owner.as_ref(), patience, self.deadline).await?;
         Ok(granted.map(Guard::new))
     }
 }

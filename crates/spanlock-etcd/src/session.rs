@@ -11,13 +11,14 @@
 
 use crate::error::Error;
 use crate::record::{GONE, Keys};
+use crate::signal::Signal;
 use crate::store::{Condition, Op, Store, StoreError, Transaction};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// How a [`Cluster`](crate::Cluster) behaves.
@@ -93,7 +94,7 @@ struct State {
 struct Core<S> {
     store: S,
     lease: i64,
-    state: watch::Sender<State>,
+    state: Signal<State>,
 }
 
 /// A session of a store.
@@ -124,7 +125,7 @@ impl<S: Store> Session<S> {
         let lease = store.grant(options.ttl).await?;
         let margin = options.margin_of(lease.ttl);
         let until = sent + lease.ttl.saturating_sub(margin);
-        let (state, _) = watch::channel(State { until, end: None, swept: false });
+        let state = Signal::new(State { until, end: None, swept: false });
         let core = Arc::new(Core { store, lease: lease.id, state });
         let (sweeper, removals) = mpsc::unbounded_channel();
         core.store.spawn(keep(Arc::clone(&core), lease.ttl, margin));
@@ -148,12 +149,12 @@ impl<S: Store> Session<S> {
 
     /// Until when what is held is held, unless another keep-alive is answered before.
     pub(crate) fn deadline(&self) -> Instant {
-        self.core.state.borrow().until
+        self.core.state.get().until
     }
 
     /// Whether the session is still good, by the clock too.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let state = *self.core.state.borrow();
+        let state = self.core.state.get();
         match state.end {
             Some(End::Closed) => Err(Error::Closed),
             Some(End::Lost) => Err(Error::SessionLost),
@@ -170,18 +171,15 @@ impl<S: Store> Session<S> {
 
     /// Ends when the session is not good any more.
     pub(crate) async fn lost(&self) -> Error {
-        let mut changes = self.core.state.subscribe();
-        loop {
-            let until = changes.borrow_and_update().until;
-            if self.check().is_err() {
-                return self.lose();
-            }
+        while self.check().is_ok() {
+            let until = self.deadline();
             tokio::select! {
                 biased;
-                _ = changes.changed() => {}
+                () = self.core.state.wait_until(|state| state.end.is_some() || state.until != until) => {}
                 () = sleep_until(until) => {}
             }
         }
+        self.lose()
     }
 
     /// Runs `call` until it is answered, the deadline has passed or the session is lost. `note` learns of each try before, and of each answer.
@@ -226,7 +224,7 @@ impl<S: Store> Session<S> {
     /// Ends the session: what it holds and waits for goes at once.
     pub(crate) async fn close(&self) {
         self.core.end(End::Closed);
-        let _ = self.core.state.subscribe().wait_for(|state| state.swept).await;
+        self.core.state.wait_until(|state| state.swept).await;
     }
 }
 
@@ -260,28 +258,24 @@ impl Backoff {
 impl<S> Core<S> {
     /// The session is over, if it is not already.
     fn end(&self, why: End) {
-        self.state.send_if_modified(|state| state.end.is_none() && state.end.replace(why).is_none());
+        if !self.is_over() {
+            self.state.modify(|state| state.end = state.end.or(Some(why)));
+        }
     }
 
     fn is_over(&self) -> bool {
-        self.state.borrow().end.is_some()
+        self.state.get().end.is_some()
     }
 
     async fn over(&self) {
-        // The sender is `self`: it does not go away.
-        let _ = self.state.subscribe().wait_for(|state| state.end.is_some()).await;
+        self.state.wait_until(|state| state.end.is_some()).await;
     }
 
-    /// A keep-alive that was sent in time has been answered: the lease lasts until then.
+    /// A keep-alive has been answered: the lease lasts until then, if the answer came in time.
     fn extend(&self, until: Instant) {
-        self.state.send_if_modified(|state| {
-            let is_in_time = state.end.is_none() && Instant::now() < state.until;
-            if is_in_time {
-                state.until = until;
-            } else {
-                state.end.get_or_insert(End::Lost);
-            }
-            true
+        self.state.modify(|state| match Instant::now() < state.until {
+            true => state.until = until,
+            false => state.end = state.end.or(Some(End::Lost)),
         });
     }
 }
@@ -295,7 +289,7 @@ async fn keep<S: Store>(core: Arc<Core<S>>, ttl: Duration, margin: Duration) {
             () = core.over() => return,
             () = sleep(pause) => {}
         }
-        let (sent, until) = (Instant::now(), core.state.borrow().until);
+        let (sent, until) = (Instant::now(), core.state.get().until);
         let answer = tokio::select! {
             biased;
             answer = core.store.keep_alive(core.lease) => answer,
@@ -343,7 +337,7 @@ async fn sweep<S: Store>(core: Arc<Core<S>>, mut removals: mpsc::UnboundedReceiv
             _ => break,
         }
     }
-    core.state.send_modify(|state| state.swept = true);
+    core.state.modify(|state| state.swept = true);
 }
 
 /// Removes keys, however often that must be tried, unless the session ends, which removes them too.
@@ -385,7 +379,7 @@ pub(crate) fn publish(keys: &[String], value: &str, lease: i64, reads: &[Op]) ->
 
 impl<S> fmt::Debug for Session<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.core.state.borrow();
+        let state = self.core.state.get();
         f.debug_struct("Session")
             .field("lease", &format_args!("{:x}", self.core.lease))
             .field("end", &state.end)

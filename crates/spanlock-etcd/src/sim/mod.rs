@@ -6,6 +6,7 @@
 mod judge;
 mod scenes;
 
+use crate::signal::Signal;
 use crate::store::{Answer, Condition, KeyRange, KeyValue, Lease, Op, Revision, Store, StoreError, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -13,7 +14,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// How bad the days are: of 1000 chances each.
@@ -56,7 +57,7 @@ pub(super) struct World {
     ttl: Duration,
     /// Until when each client is stopped.
     stopped: BTreeMap<usize, Instant>,
-    news: watch::Sender<Revision>,
+    news: Arc<Signal<Revision>>,
     pub(super) calls: u64,
 }
 
@@ -79,7 +80,7 @@ impl World {
             ended_early: BTreeSet::new(),
             ttl,
             stopped: BTreeMap::new(),
-            news: watch::channel(1).0,
+            news: Arc::new(Signal::new(1)),
             calls: 0,
         }))
     }
@@ -89,8 +90,9 @@ impl World {
     }
 
     fn travel(&mut self) -> Duration {
-        let longest = if self.chance(self.faults.slow) { 3_000_000 } else { 5_000 };
-        Duration::from_micros(self.random.u64(100..longest))
+        // Whole milliseconds, the grain of the timers.
+        let longest = if self.chance(self.faults.slow) { 3000 } else { 5 };
+        Duration::from_millis(self.random.u64(1..=longest))
     }
 
     /// Whether the lease was ended before its time: what was held under it was lost without a warning.
@@ -139,7 +141,8 @@ impl World {
         if self.chance(self.faults.compactions) {
             self.compacted = self.revision;
         }
-        self.news.send_replace(self.revision);
+        let revision = self.revision;
+        self.news.modify(|last| *last = revision);
     }
 
     fn apply(&mut self, transaction: &Transaction) -> Result<Answer, StoreError> {
@@ -238,11 +241,11 @@ impl Store for Sim {
     }
 
     async fn changed(&self, keys: Vec<String>, from: Revision) {
-        let (mut news, idle, silent) = {
+        let (news, idle, silent) = {
             let mut world = self.world();
             let Faults { idle_notices, silent, .. } = world.faults;
             let idle = world.chance(idle_notices).then(|| Duration::from_millis(world.random.u64(0..2000)));
-            (world.news.subscribe(), idle, world.chance(silent))
+            (Arc::clone(&world.news), idle, world.chance(silent))
         };
         if silent {
             return std::future::pending().await;
@@ -252,7 +255,7 @@ impl Store for Sim {
                 world.keys.get(key).and_then(|its| its.last()).is_some_and(|last| last.revision >= from)
             };
             loop {
-                news.borrow_and_update();
+                let seen = news.get();
                 let done = {
                     let world = self.world();
                     from <= world.compacted || keys.iter().any(|key| is_new(&world, key))
@@ -261,7 +264,7 @@ impl Store for Sim {
                     let late = self.world().travel();
                     return sleep(late).await;
                 }
-                let _ = news.changed().await;
+                news.wait_until(|last| last != seen).await;
             }
         };
         tokio::select! {

@@ -33,6 +33,8 @@ struct Scene {
     /// Of 1000 grants: how many are followed by a nested request; of a lock that comes later (1), of any (0).
     nested: u32,
     in_order: bool,
+    /// Of 1000 nested requests: how many are two, at the same time.
+    twice: u32,
     /// Of 1000 requests: how many ask for several ranges.
     batches: u32,
     /// Of 1000 grants: how many are followed by a stop of the whole client.
@@ -61,6 +63,7 @@ const QUIET: Scene = Scene {
     drops: 0,
     nested: 0,
     in_order: true,
+    twice: 0,
     batches: 100,
     stops: 0,
     limit: Duration::from_secs(60),
@@ -86,7 +89,7 @@ impl Player {
     }
 
     async fn pause(&self, longest: u64) {
-        sleep(Duration::from_micros(self.below(longest * 1000))).await;
+        sleep(Duration::from_millis(self.below(longest))).await;
     }
 
     fn span(&self, locks: std::ops::Range<usize>) -> Span {
@@ -161,10 +164,7 @@ impl Player {
             self.store.world().stop(self.store.client, how_long);
             sleep(Duration::from_millis(1)).await;
         }
-        if is_nested {
-            let after = if scene.in_order { spans[0].lock + 1..scene.locks } else { 0..scene.locks };
-            // In order, and as one: with several of the outer range the last counts.
-            let after = if spans.len() > 1 && scene.in_order { scene.locks - 1..scene.locks } else { after };
+        let inner = async |after: std::ops::Range<usize>| {
             let spans = self.spans(after);
             match self.ask(cluster, &spans, owner.as_ref()).await {
                 Ok(Some(guard)) => {
@@ -179,14 +179,24 @@ impl Player {
                         self.judge.fault(format!("nobody asks against the order: {deadlock}"));
                     }
                 }
-                Err(error) => {
-                    self.release(outer).await;
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             }
+            Ok(())
+        };
+        let mut answer = Ok(());
+        if is_nested {
+            let after = if scene.in_order { spans[0].lock + 1..scene.locks } else { 0..scene.locks };
+            // In order, and as one: with several of the outer range the last counts.
+            let after = if spans.len() > 1 && scene.in_order { scene.locks - 1..scene.locks } else { after };
+            answer = if self.chance(scene.twice) {
+                let (one, other) = tokio::join!(inner(after.clone()), inner(after));
+                one.and(other)
+            } else {
+                inner(after).await
+            };
         }
         self.release(outer).await;
-        Ok(())
+        answer
     }
 
     /// Works until all rounds are done; with a new session when one is lost.
@@ -279,7 +289,8 @@ fn play(scene: Scene, seed: u64) -> Result<Arc<Judge>, String> {
 fn play_all(scene: Scene, seeds: u64, wanted: &[(&str, usize)]) {
     let seeds = std::env::var("SPANLOCK_ETCD_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(seeds);
     let mut sums = std::collections::BTreeMap::<_, usize>::new();
-    for seed in 0..seeds {
+    let first = std::env::var("SPANLOCK_ETCD_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
+    for seed in first..first + seeds {
         match play(scene, seed) {
             Ok(judge) => {
                 judge.counts.lock().unwrap().iter().for_each(|(what, count)| *sums.entry(*what).or_default() += count)
@@ -342,7 +353,7 @@ fn leases_end_early() {
 
 #[test]
 fn cycles_are_answered() {
-    let scene = Scene { nested: 900, in_order: false, locks: 1, limit: Duration::from_secs(100), ..QUIET };
+    let scene = Scene { nested: 900, in_order: false, twice: 200, locks: 1, limit: Duration::from_secs(100), ..QUIET };
     play_all(scene, 400, &[("deadlocks", 200), ("passes", 200)]);
     let scene = Scene { locks: 3, ..scene };
     play_all(scene, 400, &[("deadlocks", 100), ("passes", 100)]);
@@ -374,6 +385,7 @@ fn everything_goes_wrong() {
         drops: 100,
         nested: 400,
         in_order: false,
+        twice: 100,
         stops: 30,
         rounds: 10,
         limit: Duration::from_secs(3600),
