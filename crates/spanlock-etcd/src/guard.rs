@@ -1,5 +1,6 @@
 //! What was granted.
 
+use crate::etcd::Etcd;
 use crate::queue::{Granted, Place};
 use crate::session::Session;
 use crate::store::Store;
@@ -11,7 +12,7 @@ use std::time::Instant;
 ///
 /// It holds while the session's lease does, and no longer: see [`Guard::lost`] and [`Guard::token`].
 #[must_use = "dropping the guard lets go of the range"]
-pub struct Guard<S: Store> {
+pub struct Guard<S: Store = Etcd> {
     session: Arc<Session<S>>,
     /// `None` for empty ranges.
     place: Option<Place<S>>,

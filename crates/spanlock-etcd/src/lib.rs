@@ -2,6 +2,7 @@
 
 mod block;
 mod error;
+mod etcd;
 mod graph;
 mod guard;
 mod lock;
@@ -14,8 +15,11 @@ mod signal;
 mod sim;
 mod snapshot;
 pub mod store;
+mod tokens;
 
 pub use error::{Deadlock, Error, OwnerName, Wait};
+pub use etcd::Etcd;
+pub use etcd_client;
 pub use guard::Guard;
 pub use lock::{Cluster, Lock};
 pub use record::{OwnerId, RequestId};
@@ -23,3 +27,4 @@ pub use request::{Owner, Request};
 pub use session::Options;
 pub use snapshot::{RequestInfo, Snapshot};
 pub use spanlock::{ByteRange, Mode};
+pub use tokens::{Overtaken, TokenMap};

@@ -1,6 +1,7 @@
 //! A session and its locks.
 
 use crate::error::Error;
+use crate::etcd::Etcd;
 use crate::record::{check_name, entries};
 use crate::request::{Owner, Request};
 use crate::session::{Options, Session};
@@ -14,7 +15,7 @@ use std::sync::Arc;
 /// A session of a cluster: one lease, kept alive in the background, and everything that is held under it.
 ///
 /// Cheap to clone. The session ends when the last clone, lock, request and guard of it are dropped, or by [`Cluster::close`]; and it is lost, for good, if the store has not heard of it for as long as the lease lasts.
-pub struct Cluster<S: Store> {
+pub struct Cluster<S: Store = Etcd> {
     session: Arc<Session<S>>,
 }
 
@@ -78,7 +79,7 @@ impl<S: Store> fmt::Debug for Cluster<S> {
 }
 
 /// A lock over all of `u64` that machines share, by its name.
-pub struct Lock<S: Store> {
+pub struct Lock<S: Store = Etcd> {
     pub(crate) session: Arc<Session<S>>,
     name: String,
     pub(crate) escaped: Result<String, Error>,

@@ -144,7 +144,7 @@ impl<S: Store> Asked<S> {
         // Half for the reads at least, so that batches are read narrowly too.
         let most = session.options.most_ops.saturating_sub(keys.len());
         if most < session.options.most_ops / 2 {
-            return Err(Error::TooManyParts { most: session.options.most_ops / 2 - 1 });
+            return Err(Error::TooManyParts { most: session.options.most_ops / 2 });
         }
         let ranges = session.keys.reads(&record.parts, most);
         let reads = ranges.into_iter().map(|range| Op::Read(range, None)).collect();

@@ -1,6 +1,7 @@
 //! What is asked, and the ways to get it: await, try, wait until a deadline.
 
 use crate::error::Error;
+use crate::etcd::Etcd;
 use crate::guard::Guard;
 use crate::lock::Lock;
 use crate::queue::{self, Patience};
@@ -41,7 +42,7 @@ impl Owner {
 /// Dropping the future leaves the queue: the keys are removed in the background, and whoever waited for them goes on. The place is lost.
 #[must_use = "a request does nothing until it is awaited or tried"]
 #[derive(Debug)]
-pub struct Request<S: Store> {
+pub struct Request<S: Store = Etcd> {
     session: Arc<Session<S>>,
     parts: Vec<(Result<String, Error>, ByteRange, Mode)>,
     owner: Option<Owner>,

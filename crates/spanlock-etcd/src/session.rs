@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::record::{GONE, Keys};
 use crate::signal::Signal;
 use crate::store::{Condition, Op, Store, StoreError, Transaction};
+use etcd_client::ConnectOptions;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub struct Options {
     pub(crate) margin: Option<Duration>,
     pub(crate) recheck: Duration,
     pub(crate) most_ops: usize,
+    pub(crate) etcd: Option<ConnectOptions>,
 }
 
 impl Default for Options {
@@ -39,6 +41,7 @@ impl Default for Options {
             margin: None,
             recheck: Duration::from_secs(5),
             most_ops: 128,
+            etcd: None,
         }
     }
 }
@@ -67,6 +70,11 @@ impl Options {
     /// How many operations the store takes in a transaction: etcd's `--max-txn-ops`, 128 by default.
     pub fn max_txn_ops(self, most: usize) -> Options {
         Options { most_ops: most, ..self }
+    }
+
+    /// How to connect: user and password, TLS, and the like.
+    pub fn etcd(self, etcd: ConnectOptions) -> Options {
+        Options { etcd: Some(etcd), ..self }
     }
 
     fn margin_of(&self, ttl: Duration) -> Duration {
@@ -116,20 +124,27 @@ pub(crate) struct Removal {
     pub(crate) done: Option<oneshot::Sender<()>>,
 }
 
-/// How many operations of removals go into one transaction.
-const SWEPT_AT_ONCE: usize = 64;
+/// How often a lease is asked for anew, when a session begins.
+const GRANT_TRIES: u32 = 5;
 
 impl<S: Store> Session<S> {
     pub(crate) async fn open(store: S, options: Options) -> Result<Arc<Session<S>>, Error> {
-        let sent = Instant::now();
-        let lease = store.grant(options.ttl).await?;
+        let mut backoff = Backoff::default();
+        let (sent, lease) = loop {
+            let sent = Instant::now();
+            match store.grant(options.ttl).await {
+                // The next member may answer. (A lease that was made for nobody runs out.)
+                Err(error) if !error.is_definite() && backoff.count() < GRANT_TRIES => backoff.pause().await,
+                lease => break (sent, lease?),
+            }
+        };
         let margin = options.margin_of(lease.ttl);
         let until = sent + lease.ttl.saturating_sub(margin);
         let state = Signal::new(State { until, end: None, swept: false });
         let core = Arc::new(Core { store, lease: lease.id, state });
         let (sweeper, removals) = mpsc::unbounded_channel();
         core.store.spawn(keep(Arc::clone(&core), lease.ttl, margin));
-        core.store.spawn(sweep(Arc::clone(&core), removals));
+        core.store.spawn(sweep(Arc::clone(&core), removals, options.most_ops));
         let keys = Keys { prefix: options.prefix.clone() };
         Ok(Arc::new(Session { core, options, keys, numbers: AtomicU64::new(1), sweeper }))
     }
@@ -248,6 +263,10 @@ pub(crate) async fn at(deadline: Option<Instant>) {
 pub(crate) struct Backoff(u32);
 
 impl Backoff {
+    pub(crate) fn count(&self) -> u32 {
+        self.0
+    }
+
     pub(crate) async fn pause(&mut self) {
         let longest = 20u64 << self.0.min(6);
         self.0 += 1;
@@ -308,7 +327,7 @@ async fn keep<S: Store>(core: Arc<Core<S>>, ttl: Duration, margin: Duration) {
 }
 
 /// The sweeper. It ends with the session, or when nobody has the session any more.
-async fn sweep<S: Store>(core: Arc<Core<S>>, mut removals: mpsc::UnboundedReceiver<Removal>) {
+async fn sweep<S: Store>(core: Arc<Core<S>>, mut removals: mpsc::UnboundedReceiver<Removal>, most_ops: usize) {
     loop {
         let first = tokio::select! {
             biased;
@@ -318,7 +337,8 @@ async fn sweep<S: Store>(core: Arc<Core<S>>, mut removals: mpsc::UnboundedReceiv
         let Some(first) = first else { break core.end(End::Closed) };
         let mut batch = vec![first];
         let mut size = batch[0].keys.len();
-        while size < SWEPT_AT_ONCE
+        // No request has more than half as many keys.
+        while size < most_ops / 2
             && let Ok(next) = removals.try_recv()
         {
             size += next.keys.len();

@@ -1,7 +1,7 @@
 //! What a lock looks like at one revision: who holds, who waits, for whom; and a map of it for people, as `spanlock` draws it.
 
 use crate::error::OwnerName;
-use crate::record::{Entry, RequestId};
+use crate::record::{Entry, Part, RequestId};
 use crate::store::Revision;
 use spanlock::{ByteRange, Mode};
 use std::collections::BTreeMap;
@@ -42,17 +42,21 @@ impl Snapshot {
         let waits = |entry: &Entry| entries.values().any(|other| entry.waits_for(other));
         let mut rows: Vec<_> = entries
             .values()
-            .flat_map(|entry| entry.record.parts.iter().map(move |part| (entry, part)))
-            .filter(|(_, part)| part.lock == lock)
+            .map(|entry| (entry, waits(entry)))
+            .flat_map(|(entry, waits)| entry.record.parts.iter().map(move |part| (entry, part, waits)))
+            .filter(|(_, part, _)| part.lock == lock)
             .collect();
-        rows.sort_by_key(|(entry, part)| (waits(entry), entry.created, part.first));
-        let info = |&(entry, part): &(&Entry, &crate::record::Part)| RequestInfo {
+        rows.sort_by_key(|(entry, part, waits)| (*waits, entry.created, part.first));
+        let blockers = |entry: &Entry, part: &Part| {
+            (0..rows.len()).filter(|&at| part.meets(rows[at].1) && entry.waits_for(rows[at].0)).collect()
+        };
+        let info = |&(entry, part, waits): &(&Entry, &Part, bool)| RequestInfo {
             range: part.range(),
             mode: part.mode(),
             owner: OwnerName { id: entry.owner(), name: entry.record.name.clone() },
             ticket: entry.created as u64,
-            waits_for: (0..rows.len()).filter(|&at| entry.waits_for(rows[at].0) && part.meets(rows[at].1)).collect(),
-            is_holder: !waits(entry),
+            waits_for: if waits { blockers(entry, part) } else { Vec::new() },
+            is_holder: !waits,
         };
         Snapshot { revision, requests: rows.iter().map(info).collect() }
     }
