@@ -28,6 +28,7 @@ use crate::record::{self, Entry, OwnerId, Record, RequestId};
 use crate::session::Session;
 use crate::store::{Condition, KeyRange, Op, Revision, Store, StoreError, Transaction};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use tokio::time::Instant;
 
 /// What comes of a search.
@@ -49,7 +50,14 @@ pub(crate) async fn search<S: Store>(
     deadline: Option<Instant>,
     told: &mut BTreeSet<RequestId>,
 ) -> Result<Verdict, Error> {
-    let mut picture = Picture { session, revision, deadline, locks: BTreeMap::new(), owners: BTreeMap::new() };
+    let mut picture = Picture {
+        session,
+        revision,
+        deadline,
+        locks: BTreeMap::new(),
+        owners: BTreeMap::new(),
+        nodes: BTreeMap::new(),
+    };
     match picture.break_cycle(me, told).await {
         Err(Error::Store(StoreError::Compacted)) => Ok(Verdict::Again),
         verdict => verdict,
@@ -63,10 +71,11 @@ struct Picture<'s, S> {
     deadline: Option<Instant>,
     locks: BTreeMap<String, BTreeMap<RequestId, Entry>>,
     owners: BTreeMap<OwnerId, BTreeMap<RequestId, Entry>>,
+    nodes: BTreeMap<RequestId, Arc<Node>>,
 }
 
 /// A node of the graph, and where it leads.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Node {
     entry: Entry,
     /// Whom it waits for; if nobody, it holds.
@@ -88,7 +97,7 @@ enum Steps {
 
 /// A cycle: each node leads to the next, the last one to the first, which waits.
 #[derive(Debug)]
-struct Cycle(Vec<Node>);
+struct Cycle(Vec<Arc<Node>>);
 
 impl<S: Store> Picture<'_, S> {
     async fn read(&self, range: KeyRange) -> Result<BTreeMap<RequestId, Entry>, Error> {
@@ -99,7 +108,10 @@ impl<S: Store> Picture<'_, S> {
     }
 
     /// The node of a request.
-    async fn node(&mut self, entry: Entry) -> Result<Node, Error> {
+    async fn node(&mut self, entry: Entry) -> Result<Arc<Node>, Error> {
+        if let Some(node) = self.nodes.get(&entry.id) {
+            return Ok(Arc::clone(node));
+        }
         let mut blockers = BTreeMap::new();
         for part in &entry.record.parts {
             if !self.locks.contains_key(&part.lock) {
@@ -109,11 +121,13 @@ impl<S: Store> Picture<'_, S> {
             let others = self.locks[&part.lock].values().filter(|other| entry.waits_for(other));
             blockers.extend(others.map(|other| (other.id, other.clone())));
         }
-        Ok(Node { entry, blockers: blockers.into_values().collect() })
+        let node = Arc::new(Node { entry, blockers: blockers.into_values().collect() });
+        self.nodes.insert(node.entry.id, Arc::clone(&node));
+        Ok(node)
     }
 
     /// The other requests of its owner.
-    async fn siblings(&mut self, entry: &Entry) -> Result<Vec<Node>, Error> {
+    async fn siblings(&mut self, entry: &Entry) -> Result<Vec<Arc<Node>>, Error> {
         let owner = entry.owner();
         if !owner.is_token {
             return Ok(Vec::new());
@@ -131,7 +145,7 @@ impl<S: Store> Picture<'_, S> {
     }
 
     /// Where a node leads.
-    async fn next(&mut self, node: &Node) -> Result<Vec<Node>, Error> {
+    async fn next(&mut self, node: &Node) -> Result<Vec<Arc<Node>>, Error> {
         if node.holds() {
             let siblings = self.siblings(&node.entry).await?;
             return Ok(siblings.into_iter().filter(|sibling| !sibling.holds()).collect());
@@ -145,7 +159,7 @@ impl<S: Store> Picture<'_, S> {
 
     async fn is_nested(&mut self, node: &Node) -> Result<bool, Error> {
         let was_passing = !node.entry.record.passes.is_empty();
-        Ok(!node.holds() && (was_passing || self.siblings(&node.entry).await?.iter().any(Node::holds)))
+        Ok(!node.holds() && (was_passing || self.siblings(&node.entry).await?.iter().any(|sibling| sibling.holds())))
     }
 
     /// Whether the step can be turned round.
@@ -155,11 +169,11 @@ impl<S: Store> Picture<'_, S> {
     }
 
     /// The shortest way from one node to another, or from one round to itself, by all steps or by the hard ones only: all its nodes but the last.
-    async fn way(&mut self, from: &Node, to: RequestId, steps: Steps) -> Result<Option<Vec<Node>>, Error> {
-        let mut nodes = vec![(from.clone(), 0)];
+    async fn way(&mut self, from: &Arc<Node>, to: RequestId, steps: Steps) -> Result<Option<Vec<Arc<Node>>>, Error> {
+        let mut nodes = vec![(Arc::clone(from), 0)];
         let mut queue = VecDeque::from([0]);
         while let Some(at) = queue.pop_front() {
-            let node = nodes[at].0.clone();
+            let node = Arc::clone(&nodes[at].0);
             for next in self.next(&node).await? {
                 if let Steps::Hard = steps
                     && self.is_soft(&node, &next).await?
@@ -168,7 +182,7 @@ impl<S: Store> Picture<'_, S> {
                 }
                 if next.entry.id == to {
                     let back = std::iter::successors(Some(at), |&at| (at != 0).then(|| nodes[at].1));
-                    let mut way: Vec<_> = back.map(|at| nodes[at].0.clone()).collect();
+                    let mut way: Vec<_> = back.map(|at| Arc::clone(&nodes[at].0)).collect();
                     way.reverse();
                     return Ok(Some(way));
                 }
@@ -232,7 +246,7 @@ impl<S: Store> Picture<'_, S> {
 
     /// Writes a request's keys, if the cycle still stands.
     async fn write(&self, cycle: &Cycle, request: &Entry, record: &Record) -> Result<(), Error> {
-        let unchanged = |node: &Node| Condition::Unchanged(node.entry.key.clone(), node.entry.modified);
+        let unchanged = |node: &Arc<Node>| Condition::Unchanged(node.entry.key.clone(), node.entry.modified);
         let put = |key| Op::Put { key, value: record.to_string(), lease: request.id.lease };
         let transaction = Transaction {
             when: cycle.0.iter().map(unchanged).collect(),
@@ -250,12 +264,12 @@ impl<S: Store> Picture<'_, S> {
 
 impl Cycle {
     /// Each node with the one that it leads to.
-    fn steps(&self) -> impl Iterator<Item = (&Node, &Node)> {
+    fn steps(&self) -> impl Iterator<Item = (&Arc<Node>, &Arc<Node>)> {
         self.0.iter().zip(self.0.iter().cycle().skip(1))
     }
 
     fn deadlock(&self) -> Deadlock {
-        let wait = |(from, next): (&Node, &Node)| {
+        let wait = |(from, next): (&Arc<Node>, &Arc<Node>)| {
             let (mine, its) = from.entry.conflict(&next.entry)?;
             Some(Wait {
                 owner: OwnerName { id: from.entry.owner(), name: from.entry.record.name.clone() },

@@ -47,7 +47,11 @@ pub(super) struct Judge {
 
 impl Judge {
     pub(super) fn count(&self, what: &'static str) {
-        *self.counts.lock().unwrap().entry(what).or_default() += 1;
+        self.add(what, 1);
+    }
+
+    pub(super) fn add(&self, what: &'static str, count: usize) {
+        *self.counts.lock().unwrap().entry(what).or_default() += count;
     }
 
     pub(super) fn fault(&self, what: String) {

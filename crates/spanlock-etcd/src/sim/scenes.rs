@@ -267,6 +267,7 @@ fn play(scene: Scene, seed: u64) -> Result<Arc<Judge>, String> {
             return Err(format!("somebody was forgotten: {:#?}", world.lock().unwrap().dump()));
         }
         judge.verdict()?;
+        judge.add("calls", world.lock().unwrap().calls as usize);
         // What is given up is removed soon, however often that must be tried; and what comes late stays out.
         sleep(Duration::from_secs(60)).await;
         let left: Vec<_> = world.lock().unwrap().dump().into_iter().filter(|kv| kv.value != GONE).collect();
@@ -287,9 +288,12 @@ fn play(scene: Scene, seed: u64) -> Result<Arc<Judge>, String> {
 
 /// Plays a scene for many seeds; `wanted` must have happened often enough for the scene to be worth something.
 fn play_all(scene: Scene, seeds: u64, wanted: &[(&str, usize)]) {
-    let seeds = std::env::var("SPANLOCK_ETCD_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(seeds);
+    // By hand: more, or a certain one.
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    let wanted = if number("SPANLOCK_ETCD_SEEDS").is_some() { &[] } else { wanted };
+    let seeds: u64 = number("SPANLOCK_ETCD_SEEDS").unwrap_or(seeds);
+    let first = number("SPANLOCK_ETCD_SEED").unwrap_or(0);
     let mut sums = std::collections::BTreeMap::<_, usize>::new();
-    let first = std::env::var("SPANLOCK_ETCD_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
     for seed in first..first + seeds {
         match play(scene, seed) {
             Ok(judge) => {
