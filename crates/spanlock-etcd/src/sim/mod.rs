@@ -100,6 +100,10 @@ impl World {
         self.ended_early.contains(&lease)
     }
 
+    pub(super) fn is_alive(&self, lease: i64) -> bool {
+        self.leases.contains_key(&lease)
+    }
+
     /// Stops a client.
     pub(super) fn stop(&mut self, client: usize, how_long: Duration) {
         self.stopped.insert(client, Instant::now() + how_long);

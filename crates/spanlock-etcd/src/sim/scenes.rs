@@ -167,33 +167,37 @@ impl Player {
         let inner = async |after: std::ops::Range<usize>| {
             let spans = self.spans(after);
             match self.ask(cluster, &spans, owner.as_ref()).await {
-                Ok(Some(guard)) => {
-                    let inner = self.note(cluster, &spans, guard, identity);
-                    self.pause(20).await;
-                    self.release(inner).await;
-                }
-                Ok(None) | Err(Error::TimedOut) => {}
+                Ok(Some(guard)) => Ok(Some(self.note(cluster, &spans, guard, identity))),
+                Ok(None) | Err(Error::TimedOut) => Ok(None),
                 Err(Error::Deadlock(deadlock)) => {
                     self.judge.count("deadlocks");
                     if scene.in_order {
                         self.judge.fault(format!("nobody asks against the order: {deadlock}"));
                     }
+                    Ok(None)
                 }
-                Err(error) => return Err(error),
+                Err(error) => Err(error),
             }
-            Ok(())
         };
         let mut answer = Ok(());
         if is_nested {
             let after = if scene.in_order { spans[0].lock + 1..scene.locks } else { 0..scene.locks };
             // In order, and as one: with several of the outer range the last counts.
             let after = if spans.len() > 1 && scene.in_order { scene.locks - 1..scene.locks } else { after };
-            answer = if self.chance(scene.twice) {
-                let (one, other) = tokio::join!(inner(after.clone()), inner(after));
-                one.and(other)
+            // What is granted to one of two is let go of when the other is through as well.
+            let answers = if self.chance(scene.twice) {
+                <[_; 2]>::from(tokio::join!(inner(after.clone()), inner(after)))
             } else {
-                inner(after).await
+                [inner(after).await, Ok(None)]
             };
+            self.pause(20).await;
+            for inner in answers {
+                match inner {
+                    Ok(Some(inner)) => self.release(inner).await,
+                    Ok(None) => {}
+                    Err(error) => answer = Err(error),
+                }
+            }
         }
         self.release(outer).await;
         answer
@@ -278,6 +282,9 @@ fn play(scene: Scene, seed: u64) -> Result<Arc<Judge>, String> {
             let cluster = session.lock().await.take();
             if let Some(cluster) = cluster {
                 timeout(Duration::from_secs(120), cluster.close()).await.map_err(|_| "a session does not close")?;
+                if world.lock().unwrap().is_alive(cluster.lease()) {
+                    return Err("a closed session has left its lease to run out".into());
+                }
             }
         }
         sleep(TTL * 2).await;
