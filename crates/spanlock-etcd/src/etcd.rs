@@ -2,6 +2,8 @@
 //!
 //! A call goes to one member, and is given up after a while; the next one then goes to another member. (Who called tries again, and knows what that means: see [`Store`].)
 //!
+//! It takes etcd 3.4, which is the first to let watches be numbered by who asks.
+//!
 //! Watches share one stream. When it breaks, it is opened anew, at another member, and each watch begins again at the revision that it was to begin at: so nothing is missed, and who waits
 //! learns of what has happened meanwhile, or that it has been compacted away. Keep-alives have a stream of their own.
 
@@ -46,6 +48,9 @@ impl Cluster {
 /// How many transactions a session has on their way at once.
 const AT_ONCE: usize = 32;
 
+/// The largest answer that is taken, in bytes: a read of some 100,000 requests.
+const LARGEST_ANSWER: usize = 64 << 20;
+
 /// An etcd cluster, as a [`Store`].
 pub struct Etcd {
     members: Members,
@@ -80,6 +85,7 @@ impl Etcd {
         let options = options
             .unwrap_or_default()
             .with_require_leader(true)
+            .with_auto_token_refresh(true)
             .with_connect_timeout(PATIENCE)
             .with_keep_alive(Duration::from_secs(6), PATIENCE)
             .with_keep_alive_while_idle(true);
@@ -181,7 +187,9 @@ impl Store for Etcd {
             .and_then(then.into_iter().map(step).collect::<Vec<_>>())
             .or_else(otherwise.into_iter().map(step).collect::<Vec<_>>());
         let _permit = self.permits.acquire().await;
-        let answer = self.members.call(|mut client| async move { client.txn(txn).await }).await?;
+        let work =
+            |client: Client| async move { client.kv_client().max_decoding_message_size(LARGEST_ANSWER).txn(txn).await };
+        let answer = self.members.call(work).await?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let found = answer.op_responses().into_iter().flat_map(|response| match response {
             TxnOpResponse::Get(mut get) => get.take_kvs(),
@@ -343,6 +351,11 @@ impl Watcher {
                 }
                 message = receiver.message() => {
                     let Ok(Some(message)) = message else { return Left::Broken };
+                    let is_ours = by_id.contains_key(&message.watch_id());
+                    if is_ours && message.canceled() && !says_something(&message) {
+                        // The user's token may have run out, which is looked at when a stream is opened.
+                        return Left::Broken;
+                    }
                     *backoff = Backoff::default();
                     if says_something(&message)
                         && let Some(number) = by_id.get(&message.watch_id())
@@ -413,7 +426,7 @@ async fn cancel(watch: &Watch, sender: &mut WatchRequestSender, by_id: &mut BTre
     Some(())
 }
 
-/// Whether something has happened, or was compacted away. (One that was refused says nothing: who waits has a timer.)
+/// Whether something has happened, or was compacted away.
 fn says_something(message: &WatchResponse) -> bool {
     !message.events().is_empty() || message.compact_revision() > 0
 }
