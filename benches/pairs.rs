@@ -1,4 +1,4 @@
-//! The performance that the lock is to have, measured beside the others in one run: `cargo bench --bench pairs`.
+//! The performance that the lock is to have, measured beside the others in one run: `cargo bench -p spanlock-bench --bench pairs`.
 //!
 //! Criterion measures one thing after the other. Where a machine's speed changes meanwhile (other tenants, clock rates) that says little of
 //! their ratio. Here the contenders take turns, A B C A B C, each for a millisecond or a few; what is compared is always of the same
@@ -9,7 +9,7 @@
 //! Behind the contests of one and two threads come those of threads that have no home (`support/roaming.rs`): scattered, tail, skewed, streams, and one in 1000 that takes the whole
 //! file. They have a table each as soon as they are measured. One of them, against one rival, takes a second:
 //!   ```text
-//!   cargo bench --bench pairs -- "scattered, 1 GiB" --threads 2 --sections 0 --placement free --contenders spanlock,interval-tree
+//!   cargo bench -p spanlock-bench --bench pairs -- "scattered, 1 GiB" --threads 2 --sections 0 --placement free --contenders spanlock,interval-tree
 //!   ```
 //!
 //! # Arguments
@@ -19,7 +19,7 @@
 //! - `--count N [CONTENDER]`: makes N uncontended pairs on one thread and exits, for counting instructions. The difference between two
 //!   runs, divided by the difference in pairs, is free of what the program does besides:
 //!   ```text
-//!   cargo bench --bench pairs --no-run        # says where the program is
+//!   cargo bench -p spanlock-bench --bench pairs --no-run        # says where the program is
 //!   valgrind --tool=callgrind --callgrind-out-file=/dev/null PROGRAM --count 100000
 //!   valgrind --tool=callgrind --callgrind-out-file=/dev/null PROGRAM --count 200000
 //!   ```
@@ -77,7 +77,7 @@ struct Options {
     /// Makes so many uncontended pairs on one thread, of a contender, and nothing else.
     #[arg(long, num_args = 1..=2, value_names = ["N", "CONTENDER"])]
     count: Vec<String>,
-    /// Everything once, for a moment. (So does a call without `--bench`, which `cargo bench` adds.)
+    /// Everything once, for a moment. (So does a call without `--bench`, which `cargo bench -p spanlock-bench` adds.)
     #[arg(long)]
     test: bool,
     #[arg(long, hide = true)]

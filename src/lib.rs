@@ -46,6 +46,17 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// And those of the guides.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../docs/guides/from-rwlock.md")]
+    struct FromRwLock;
+    #[doc = include_str!("../docs/guides/from-fcntl.md")]
+    struct FromFcntl;
+    #[doc = include_str!("../docs/guides/from-database-locks.md")]
+    struct FromDatabaseLocks;
+}
+
 mod batch;
 mod convert;
 mod cycle;

@@ -1,4 +1,4 @@
-//! How a lock's cache lines wander between CPUs: `cargo bench --bench coherence`.
+//! How a lock's cache lines wander between CPUs: `cargo bench -p spanlock-bench --bench coherence`.
 //!
 //! Two CPUs cannot show how a lock scales to 64. What can be shown without them is the cause: which lines each acquire and release takes away from
 //! other CPUs. Here the very code of `src/` runs on simulated CPUs. This crate declares the library's modules as its own, with another `sync` in
@@ -167,7 +167,7 @@ struct Options {
     /// Checks the claim at 8 CPUs, and no more.
     #[arg(long)]
     test: bool,
-    /// Given by `cargo bench`.
+    /// Given by `cargo bench -p spanlock-bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }

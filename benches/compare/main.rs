@@ -1,4 +1,4 @@
-//! spanlock beside its rivals in one run: `cargo bench --bench compare`.
+//! spanlock beside its rivals in one run: `cargo bench -p spanlock-bench --bench compare`.
 //!
 //! The contenders of a contest take turns, A B C A B C, each for a few milliseconds, on threads that stay; the first rounds do not count. What is told is
 //! the median of the rounds, and of each round's ratio to spanlock, with the interval that holds the true median in 95 of 100 cases.
@@ -7,7 +7,7 @@
 //! Threads that have no home (`support/roaming.rs`) have the most contests: each pattern with sections of 0, 200 ns and 1 us, on threads that are free and on bound ones; and a minute of
 //! random pages (`series`), in which it shows whether the lock stays what it is. With these all takes half an hour; a word in front, `--threads` and `--rounds` make it short.
 //!
-//! `-- --help` lists the options. `docs/benchmarks.md` has the figures of a machine; `--report docs` writes them there.
+//! `-- --help` lists the options. `docs/benchmarks.md` has the figures of a machine; `--report ../docs` writes them there.
 
 mod contests;
 #[path = "../peers/mod.rs"]
@@ -58,7 +58,7 @@ struct Options {
     /// Writes the figures into this folder's `benchmarks.md`, and the pictures into `benchmarks` in it.
     #[arg(long, value_name = "FOLDER")]
     report: Option<PathBuf>,
-    /// Everything once, for a moment. (So does a call without `--bench`, which `cargo bench` adds.)
+    /// Everything once, for a moment. (So does a call without `--bench`, which `cargo bench -p spanlock-bench` adds.)
     #[arg(long)]
     test: bool,
     #[arg(long, hide = true)]

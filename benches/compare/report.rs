@@ -15,7 +15,7 @@ use std::fs;
 use std::path::Path;
 
 /// Where the figures stand in the page.
-const BEGIN: &str = "<!-- figures: written by `cargo bench --bench compare -- --report` -->";
+const BEGIN: &str = "<!-- figures: written by `cargo bench -p spanlock-bench --bench compare -- --report` -->";
 const END: &str = "<!-- end of the figures -->";
 
 /// One contest, beside its first contender.

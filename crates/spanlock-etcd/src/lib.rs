@@ -20,6 +20,8 @@
 //! Layers, each of which names only those above it here: `store` (what is asked of etcd, as a trait), `block` and `record` (keys and values), `session` (the lease, removals), `graph`
 //! (cycles), `queue` (the protocol), then the surface (`lock`, `request`, `guard`, `snapshot`); beside them `etcd` (the store), `tokens`, and for tests `sim`.
 
+#![forbid(unsafe_code)]
+
 mod block;
 mod error;
 mod etcd;

@@ -1,14 +1,14 @@
-//! The simulator behind `cargo bench --bench coherence`, by itself: the MESI machine on sequences whose outcome is known, and the simulated CPUs.
+//! The simulator behind `cargo bench -p spanlock-bench --bench coherence`, by itself: the MESI machine on sequences whose outcome is known, and the simulated CPUs.
 
 #![allow(dead_code, unused_imports, unused_macros)] // The bench uses all of it.
 
-#[path = "../benches/coherence/cpus.rs"]
+#[path = "../coherence/cpus.rs"]
 mod cpus;
-#[path = "../benches/coherence/mesi.rs"]
+#[path = "../coherence/mesi.rs"]
 mod mesi;
-#[path = "../benches/coherence/sites.rs"]
+#[path = "../coherence/sites.rs"]
 mod sites;
-#[path = "../benches/coherence/sync.rs"]
+#[path = "../coherence/sync.rs"]
 mod sync;
 
 use cpus::{Setup, Tally};

@@ -4,7 +4,7 @@
 
 #![cfg(not(any(loom, miri)))]
 
-#[path = "../benches/peers/mod.rs"]
+#[path = "../peers/mod.rs"]
 mod peers;
 
 use peers::*;
