@@ -10,13 +10,13 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-use common::{signal, with_etcd};
+use common::{Process, signal, with_etcd};
 use spanlock_etcd::{Cluster, Error, Guard, Mode, Options, TokenMap};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -177,29 +177,29 @@ async fn stripes(cluster: &Cluster, first: u64, last: u64, mode: Mode) -> Result
     cluster.lock("volume").request(first * STRIPE..(last + 1) * STRIPE, mode).await
 }
 
-struct Process {
+struct Client {
     name: String,
-    child: Child,
+    process: Process,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
 }
 
-fn spawn(kind: &str, number: u64, storage: &str, endpoints: &[String], seconds: u64) -> Process {
+fn spawn(kind: &str, number: u64, storage: &str, endpoints: &[String], seconds: u64) -> Client {
     let mut child = Command::new(std::env::current_exe().expect("it runs"))
         .args(["client", kind, &number.to_string(), storage, &endpoints.join(","), &seconds.to_string()])
         .stdout(Stdio::piped())
         .spawn()
         .expect("it can be run again");
     let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-    Process { name: format!("client {number}, {kind}"), child, lines }
+    Client { name: format!("client {number}, {kind}"), process: Process(child), lines }
 }
 
-impl Process {
+impl Client {
     /// Passes on what it says, until it ends.
     fn finish(mut self) -> bool {
         for line in self.lines.by_ref().map_while(Result::ok) {
             println!("{}: {line}", self.name);
         }
-        self.child.wait().is_ok_and(|status| status.success())
+        self.process.0.wait().is_ok_and(|status| status.success())
     }
 }
 
@@ -220,20 +220,20 @@ async fn play(endpoints: Vec<String>, seconds: u64) -> Result<bool, Box<dyn std:
     if stopped.lines.next().and_then(Result::ok).as_deref() != Some("ready") {
         return Err("the first client does not get its range".into());
     }
-    signal(stopped.child.id(), "STOP");
+    signal(stopped.process.0.id(), "STOP");
     println!("client 0 has read what it is going to write, and is stopped");
     let mut clients: Vec<_> = (1..=4).map(|number| spawn("busy", number, &storage, &endpoints, seconds)).collect();
     let mut killed = spawn("busy", 5, &storage, &endpoints, seconds);
     tokio::time::sleep(Duration::from_secs(seconds) / 2).await;
-    killed.child.kill()?;
-    killed.child.wait()?;
+    killed.process.0.kill()?;
+    killed.process.0.wait()?;
     println!("client 5 was killed");
     let cluster = Cluster::connect(endpoints.clone(), Options::default()).await?;
     println!("{}", cluster.lock("volume").snapshot().await?);
     // Until somebody has had its range.
     drop(stripes(&cluster, 0, 3, Mode::Exclusive).await?);
     tokio::time::sleep(Duration::from_secs(seconds) / 4).await;
-    signal(stopped.child.id(), "CONT");
+    signal(stopped.process.0.id(), "CONT");
     let mut is_well = stopped.finish();
     for client in clients.drain(..) {
         is_well &= client.finish();

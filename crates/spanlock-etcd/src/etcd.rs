@@ -88,7 +88,8 @@ impl Etcd {
             .with_auto_token_refresh(true)
             .with_connect_timeout(PATIENCE)
             .with_keep_alive(Duration::from_secs(6), PATIENCE)
-            .with_keep_alive_while_idle(true);
+            // It hangs up on those who ask while they have no call open.
+            .with_keep_alive_while_idle(false);
         let quick = Arc::new(Members::new(endpoints.clone(), options.clone()));
         let (watches, orders) = mpsc::unbounded_channel();
         let runtime = Handle::current();
@@ -279,7 +280,8 @@ struct Leave<'s> {
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        // Not told yet: then it has not been begun either, and will be left out.
+        // Not told yet: then it has not been begun either, and from now on cannot be.
+        self.number.close();
         if let Ok(number) = self.number.try_recv() {
             let _ = self.watches.send(Order::Leave(number));
         }

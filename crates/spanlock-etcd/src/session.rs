@@ -7,13 +7,14 @@
 //!
 //! # Two tasks
 //! The *keeper* sends the keep-alives. The *sweeper* removes the keys of what is released or given up, many in one transaction if many go at once; it goes on trying until the store has
-//! answered, and ends the lease when the session ends.
+//! answered, sets aside for a while what the store refuses, and ends the lease when the session ends.
 
 use crate::error::Error;
 use crate::record::{GONE, Keys};
 use crate::signal::Signal;
 use crate::store::{Condition, Op, Store, StoreError, Transaction};
 use etcd_client::ConnectOptions;
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -326,27 +327,46 @@ async fn keep<S: Store>(core: Arc<Core<S>>, ttl: Duration, margin: Duration) {
     }
 }
 
+/// After how long a removal that the store refused is tried anew.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// The sweeper. It ends with the session, or when nobody has the session any more.
 async fn sweep<S: Store>(core: Arc<Core<S>>, mut removals: mpsc::UnboundedReceiver<Removal>, most_ops: usize) {
+    // What the store refused, each with the time of its next try, the earliest first: it must not hold up the others.
+    let mut refused: VecDeque<(Instant, Removal)> = VecDeque::new();
     loop {
+        let next = refused.front().map(|&(next, _)| next);
         let first = tokio::select! {
             biased;
             () = core.over() => break,
+            () = at(next) => refused.pop_front().map(|(_, removal)| removal),
             first = removals.recv() => first,
         };
         let Some(first) = first else { break core.end(End::Closed) };
         let mut batch = vec![first];
         let mut size = batch[0].keys.len();
-        // No request has more than half as many keys.
-        while size < most_ops / 2
+        // No request has more than half as many keys. Who was refused comes alone.
+        while next.is_none()
+            && size < most_ops / 2
             && let Ok(next) = removals.try_recv()
         {
             size += next.keys.len();
             batch.push(next);
         }
-        remove(&core, &batch).await;
-        for removal in batch {
-            removal.done.map(|done| done.send(()));
+        match remove(&core, &removals, &batch).await {
+            Removed::Done => {
+                for done in batch.into_iter().filter_map(|removal| removal.done) {
+                    // Whoever waited may have stopped.
+                    let _ = done.send(());
+                }
+            }
+            Removed::Refused if batch.len() == 1 => {
+                refused.extend(batch.into_iter().map(|removal| (Instant::now() + AGAIN, removal)));
+            }
+            // One of them may be to blame: each by itself.
+            Removed::Refused => {
+                batch.into_iter().rev().for_each(|removal| refused.push_front((Instant::now(), removal)));
+            }
         }
     }
     // Without this the keys would stay until the lease runs out: so it is tried for as long as that may take, but not for ever.
@@ -360,8 +380,16 @@ async fn sweep<S: Store>(core: Arc<Core<S>>, mut removals: mpsc::UnboundedReceiv
     core.state.modify(|state| state.swept = true);
 }
 
-/// Removes keys, however often that must be tried, unless the session ends, which removes them too.
-async fn remove<S: Store>(core: &Core<S>, batch: &[Removal]) {
+/// What became of a removal.
+enum Removed {
+    /// The keys are gone, or go with the session.
+    Done,
+    /// The store will not: its database is full, or a right was taken away.
+    Refused,
+}
+
+/// Removes keys, however often that must be tried, unless the session ends or nobody has it any more, which removes them too.
+async fn remove<S: Store>(core: &Core<S>, removals: &mpsc::UnboundedReceiver<Removal>, batch: &[Removal]) -> Removed {
     let steps = batch.iter().flat_map(|removal| {
         let stays = removal.is_uncertain.then(|| removal.keys.first()).flatten();
         removal.keys.iter().map(move |key| match stays {
@@ -374,17 +402,20 @@ async fn remove<S: Store>(core: &Core<S>, batch: &[Removal]) {
     while !core.is_over() {
         let transaction = Transaction { then: then.clone(), ..Transaction::default() };
         match core.store.transact(transaction).await {
-            // What stays refused stays; the lease takes care of it.
-            Ok(_) | Err(StoreError::LeaseGone) => return,
+            Ok(_) | Err(StoreError::LeaseGone) => return Removed::Done,
+            Err(error) if error.is_definite() => return Removed::Refused,
+            // The end of the lease removes as much.
+            Err(_) if removals.is_closed() => return Removed::Done,
             Err(_) => {
                 tokio::select! {
                     biased;
-                    () = core.over() => return,
+                    () = core.over() => {}
                     () = backoff.pause() => {}
                 }
             }
         }
     }
+    Removed::Done
 }
 
 /// The transaction that publishes a request, if it is not there yet, and reads what is in front of it.
@@ -404,5 +435,85 @@ impl<S> fmt::Debug for Session<S> {
             .field("lease", &format_args!("{:x}", self.core.lease))
             .field("end", &state.end)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::run;
+    use crate::store::{Answer, Lease, Revision};
+    use std::sync::Mutex;
+    use tokio::time::timeout;
+
+    /// A store that may be full, which takes removals all the same.
+    #[derive(Clone, Debug, Default)]
+    struct Tight(Arc<Mutex<Seen>>);
+
+    #[derive(Debug, Default)]
+    struct Seen {
+        is_full: bool,
+        is_revoked: bool,
+    }
+
+    impl Store for Tight {
+        async fn transact(&self, transaction: Transaction) -> Result<Answer, StoreError> {
+            let writes = transaction.then.iter().any(|op| matches!(op, Op::Put { .. }));
+            match writes && self.0.lock().unwrap().is_full {
+                true => Err(StoreError::Full),
+                false => Ok(Answer { revision: 1, held: true, found: Vec::new() }),
+            }
+        }
+
+        async fn changed(&self, _: Vec<String>, _: Revision) {
+            std::future::pending().await
+        }
+
+        async fn grant(&self, ttl: Duration) -> Result<Lease, StoreError> {
+            Ok(Lease { id: 1, ttl })
+        }
+
+        async fn keep_alive(&self, _: i64) -> Result<Duration, StoreError> {
+            Ok(Duration::from_secs(10))
+        }
+
+        async fn revoke(&self, _: i64) -> Result<(), StoreError> {
+            self.0.lock().unwrap().is_revoked = true;
+            Ok(())
+        }
+
+        fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+            tokio::spawn(task);
+        }
+    }
+
+    fn remove(session: &Session<Tight>, key: &str, is_uncertain: bool) -> oneshot::Receiver<()> {
+        let (done, gone) = oneshot::channel();
+        session.sweep(Removal { keys: vec![key.into()], is_uncertain, done: Some(done) });
+        gone
+    }
+
+    #[test]
+    fn a_removal_that_is_refused_holds_up_no_other_and_no_session() {
+        run(0, async {
+            let store = Tight::default();
+            let session = Session::open(store.clone(), Options::default()).await.unwrap();
+            store.0.lock().unwrap().is_full = true;
+            // Together, then apart.
+            let (mut stuck, fine) = (remove(&session, "stuck", true), remove(&session, "fine", false));
+            timeout(AGAIN / 2, fine).await.expect("it is not to blame").unwrap();
+            sleep(AGAIN * 5).await;
+            timeout(AGAIN / 2, remove(&session, "later", false)).await.expect("it is not to blame").unwrap();
+            assert!(stuck.try_recv().is_err());
+            store.0.lock().unwrap().is_full = false;
+            timeout(AGAIN * 2, stuck).await.expect("there is room").unwrap();
+
+            store.0.lock().unwrap().is_full = true;
+            let _stuck = remove(&session, "stuck", true);
+            sleep(AGAIN * 5).await;
+            drop(session);
+            sleep(AGAIN * 5).await;
+            assert!(store.0.lock().unwrap().is_revoked, "nobody has the session, and its lease lives on");
+        });
     }
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Etcds, signal, with_etcd};
+use common::{Etcds, Process, signal, with_etcd};
 use spanlock_etcd::etcd_client::CompactionOptions;
 use spanlock_etcd::{Cluster, Error, Lock, Mode, Options};
 use std::io::{BufRead, BufReader, Write};
@@ -278,12 +278,13 @@ fn child_that_is_stopped() {
 #[test]
 fn a_client_is_stopped_past_its_lease() {
     with_etcd(1, &[], async |etcds: Etcds| {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "child_that_is_stopped", "--nocapture"])
             .env("SPANLOCK_ETCD_CHILD", &etcds.endpoints()[0])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        let Process(child) = &mut Process(child);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let token: u64 = lines.find_map(|line| line.strip_prefix("held ")?.parse().ok()).unwrap();
         let cluster = etcds.session(options()).await;

@@ -28,15 +28,19 @@ struct Member {
     process: Option<Child>,
 }
 
-fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Ports that nobody has, all different.
+fn ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 impl Etcds {
     fn start(count: usize, more: &[&str]) -> Etcds {
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("spanlock-etcd-{}-{number}", std::process::id()));
-        let names: Vec<_> = (0..count).map(|at| (format!("m{at}"), port(), port())).collect();
+        let ports = ports(2 * count);
+        let names: Vec<_> =
+            ports.chunks(2).enumerate().map(|(at, pair)| (format!("m{at}"), pair[0], pair[1])).collect();
         let all: Vec<_> = names.iter().map(|(name, _, peer)| format!("{name}=http://127.0.0.1:{peer}")).collect();
         let member = |(name, client, peer): &(String, u16, u16)| {
             let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
@@ -129,6 +133,16 @@ pub(crate) fn with_etcd<F: Future<Output = ()>>(count: usize, more: &[&str], tes
         etcds.leader().await;
         tokio::time::timeout(Duration::from_secs(240), test(etcds)).await.expect("it takes too long");
     });
+}
+
+/// A process that does not outlive whoever started it, stopped or not.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Sends a signal to a process.
