@@ -25,7 +25,7 @@ use std::time::Duration;
 /// | [`SendRangeGuard`] | `.await` | its own | yes | yes |
 /// | [`ArcRangeGuard`] | [`RangeLock::request_arc`] | its own | yes | no |
 /// | [`ArcThreadGuard`] | [`RangeLock::add_arc`] and its kind | the thread | no | no |
-/// | [`OwnerGuard`], [`ArcOwnerGuard`] | [`Request::owner`](crate::Request::owner) | an [`Owner`](crate::Owner) | yes | yes, no |
+/// | [`OwnerGuard`], [`ArcOwnerGuard`] | [`Request::owner`](crate::Request::owner) | an [`Owner`] | yes | yes, no |
 ///
 /// The guards of one owner may overlap, and may be dropped in any order. A leaked guard keeps its range locked for good, and breaks nothing else.
 ///
@@ -37,7 +37,7 @@ use std::time::Duration;
 ///
 /// # What a guard proves
 /// That no other owner holds these bytes in a mode that conflicts. It does not prove that its *own* owner has no other guard of them: an owner does not conflict with itself. Who hands out
-/// `&mut` on the strength of an exclusive guard asks with [`Recursion::Refuse`](crate::Recursion::Refuse), by one guard a range, or leaves it to a [`RangeLocked`](crate::RangeLocked). Nor is there any
+/// `&mut` on the strength of an exclusive guard asks with [`Recursion::Refuse`], by one guard a range, or leaves it to a [`RangeLocked`](crate::RangeLocked). Nor is there any
 /// poisoning: a panic under a guard releases it, and what it guarded may be half done.
 ///
 /// # Conversions and time
@@ -46,7 +46,7 @@ use std::time::Duration;
 ///
 /// - a request for bytes of this guard that had begun when the call did, and has neither found yet that it must wait, nor given up. That takes it a
 ///   microsecond, unless its thread is taken off its processor there; and each thread can be waited for once.
-/// - if the guard is of an [`Owner`](crate::Owner): a search for deadlocks that goes on.
+/// - if the guard is of an [`Owner`]: a search for deadlocks that goes on.
 #[must_use = "if unused, the range is released at once"]
 #[clippy::has_significant_drop]
 pub struct Guard<L: LockRef, O: OwnedBy> {
@@ -60,7 +60,7 @@ pub struct Guard<L: LockRef, O: OwnedBy> {
 /// A guard from a blocking call, owned by its thread.
 ///
 /// It stays on that thread, as the compiler says: within `TheGuardOfAThreadStaysOnIt`. What is to go elsewhere is asked for by [`RangeLock::request_arc`] or by an
-/// [`Owner`](crate::Owner).
+/// [`Owner`].
 /// ```compile_fail
 /// # let lock = spanlock::RangeLock::new();
 /// let guard = lock.add(..);
@@ -77,10 +77,10 @@ pub type ArcRangeGuard = Guard<Arc<RangeLock>, ByTask>;
 /// A guard that keeps its lock alive, owned by its thread: see [`RangeLock::add_arc`].
 pub type ArcThreadGuard = Guard<Arc<RangeLock>, ByThread>;
 
-/// A guard of an [`Owner`](crate::Owner).
+/// A guard of an [`Owner`].
 pub type OwnerGuard<'lock> = Guard<&'lock RangeLock, ByOwner>;
 
-/// A guard of an [`Owner`](crate::Owner) that keeps its lock alive.
+/// A guard of an [`Owner`] that keeps its lock alive.
 pub type ArcOwnerGuard = Guard<Arc<RangeLock>, ByOwner>;
 
 /// What a guard is nested in: what its owner had when it asked.
@@ -166,7 +166,7 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     /// Asks for `range` (bytes) of the same lock in `mode`, as the owner of this guard: so it does not conflict with what this guard holds, and a deadlock is answered.
     ///
     /// The way to ask for more in a task that holds something already: `lock.request(..)` would have an owner of its own there, and might wait for this very guard. (For a thread
-    /// it is the same as asking the lock.) From then on the guard, and all that was asked for through it, are of one [`Owner`](crate::Owner): for a guard with an owner of its own
+    /// it is the same as asking the lock.) From then on the guard, and all that was asked for through it, are of one [`Owner`]: for a guard with an owner of its own
     /// one is made, which allocates once.
     ///
     /// To be awaited it needs a lock that is there for good, as any request [of an owner](crate::Request::owner): the guard of a task is best from [`RangeLock::request_arc`].
@@ -327,7 +327,7 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
 
     /// Two guards of it: of the bytes before `at`, and of those from `at` on. No byte is let go of, and either may be empty.
     ///
-    /// Both have one owner. (A guard with an owner of its own is given an [`Owner`](crate::Owner) for that: the only conversion that allocates.)
+    /// Both have one owner. (A guard with an owner of its own is given an [`Owner`] for that: the only conversion that allocates.)
     ///
     /// It waits for nobody who came later: see [`Guard`] for whom it may let finish a step.
     ///

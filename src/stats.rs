@@ -51,7 +51,7 @@ pub(crate) enum Counter {
 }
 
 const COUNTERS: usize = Counter::WokenInVain as usize + 1;
-const _: () = assert!(Counter::NodesPruned as usize + 1 <= 8, "the counters of all locks fill one cache line");
+const _: () = assert!((Counter::NodesPruned as usize) < 8, "the counters of all locks fill one cache line");
 
 /// What all locks of the process have done since it began, or [since](Stats::since) an earlier reading.
 ///

@@ -2,7 +2,7 @@
 //!
 //! A waiter *listens* first and then makes sure that there is something to wait for; whoever changes things notifies everyone
 //! who listens to the slot concerned, and then [delivers](deliver). A slot has many occupants over time, so the one who listens says to which (its *age*), and so does
-//! the one who notifies: that takes all who listen to this one or an earlier one, and leaves the others to who will notify of theirs. Wake-ups may be spurious, so a
+//! the one who notifies: that takes all who listen to this one, and leaves the others to who notifies of theirs. Wake-ups may be spurious, so a
 //! woken waiter looks again.
 
 mod budget;
@@ -26,11 +26,6 @@ pub(crate) use {
     delivery::deliver,
     event::{Events, Listener},
 };
-
-/// Whether what listens to the request of a slot with one age hears that of another: that one itself, and those that came after it. (Ages are counted round and round.)
-pub(crate) fn is_not_after(listens: u64, changed: u64) -> bool {
-    changed.wrapping_sub(listens) as i64 >= 0
-}
 
 /// How a wait with a deadline ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

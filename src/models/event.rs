@@ -6,7 +6,6 @@
 //! called; nobody else is; and no list is changed by two at a time.
 
 use super::check;
-use crate::wait::is_not_after;
 use event::{Events, Listener};
 use loom::sync::atomic::{
     AtomicBool, AtomicU64,

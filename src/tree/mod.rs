@@ -70,8 +70,8 @@ use shortcut::Era;
 
 /// What the waiting side keeps for one node: made when somebody waits there for the first time, dropped with the node.
 pub(crate) trait Room: Default + Send + Sync + 'static {
-    /// Slot `index` went free, or moved from the holders to the queue, from a word of this [age](Word::age): wake whoever waits for that one, or for one before it.
-    /// Not those who wait for a later one: whoever is to say that it has changed wakes them.
+    /// Slot `index` went free, or moved from the holders to the queue, from a word of this [age](slot::Word::age): wake whoever waits for that one.
+    /// Not those who wait for another: whoever is to say that it has changed wakes them, and may be late.
     fn slot_changed(&self, index: usize, age: u64);
 }
 

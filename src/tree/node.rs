@@ -647,7 +647,7 @@ impl<R: Room> Node<R> {
         unsafe { &*room }
     }
 
-    /// Wakes whoever waits for slot `index` to change from `word`, or from one that came before it.
+    /// Wakes whoever waits for slot `index` to change from `word`.
     #[cold]
     pub(super) fn tell_room(&self, index: usize, word: Word) {
         self.used();

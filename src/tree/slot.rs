@@ -173,7 +173,7 @@ impl Word {
         self.0 & YIELDING == YIELDING
     }
 
-    /// Which of the slot's requests it is of, a shrunk one being another: for [`Room`], where the later one is the greater one, counted round and round.
+    /// Which of the slot's requests it is of, a shrunk one being another: for [`Room`].
     pub(crate) fn age(self) -> u64 {
         self.0 & VERSION
     }

@@ -16,7 +16,7 @@
 //! - INV-W1: a sleeper is in a list from when it is made until it is *rung*, or its listener leaves. Both happen under the list's lock, and either of them once.
 //! - INV-W2: a sleeper is in one row at a time, in that of a list or that of the thread which has rung it; and its links are used by whoever may change that row.
 //! - INV-W3: to be in a row is one count of the sleeper's `Arc`.
-//! - INV-W4: whoever changes a slot from a watched word of an age rings all sleepers of that age, and of those before, and no others. A sleeper that is to be woken has
+//! - INV-W4: whoever changes a slot from a watched word of an age rings all sleepers of that age, and no others. A sleeper that is to be woken has
 //!   set WAITERS in the very word whose age it says (INV-G3), so whoever changes that one rings it; and a thread that has freed the slot and is late with its call has nothing to do
 //!   with who has come to listen to the slot's next request since.
 //!
@@ -32,7 +32,7 @@
 
 #[cfg(not(loom))]
 use super::Woken;
-use super::{budget, delivery, is_not_after};
+use super::{budget, delivery};
 #[cfg(loom)] // A model of this room alone.
 use crate::sync::thread::{self, Thread};
 use crate::sync::{AtomicBool, Mutex, Ordering, lock};
@@ -238,7 +238,7 @@ impl Row {
         unsafe { Arc::from_raw(sleeper.as_ptr()) }
     }
 
-    /// Says to those who listen to the slot's request of this `age`, or to one before, that it has changed, and takes them off.
+    /// Says to those who listen to the slot's request of this `age` that it has changed, and takes them off.
     fn ring(&mut self, age: u64) -> Row {
         let mut are_all = true;
         let mut next = self.first;
@@ -247,7 +247,7 @@ impl Row {
             next = unsafe { links(sleeper) }.next;
             // SAFETY: it is there, by its row's count (INV-W3).
             let sleeper = unsafe { sleeper.as_ref() };
-            if is_not_after(sleeper.age, age) {
+            if sleeper.age == age {
                 // ORDERING: Release, to `is_rung`.
                 sleeper.rung.store(true, Ordering::Release);
             } else {
@@ -293,7 +293,7 @@ impl<const N: usize> Default for Events<N> {
 }
 
 impl<const N: usize> Events<N> {
-    /// Hears the [`Events::notify`] of `slot` from now on that are of this `age`, or a later one.
+    /// Hears the [`Events::notify`] of `slot` from now on that is of this `age`.
     pub(crate) fn listen(&self, slot: usize, age: u64) -> Listener {
         let sleeper = Arc::new(Sleeper::new(age));
         // SAFETY: it is new.
@@ -301,7 +301,7 @@ impl<const N: usize> Events<N> {
         Listener { place: Place { lists: self.0.clone(), slot, sleeper }, also: None }
     }
 
-    /// Wakes all that listen to the request of this `age` in `slot`, or to one before, at the next [`deliver`](delivery::deliver) of this thread.
+    /// Wakes all that listen to the request of this `age` in `slot`, at the next [`deliver`](delivery::deliver) of this thread.
     pub(crate) fn notify(&self, slot: usize, age: u64) {
         let row = lock(&self.0[slot]).ring(age);
         delivery::found(row);
@@ -522,19 +522,19 @@ mod tests {
         }
     }
 
-    /// Of those who listen to one request of a slot after the other, whoever notifies of one takes its own, and those before.
+    /// Of those who listen to one request of a slot after the other, whoever notifies of one takes its own.
     #[test]
-    fn who_listens_to_a_later_request_is_left_to_that() {
-        // They come in any order; and an age is counted round.
-        for first in [0, u64::MAX - 1] {
+    fn who_listens_to_another_request_is_left_to_that() {
+        // They come in any order, those who notify as well: each of them may be late.
+        for calls_in in [[0, 1, 2], [2, 0, 1], [1, 2, 0]] {
             for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [1, 0, 2]] {
                 let events = Events::<1>::default();
-                let mut tasks: Vec<_> =
-                    order.iter().map(|&age| (age, listener_of(&events, first.wrapping_add(age)))).collect();
-                for now in 0..3 {
-                    events.notify(0, first.wrapping_add(now));
+                let mut tasks: Vec<_> = order.iter().map(|&age| (age, listener_of(&events, age))).collect();
+                for said in 1..=3 {
+                    events.notify(0, calls_in[said - 1]);
                     delivery::deliver();
-                    assert!(tasks.iter().all(|(age, (_, woken))| calls(woken) == usize::from(*age <= now)));
+                    let is_said = |age: &u64| calls_in[..said].contains(age);
+                    assert!(tasks.iter().all(|(age, (_, woken))| calls(woken) == usize::from(is_said(age))));
                 }
                 assert!(tasks.iter_mut().all(|(_, (listener, woken))| poll(listener, woken).is_ready()));
                 assert!(lock(&events.0[0]).is_empty());

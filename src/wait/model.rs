@@ -72,8 +72,7 @@ impl Event {
     fn notify(&self, age: u64) {
         self.turn.fetch_add(1, Ordering::AcqRel);
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        let (woken, later) =
-            std::mem::take(&mut *list).into_iter().partition(|entry| super::is_not_after(entry.age, age));
+        let (woken, later) = std::mem::take(&mut *list).into_iter().partition(|entry| entry.age == age);
         *list = later;
         drop(list);
         let woken: Vec<Arc<Entry>> = woken;

@@ -33,9 +33,8 @@
 //!    `left`. So the time from the answer to the call of the waker is covered, without a gap, by those who were
 //!    possibly live.
 //!
-//!    There is one excuse. The slot may have been another's, of other bytes perhaps, just before. That one's release may
-//!    come to calling the wakers late, and has found this one's among them; whoever frees the slot next sees that it has
-//!    been taken care of. So *one* call of anybody may go on for all of the time that is not covered.
+//!    There is one excuse. A search for deadlocks that lets somebody pass wakes whoever sleeps where that one may sleep, this one perhaps, and
+//!    comes to calling the wakers when it has ended. So *one* call of anybody may go on for all of the time that is not covered.
 //!
 //! For rules 3 and 4 a request that surely came later (asked when the other had its place) is in the way only while it
 //! is in its doorway, until it is seated: then it is behind. Unless it is nested: then it may have passed.
@@ -235,7 +234,7 @@ pub(crate) struct Tally {
     pub(crate) delays: u64,
     /// Those of them that went on after the answer: waits for a waker.
     pub(crate) waits: u64,
-    /// Wakers that were called late, perhaps by somebody else's release.
+    /// Wakers that were called late, perhaps by somebody else's search.
     pub(crate) excused: u64,
     /// Doorways of threads that a snapshot showed to be over.
     pub(crate) sights: u64,
@@ -551,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wake_may_be_in_the_hands_of_another_release() {
+    fn a_wake_may_be_in_the_hands_of_a_search() {
         let (holder, late) = (row(1, 0, 9, Exclusive), waited(2, 60));
         // Of bytes that nobody else wants; it must have begun before the holder was gone, and go on until the wake.
         let other = |leaving, left| Row { leaving, left, ..row(3, 50, 59, Add) };
