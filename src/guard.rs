@@ -37,7 +37,7 @@ use std::time::Duration;
 ///
 /// # What a guard proves
 /// That no other owner holds these bytes in a mode that conflicts. It does not prove that its *own* owner has no other guard of them: an owner does not conflict with itself. Who hands out
-/// `&mut` on the strength of an exclusive guard asks with [`Recursion::Refuse`], by one guard a range, or leaves it to a [`RangeLocked`]. Nor is there any
+/// `&mut` on the strength of an exclusive guard asks with [`Recursion::Refuse`], by one guard a range, or leaves it to a [`RangeLocked`](crate::RangeLocked). Nor is there any
 /// poisoning: a panic under a guard releases it, and what it guarded may be half done.
 ///
 /// # Conversions and time

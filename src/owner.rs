@@ -688,7 +688,7 @@ pub(crate) fn pass_time(time: Duration) {
 }
 
 /// The same for a model.
-#[cfg(all(test, any(loom, spanlock_shuttle)))]
+#[cfg(all(test, loom))]
 pub(crate) fn pass_time(time: Duration) {
     counters(|counters| counters.clock.fetch_add(span_of(time), Ordering::Relaxed));
 }

@@ -113,7 +113,7 @@ fuzz_target!(|input: (bool, Vec<Move>)| {
     let variant = if whole { Variant::Whole } else { Variant::Range };
     let setting = Setting { variant, place: Place::Memory, plant: None };
     let steps: Vec<Step> = moves.into_iter().take(60).map(Move::step).collect();
-    match run(&setting, steps.iter().copied(), |_, _| {}) {
+    match run(&setting, steps.iter().copied(), |_, _, _| {}) {
         Ok(Ok(_)) => {}
         Ok(Err(failure)) => {
             let lines: Vec<String> = steps.iter().map(Step::to_string).collect();

@@ -6,6 +6,7 @@ use super::*;
 mod counters {
     use super::*;
     use crate::stats::Stats;
+    use std::time::Duration;
 
     /// More than other tests of this process count meanwhile.
     const MANY: usize = 20_000;
@@ -14,8 +15,20 @@ mod counters {
     fn counted(work: impl Fn()) -> Vec<&'static str> {
         let before = stats::read();
         (0..MANY).for_each(|_| work());
-        let Stats { acquires, contended, nested, passed, deadlocks, given_up, nodes_grown, nodes_pruned, waits } =
-            stats::read().since(&before);
+        let Stats {
+            acquires,
+            contended,
+            nested,
+            passed,
+            deadlocks,
+            given_up,
+            nodes_grown,
+            nodes_pruned,
+            went_before,
+            woken_in_vain,
+            latest: _,
+            waits,
+        } = stats::read().since(&before);
         let all = [
             ("acquires", acquires),
             ("contended", contended),
@@ -25,6 +38,8 @@ mod counters {
             ("given up", given_up),
             ("nodes grown", nodes_grown),
             ("nodes pruned", nodes_pruned),
+            ("went before", went_before),
+            ("woken in vain", woken_in_vain),
             ("waits", waits.len()),
         ];
         all.iter().filter(|(_, n)| *n >= MANY as u64).map(|(name, _)| *name).collect()
@@ -41,6 +56,8 @@ mod counters {
         assert_eq!(counted(|| deadlock(&"")), ["deadlocks"]);
         assert_eq!(counted(node_grown), ["nodes grown"]);
         assert_eq!(counted(|| node_pruned(1)), ["nodes pruned"]);
+        assert_eq!(counted(went_before), ["went before"]);
+        assert_eq!(counted(woken_in_vain), ["woken in vain"]);
         assert_eq!(counted(|| wait().granted()), ["waits"]);
         assert_eq!(counted(|| drop(wait())), ["given up", "waits"]);
         assert_eq!(counted(|| drop(wait())), ["given up", "waits"]);
@@ -49,6 +66,11 @@ mod counters {
         node_pruned(2 * MANY);
         let meanwhile = stats::read().since(&before);
         assert!(meanwhile.passed >= MANY as u64 && meanwhile.nodes_pruned >= 2 * MANY as u64, "{meanwhile}");
+        // Nobody else of this process is so late, and the shorter time changes nothing.
+        let [an_hour, a_day] = [1, 24].map(|hours| Duration::from_secs(3600 * hours));
+        granted_late(a_day);
+        granted_late(an_hour);
+        assert_eq!(stats::read().latest, a_day);
     }
 }
 
@@ -117,7 +139,7 @@ mod events {
 
     fn wait() -> (WaitClock, String) {
         let owner = crate::owner::fresh();
-        (waiting(ByteRange::new(0..4096), Mode::Block, owner), format!("range=0..4096 mode=Block owner={owner}"))
+        (waiting(ByteRange::new(0..4096), Mode::Block, owner), format!("range=0..4096 mode=block owner={owner}"))
     }
 
     #[test]

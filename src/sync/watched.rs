@@ -90,6 +90,11 @@ macro_rules! counting {
             pub(crate) fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
                 around("fetch_sub", || self.0.fetch_sub(value, order))
             }
+
+            #[track_caller]
+            pub(crate) fn fetch_max(&self, value: $value, order: Ordering) -> $value {
+                around("fetch_max", || self.0.fetch_max(value, order))
+            }
         }
     };
 }

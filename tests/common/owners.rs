@@ -71,9 +71,9 @@ impl Live {
         self.who != other.who && self.parts.iter().any(|a| other.parts.iter().any(|b| a.conflicts(b)))
     }
 
-    /// Whether it may pass, and be passed.
+    /// Whether it may pass, and be passed. A part of a batch that is empty makes it one of several: what is held of it can be extended.
     fn is_single(&self) -> bool {
-        matches!(self.who, Who::Solo(_)) && self.parts.iter().filter(|part| !part.span.is_empty()).count() == 1
+        matches!(self.who, Who::Solo(_)) && self.parts.len() == 1
     }
 
     /// Whether it covers a byte.

@@ -2,7 +2,7 @@
 //!
 //! # The rule
 //! A request *waits for* another that conflicts with it (a byte of the same lock, modes that do not go together, another owner) if that one's keys were created before its own. It is
-//! granted when a read at one revision finds nobody that it waits for. There is one exception, a *pass*: see [`graph`](crate::graph).
+//! granted when a read at one revision finds nobody that it waits for. There is one exception, a *pass*: see [`graph`].
 //!
 //! # Why that is exclusion, and first come first served
 //! 1. A request publishes all its keys in one transaction, which reads whoever may be in its way after that. Of two that conflict, one has the lower create revision; the other one's
