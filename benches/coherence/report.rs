@@ -40,7 +40,7 @@ pub(crate) fn print(workload: Workload, runs: &[Run]) {
 
 /// What is asked where CPUs have no home.
 fn print_asked(runs: &[Run]) {
-    for (what, holds) in runs.iter().flat_map(Run::asked) {
+    for (what, holds) in runs.iter().flat_map(|run| Run::asked(std::slice::from_ref(run))) {
         println!("{} {what}", if holds { "reached" } else { "MISSED " });
     }
 }
