@@ -210,30 +210,12 @@ pub unsafe extern "C" fn spanlock_guard_split(
         // SAFETY: as above.
         let whole = unsafe { borrow_mut(guard, "the guard") }?;
         let held = whole.range();
-        let (head, rest) = match held.contains(at) && held.start() != Some(at) {
-            true => held.split(at),
-            false => {
-                return Err(invalid(format!(
-                    "{held} cannot be split at {at}: that is not behind its first byte and within"
-                )));
-            }
-        };
-        debug_assert!(!head.is_empty() && !rest.is_empty());
-        // SAFETY: `guard` is of a box (it is not NULL: see above), nobody else uses it, and it gets a value again before this returns: nothing between panics, as
-        // `at` has been looked at.
-        let taken = unsafe { std::ptr::read(whole) };
-        let (head, rest) = match taken.0 {
-            Kind::Alone(guard) => {
-                let (head, rest) = guard.split(at);
-                (head.into(), rest.into())
-            }
-            Kind::Owned(guard) => {
-                let (head, rest) = guard.split(at);
-                (head.into(), spanlock_guard::from(rest))
-            }
-        };
-        // SAFETY: as above.
-        unsafe { std::ptr::write(whole, head) };
+        if !held.contains(at) || held.start() == Some(at) {
+            return Err(invalid(format!(
+                "{held} cannot be split at {at}: that is not behind its first byte and within"
+            )));
+        }
+        let rest: spanlock_guard = either!(&mut whole.0, guard => guard.split_off(at).into());
         *tail = rest.into_raw();
         Ok(())
     })
