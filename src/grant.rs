@@ -336,7 +336,8 @@ fn find_calm(space: &Space, bar: u64, pin: &LazyPin) {
         if looked > MOST || seen.word().is_queuing() {
             return Break(());
         }
-        if seen.word().is_yielding() {
+        // Whoever waits, for who has closed may open again.
+        if seen.word().is_queued() {
             calm = calm.min(space.due_at(seen.order()));
         }
         Continue(())
@@ -901,6 +902,8 @@ impl Waiter {
         if found.is_nobody() && self.stand == Stand::Open {
             self.parts[0].live.0.close();
             self.stand = Stand::Closed;
+            // Newcomers that have passed it need not be where the first look has found nobody: in nodes newer than its own, as well (T5 is of those who queue).
+            look_everywhere(&mut self.scopes);
             found = InFront::of(&self.parts, self.ticket, self.stand, &passes, &mut self.scopes, dice, &pin);
         }
         // Whom it may pass is not in front now, and can be so again; and newcomers can be, where they may pass it.

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const MAX_THREADS: usize = 16;
+const MAX_THREADS: usize = 32;
 
 /// One cell of the shadow. Its plain memory:
 /// - `alone` is written by exclusive holders and read by everybody;
@@ -262,7 +262,7 @@ fn four_threads_on_a_few_bytes() {
 /// More threads than processors: whoever is descheduled in the middle of something must not open a gap.
 #[test]
 fn sixteen_threads_oversubscribed() {
-    hammer("sixteen_threads_oversubscribed", MAX_THREADS, 32, 0, |rng, _| {
+    hammer("sixteen_threads_oversubscribed", 16, 32, 0, |rng, _| {
         let start = rng.u64(0..32);
         ByteRange::new(start..=(start + rng.u64(0..6)).min(31))
     });
@@ -272,9 +272,17 @@ fn sixteen_threads_oversubscribed() {
 #[test]
 fn sixteen_threads_with_a_window() {
     let window = Duration::from_micros(200);
-    hammer_with(window, "sixteen_threads_with_a_window", MAX_THREADS, 32, 0, |rng, _| {
+    hammer_with(window, "sixteen_threads_with_a_window", 16, 32, 0, |rng, _| {
         let start = rng.u64(0..32);
         ByteRange::new(start..=(start + rng.u64(0..6)).min(31))
+    });
+}
+
+/// All in each other's way, and more of them than a node has room for: those who wait are in several, and newcomers go into the newest.
+#[test]
+fn a_crowd_at_one_range_with_a_window() {
+    hammer_with(Duration::from_millis(1), "a_crowd_at_one_range_with_a_window", MAX_THREADS, 8, 0, |_, _| {
+        ByteRange::new(0..8)
     });
 }
 

@@ -85,6 +85,25 @@ fn a_newcomer_by_a_new_shortcut_and_a_waiter_take_turns() {
     });
 }
 
+/// The same; shape: the root is full of others, and the newcomer is in a node that is newer than the waiter's, which has already looked there. Bound 2.
+#[test]
+fn a_newcomer_in_a_newer_node_and_a_waiter_take_turns() {
+    check(2, || {
+        let stage = reordering(Stage::new());
+        let across = |who| add(MIDDLE..=MIDDLE, who);
+        let mut others = vec![stage.hold(across(10)), stage.hold(across(11))];
+        let holder = stage.hold(exclusive(0..=MIDDLE - 1, 6));
+        let waiter = stage.queue(exclusive(0..=MIDDLE - 1, 3));
+        others.push(stage.hold(across(12)));
+        drop(holder);
+        let it = spawn(&stage, |stage| stage.finish(waiter, Exclusive));
+        stage.cycle(exclusive(0..=MIDDLE - 1, 2));
+        it.join().unwrap();
+        drop(others);
+        stage.assert_idle();
+    });
+}
+
 /// The same; shape: two newcomers, who pass the waiter, but not each other. Three threads, bound 2.
 #[test]
 fn two_newcomers_and_a_waiter_take_turns() {

@@ -311,6 +311,32 @@ fn newcomers_have_a_rest_behind_each_who_was_due() {
     history.finish();
 }
 
+/// Two queues in one lock: a newcomer to the one finds out until when nobody is due, while the first in the other one is about to look whether it is granted, and is not.
+#[test]
+fn who_looks_whether_it_is_granted_will_be_due_as_well() {
+    let mut history = History::new();
+    let part = |start| Parts::from_iter([(start, start + 8, Mode::Exclusive)]);
+    let [here, there] = [0, 100].map(part);
+    [&here, &here].into_iter().for_each(|parts| history.enter(Kind::Task, parts.clone()));
+    history.later(WINDOW / 2);
+    [&there, &there].into_iter().for_each(|parts| history.enter(Kind::Task, parts.clone()));
+    let word = |history: &History, change: fn(&Placed<Bells>)| match &history.real[&1].0 {
+        Real::Waits(waiter, _) => change(&waiter.parts[0].live.0),
+        Real::Holds(_) => unreachable!("it was not polled"),
+    };
+    word(&history, Placed::close);
+    history.end(2);
+    history.enter(Kind::Task, there);
+    assert!(matches!(history.real[&4].0, Real::Holds(_)), "it came before #3 was due");
+    word(&history, Placed::reopen);
+    // Of these two only the earlier one is due.
+    history.later(WINDOW * 3 / 4);
+    history.end(0);
+    history.enter(Kind::Task, here);
+    assert!(matches!(history.real[&5].0, Real::Waits(..)), "#1 was due");
+    history.finish();
+}
+
 /// Two queues in one lock: that somebody of the one was due gives newcomers no time with those of the other who came before him.
 #[test]
 fn a_rest_is_for_those_who_came_later() {
