@@ -85,21 +85,25 @@ fn a_newcomer_by_a_new_shortcut_and_a_waiter_take_turns() {
     });
 }
 
-/// The same; shape: the root is full of others, and the newcomer is in a node that is newer than the waiter's, which has already looked there. Bound 2.
+/// The same; shape: the root and the waiter's node are full of others who wait, so the newcomer is in a node that is newer than the waiter's, and that the waiter has looked at. Bound 2.
 #[test]
 fn a_newcomer_in_a_newer_node_and_a_waiter_take_turns() {
     check(2, || {
         let stage = reordering(Stage::new());
-        let across = |who| add(MIDDLE..=MIDDLE, who);
-        let mut others = vec![stage.hold(across(10)), stage.hold(across(11))];
-        let holder = stage.hold(exclusive(0..=MIDDLE - 1, 6));
-        let waiter = stage.queue(exclusive(0..=MIDDLE - 1, 3));
-        others.push(stage.hold(across(12)));
-        drop(holder);
+        // The others wait for it, to the end.
+        let holder = stage.hold(exclusive(MIDDLE + 1..=MIDDLE + 1, 6));
+        let others = |who| exclusive(0..=MIDDLE + 1, who);
+        let first = stage.hold(up_to_it(exclusive));
+        let waiter = stage.queue(exclusive(0..=MIDDLE, 5));
+        drop(first);
+        let others = [stage.queue(others(7)), stage.queue(others(8))];
         let it = spawn(&stage, |stage| stage.finish(waiter, Exclusive));
-        stage.cycle(exclusive(0..=MIDDLE - 1, 2));
+        // If it is not let in, it gives up: it would wait for the others.
+        if let Doorway::Granted(newcomer) = stage.enter(&exclusive(0..=MIDDLE, 2)) {
+            stage.release(newcomer, Exclusive);
+        }
         it.join().unwrap();
-        drop(others);
+        drop((others, holder));
         stage.assert_idle();
     });
 }

@@ -17,6 +17,7 @@
 //! Z, then Z published behind L's load of its slot, or of the link to its node. So Z's fence came behind W's, and Z's scan finds W (the header of [`tree`](super)), for as long as W waits: Z
 //! queues or leaves. Its ticket is higher than t. For if Z had drawn first, W, which drew before L, would have had Z's publication from the counter (AcqRel), and L would have seen it. So Z is not granted before W
 //! has gone, but in two ways: it is let past W, or it is the second slot of a hold. Both make W look again before it is granted (RESCAN), and then, behind its own CAS, it looks everywhere.
+//! In a lock with a window there is a third: newcomers pass W for as long as it yields, wherever they are. So W looks everywhere each time that it yields, and again behind its closing.
 
 use super::node::{Node, SLOTS};
 use super::place::REACH;
