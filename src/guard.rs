@@ -260,13 +260,14 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     /// [`try_convert`](Guard::try_convert). (To the mode that it has is none, and allowed.)
     ///
     /// ```
-    /// # use spanlock::{Mode, RangeLock};
-    /// # let file = RangeLock::new();
+    /// use spanlock::{Mode, RangeLock};
+    ///
+    /// let file = RangeLock::new();
     /// let mut guard = file.exclusive(0..4096);
     /// guard.downgrade(Mode::Add);
-    /// # std::thread::scope(|s| s.spawn(|| {
-    /// assert!(file.try_add(0..1).is_some()); // from another thread
-    /// # }).join().unwrap());
+    /// std::thread::scope(|s| {
+    ///     s.spawn(|| assert!(file.try_add(0..1).is_some())); // another thread
+    /// });
     /// ```
     #[track_caller]
     pub fn downgrade(&mut self, mode: Mode) {
@@ -274,7 +275,7 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
         if from != mode {
             assert!(
                 from == Mode::Exclusive,
-                "a guard in mode {from} cannot be downgraded to {mode}: only Exclusive can, to Add or Block; try_convert may change it"
+                "a guard in mode {from} cannot be downgraded to {mode}: only an exclusive one can, to add or block; try_convert may change it"
             );
             convert::downgrade(&mut self.held, mode);
         }

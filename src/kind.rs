@@ -16,7 +16,8 @@ use std::sync::MutexGuard;
 /// | [`ByOwner`] | an [`Owner`] | are `Send` | can be refused |
 ///
 /// **A task that holds a range and asks for another by itself can wait for itself, and two such tasks for one another, for ever.** Nobody can tell: a guard that a
-/// task was given may be anywhere by now, in a channel or another task, from where it will be dropped. So a task that holds one range while it awaits another
+/// task was given may be anywhere by now, in a channel or another task, from where it will be dropped. (`examples/block_device.rs` does that rightly: a thread hands the guard of a write to
+/// whoever completes it, asks for the same block again, and is granted when the other has dropped it.) So a task that holds one range while it awaits another
 /// says who it is, in one of three ways, and then a cycle is a deadlock, and answered:
 ///
 /// - [`guard.request(..)`](crate::Guard::request) asks through the guard that it holds;

@@ -1,6 +1,10 @@
 //! Range locks for file systems, databases and virtual machines: byte ranges taken to **add**, to **block** or **exclusively**, granted
 //! first come, first served, by a lock-free interval tree whose shape follows the threads at work.
 //!
+//! ```text
+//! cargo add spanlock
+//! ```
+//!
 //! ```
 //! use spanlock::{Mode, RangeLock};
 //!
@@ -27,7 +31,7 @@
 //! when they share a byte, their modes do not go together, and their owners differ.
 //!
 //! - **Exclusion.** Two conflicting requests are never granted at the same time.
-//! - **First come, first served.** A request that has begun to wait, or was granted, before a conflicting one began is granted first. Nobody
+//! - **First come, first served.** Conflicting requests are granted in order of arrival. A request has arrived when it was granted or has begun to wait. Nobody
 //!   barges, `try_` included. (In a lock with a window, [`RangeLock::reordering`], newcomers may go before who waits, for a bounded time.)
 //! - **Concurrent entering.** A request that conflicts with no earlier live one is granted without waiting for anybody.
 //! - **Nothing else blocks.** Disjoint ranges never wait for one another, not even for a thread that was descheduled in the middle of

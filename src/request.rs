@@ -51,6 +51,21 @@ pub(crate) mod sealed {
 
 /// A request for a range that has not been made yet: the answer of [`RangeLock::request`].
 ///
+/// **A task that holds something and asks for more says who it is: through its guard, in a scope, or by an owner. Else it can wait for itself, and nobody can tell** ([`OwnedBy`] says why):
+///
+/// ```
+/// # use spanlock::{AcquireError, Mode, RangeLock};
+/// # use std::sync::Arc;
+/// async fn grow(file: Arc<RangeLock>) -> Result<(), AcquireError> {
+///     let write = file.request_arc(0..4096, Mode::Block).await;
+///     // `file.request(0..512, Mode::Exclusive).await` would wait for `write`, for ever.
+///     let tail = write.request(0..512, Mode::Exclusive).await?;
+///     # drop(tail);
+///     Ok(())
+/// }
+/// # pollster::block_on(grow(Arc::new(RangeLock::new()))).unwrap();
+/// ```
+///
 /// It is made by [`wait`](Request::wait), [`try_now`](Request::try_now), [`deadline`](Request::deadline) or `.await`. Who owns it (see
 /// [`OwnedBy`]) says what it is answered with:
 ///
@@ -61,9 +76,6 @@ pub(crate) mod sealed {
 /// | of an [`Owner`], by [`owner`](Request::owner) | `Result` | `Result` | `Result` |
 ///
 /// The error is an [`AcquireError`]: a deadlock, a recursion that was to be refused, a deadline that has passed.
-///
-/// **A task, or a thread, that holds a guard with an owner of its own, and asks for bytes of that guard, waits for itself, and nobody can tell.** Ask
-/// [through the guard](Guard::request), in an owner's [scope](Owner::scope), or by an [`owner`](Request::owner): see [`OwnedBy`].
 #[must_use = "a request does nothing until it is waited for, tried or awaited"]
 #[derive(Clone, Debug)]
 pub struct Request<L: LockRef, O: OwnedBy = <L as LockRef>::Owner> {

@@ -138,7 +138,12 @@ impl fmt::Display for Stats {
         }
         let time = |nanos| Elapsed(Duration::from_nanos(nanos));
         let [p50, p99] = [0.5, 0.99].map(|quantile| time(self.waits.value_at_quantile(quantile)));
-        write!(f, ": p50 {p50}, p99 {p99}, max {}", time(self.waits.max()))
+        write!(f, ": p50 {p50}, p99 {p99}, max {}", time(self.waits.max()))?;
+        if self.latest.is_zero() {
+            Ok(())
+        } else {
+            write!(f, "; granted {} after the window at the latest", Elapsed(self.latest))
+        }
     }
 }
 

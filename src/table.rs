@@ -107,9 +107,9 @@ use std::time::Duration;
 ///
 /// let fault = inodes.add(17, 0..4096);
 /// let truncate = inodes.exclusive(18, 4096..); // another file
-/// # std::thread::scope(|s| s.spawn(|| {
-/// assert!(inodes.try_block(17, 0..1).is_none()); // from another thread
-/// # }).join().unwrap());
+/// std::thread::scope(|s| {
+///     s.spawn(|| assert!(inodes.try_block(17, 0..1).is_none())); // another thread
+/// });
 /// assert_eq!(inodes.len(), 2);
 /// drop((fault, truncate));
 /// assert!(inodes.is_empty());

@@ -14,10 +14,10 @@ use std::time::Duration;
 /// # use spanlock::WholeFileLock;
 /// let file = WholeFileLock::new();
 /// let fill = file.add();
-/// # std::thread::scope(|s| s.spawn(|| {
-/// assert!(file.try_block().is_none()); // from another thread
-/// # }).join().unwrap());
-/// # drop(fill);
+/// std::thread::scope(|s| {
+///     s.spawn(|| assert!(file.try_block().is_none())); // another thread
+/// });
+/// drop(fill);
 /// ```
 #[derive(Debug, Default)]
 pub struct WholeFileLock {

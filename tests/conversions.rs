@@ -142,7 +142,7 @@ fn what_is_no_downgrade_panics() {
         assert_eq!(
             message,
             format!(
-                "a guard in mode {from} cannot be downgraded to {to}: only Exclusive can, to Add or Block; try_convert may change it"
+                "a guard in mode {from} cannot be downgraded to {to}: only an exclusive one can, to add or block; try_convert may change it"
             )
         );
         assert_eq!((guard.mode(), open_to(&lock, 0..8)), (from, vec![from]), "it holds what it held");
