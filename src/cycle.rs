@@ -88,6 +88,7 @@ use search::Search;
 use smallvec::SmallVec;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Instant;
 
 // Said in full for `benches/coherence`, which includes this file from elsewhere.
 #[path = "cycle/search.rs"]
@@ -326,13 +327,18 @@ impl Enlisted {
         }
     }
 
-    /// Looks for cycles that this request closes; lets pass whom that takes. It waits for nobody: neither for who is in his doorway nor for another search. It says
+    /// Looks for cycles that this request closes, until `deadline`; lets pass whom that takes. It waits for nobody: neither for who is in his doorway nor for another search. It says
     /// what will end what kept it.
     ///
     /// # Errors
-    /// [`AcquireError::Deadlock`].
+    /// [`AcquireError::Deadlock`]; [`AcquireError::TimedOut`].
     #[cold]
-    pub(crate) fn search(&mut self, luck: &Luck, patience: Patience) -> Result<Searched, AcquireError> {
+    pub(crate) fn search(
+        &mut self,
+        luck: &Luck,
+        patience: Patience,
+        deadline: Option<Instant>,
+    ) -> Result<Searched, AcquireError> {
         let (mut unheard, mut taken) = (None, None);
         let outcome = {
             // Pinned first: to pin may free what others have left.
@@ -340,7 +346,7 @@ impl Enlisted {
             pin.get();
             let mut turns = Turns::default();
             let begun = turns.begin(&self.known).map_err(Stop::Taken);
-            match begun.and_then(|()| Search::new(&pin, &mut turns).run(&self.blocked)) {
+            match begun.and_then(|()| Search::new(&pin, &mut turns, deadline).run(&self.blocked)) {
                 Ok(()) => Ok(Searched::Done),
                 Err(Stop::Unsettled) => {
                     self.known.extend(turns.known());
@@ -368,8 +374,9 @@ impl Enlisted {
                 Err(Stop::Deadlock(deadlock)) => {
                     // It leaves: whoever searches next must not be refused for a cycle that is broken already.
                     index::remove(&self.blocked);
-                    Err(deadlock)
+                    Err(Some(deadlock))
                 }
+                Err(Stop::Late) => Err(None),
             }
         };
         // With no turn in hand, and not pinned. So for a listener that goes, and may wake others.
@@ -377,12 +384,18 @@ impl Enlisted {
         wait::deliver();
         if let Some(turn) = taken {
             if !wait::look_for(luck, patience, 1, || !turn.is_taken()) {
-                return Ok(turn.listen().map_or(Searched::InVain, Searched::Owed));
+                return Ok(turn
+                    .search()
+                    .and_then(|search| turn.listen(search))
+                    .map_or(Searched::InVain, Searched::Owed));
             }
         }
-        outcome.map_err(|deadlock| {
-            observe::deadlock(&deadlock);
-            AcquireError::Deadlock(deadlock)
+        outcome.map_err(|deadlock| match deadlock {
+            Some(deadlock) => {
+                observe::deadlock(&deadlock);
+                AcquireError::Deadlock(deadlock)
+            }
+            None => AcquireError::TimedOut,
         })
     }
 }
@@ -401,9 +414,11 @@ pub(crate) enum Searched {
 impl Drop for Enlisted {
     fn drop(&mut self) {
         index::remove(&self.blocked);
+        // Before the look at who has it: if that is a search, it is this one, as later ones do not find it.
+        let search = self.blocked.turns[0].search();
         // Who has it still is a search, which has all its turns, and lets go of it before it gives them back (INV-C1).
-        if Arc::get_mut(&mut self.blocked).is_none() {
-            self.blocked.turns[0].let_search_end();
+        if let (None, Some(search)) = (Arc::get_mut(&mut self.blocked), search) {
+            self.blocked.turns[0].let_end(search);
         }
     }
 }
@@ -450,6 +465,8 @@ enum Stop<'p> {
     Taken(Arc<Turn>),
     /// The graph has changed meanwhile.
     Unsettled,
+    /// The request's time is up.
+    Late,
 }
 
 /// Whether it is still in its doorway, so that nobody can tell what will become of it (INV-C2).

@@ -891,7 +891,7 @@ impl Waiter {
         one.live.0.grant()
     }
 
-    fn look(&mut self, patience: Patience) -> Result<Turn, AcquireError> {
+    fn look(&mut self, patience: Patience, deadline: Option<Instant>) -> Result<Turn, AcquireError> {
         let passes = self.passes();
         let pin = LazyPin::new();
         if self.yields() {
@@ -956,7 +956,7 @@ impl Waiter {
         }
         if let Some(enlisted) = &mut self.enlisted {
             if !self.searched && enlisted.is_nested() {
-                match enlisted.search(luck, patience)? {
+                match enlisted.search(luck, patience, deadline)? {
                     Searched::Done => self.searched = true,
                     // The graph is another one by now, as somebody else has got on; so may its own turn have come.
                     Searched::InVain => return Ok(Turn::LookAgain),
@@ -1024,7 +1024,7 @@ impl Waiter {
     pub(crate) fn wait(mut self) -> Result<Holds, AcquireError> {
         self.hold_up();
         loop {
-            match self.look(Patience::GiveWay)? {
+            match self.look(Patience::GiveWay, None)? {
                 Turn::Mine => return Ok(self.into_holds()),
                 Turn::LookAgain => {}
                 Turn::Wait(listener) => listener.wait(),
@@ -1035,7 +1035,7 @@ impl Waiter {
     pub(crate) fn wait_until(mut self, deadline: Instant) -> Result<Holds, AcquireError> {
         self.hold_up();
         loop {
-            match self.look(Patience::Spin)? {
+            match self.look(Patience::Spin, Some(deadline))? {
                 Turn::Mine => return Ok(self.into_holds()),
                 // Others who get on can make it look again and again.
                 Turn::LookAgain if Instant::now() >= deadline => return Err(AcquireError::TimedOut),
@@ -1056,7 +1056,7 @@ impl Waiter {
                 ready!(listener.poll(context));
                 self.listener = None;
             }
-            match self.look(Patience::None)? {
+            match self.look(Patience::None, None)? {
                 Turn::Mine => return Poll::Ready(Ok(())),
                 Turn::LookAgain => {}
                 Turn::Wait(listener) => self.listener = Some(listener),

@@ -38,6 +38,10 @@ const AWAITED: u64 = 2;
 const STATE: u64 = TAKEN | AWAITED;
 const NEXT: u64 = 4;
 
+/// Which of the searches that have had a turn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SearchNumber(u64);
+
 impl Turn {
     fn new() -> Turn {
         static NUMBERS: hint::AtomicU64 = hint::AtomicU64::new(0);
@@ -51,8 +55,7 @@ impl Turn {
     }
 
     pub(crate) fn is_taken(&self) -> bool {
-        // ORDERING (U1): Acquire, for who leaves because no search goes on.
-        self.word.load(Ordering::Acquire) & STATE != 0
+        self.search().is_some()
     }
 
     /// Takes it, if nobody has it.
@@ -76,12 +79,17 @@ impl Turn {
         }
     }
 
-    /// What hears when it is given back; `None` if nobody has it, or it was given back meanwhile.
+    /// The search that has it.
+    pub(crate) fn search(&self) -> Option<SearchNumber> {
+        // ORDERING (U1): Acquire, for who leaves because no search goes on.
+        let now = self.word.load(Ordering::Acquire);
+        (now & STATE != 0).then_some(SearchNumber(now & !STATE))
+    }
+
+    /// What hears when that search gives it back; `None` if it has.
     ///
     /// It listens to that search, and no other: one that was before, and is late with its call, is not taken for it.
-    pub(crate) fn listen(&self) -> Option<Listener> {
-        // ORDERING (U1): Acquire, as in `is_taken`: `None` says that this search has ended.
-        let search = self.word.load(Ordering::Acquire) & !STATE;
+    pub(crate) fn listen(&self, SearchNumber(search): SearchNumber) -> Option<Listener> {
         // Listen first, then ask to be told (INV-G3).
         let listener = self.events.listen(0, search);
         let mut now = self.word.load(Ordering::Acquire);
@@ -95,12 +103,17 @@ impl Turn {
         (now == search | TAKEN | AWAITED).then_some(listener)
     }
 
+    /// Waits for that search to give it back: for none that comes after it.
+    pub(crate) fn let_end(&self, search: SearchNumber) {
+        if let Some(listener) = self.listen(search) {
+            listener.wait();
+        }
+    }
+
     /// Waits for the search that has it, if one does, to give it back.
     pub(crate) fn let_search_end(&self) {
-        if self.is_taken() {
-            if let Some(listener) = self.listen() {
-                listener.wait();
-            }
+        if let Some(search) = self.search() {
+            self.let_end(search);
         }
     }
 

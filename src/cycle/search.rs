@@ -35,6 +35,8 @@
 //!
 //! What is in its doorway, and in front of a waiter of another owner, ends a search at (1) or (3), for it to begin anew (INV-C2). So does an entry of the index one of whose turns another search has;
 //! and at the end, that another search has ended before this one had all its turns (INV-C5).
+//!
+//! At its request's deadline a search stops where it is ([`Pace`]). Whom it has let pass by then, is let past; those whose sleep that ends are woken.
 
 use super::{Blocked, Passes, Site, Stop, ask_to_rescan, index, is_before, is_decided, is_undecided, steps};
 use crate::error::{Deadlock, Wait};
@@ -47,17 +49,50 @@ use crate::space::{Ask, Seen, Space, what};
 use crate::tree::{Query, Rescan};
 use crate::turn::Turns;
 use smallvec::SmallVec;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::iter;
 use std::mem;
-use std::ops::ControlFlow::Continue;
+use std::ops::ControlFlow::{Break, Continue};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
 #[path = "tests.rs"]
 mod tests;
+
+/// How many steps a search has made, and whether its request has time for more.
+struct Pace {
+    deadline: Option<Instant>,
+    steps: Cell<usize>,
+    is_late: Cell<bool>,
+}
+
+impl Pace {
+    /// Steps between two looks at the clock: some microseconds.
+    const FEW: usize = 256;
+
+    fn new(deadline: Option<Instant>) -> Pace {
+        steps::begin();
+        Pace { deadline, steps: Cell::new(0), is_late: Cell::new(false) }
+    }
+
+    #[inline]
+    fn step(&self, steps: usize) {
+        steps::add(steps);
+        let Some(deadline) = self.deadline else { return };
+        let before = self.steps.replace(self.steps.get() + steps);
+        if before / Pace::FEW != self.steps.get() / Pace::FEW && Instant::now() >= deadline {
+            self.is_late.set(true);
+        }
+    }
+
+    fn in_time<'p>(&self) -> Result<(), Stop<'p>> {
+        if self.is_late.get() { Err(Stop::Late) } else { Ok(()) }
+    }
+}
 
 /// A waiting request in the graph: a single one or a batch.
 struct Knot {
@@ -168,11 +203,12 @@ impl Front {
         things: &[Thing<'p>],
         passes: &Passes,
         knot: &Knot,
+        pace: &Pace,
         out: &mut Vec<usize>,
     ) -> Result<(), Stop<'p>> {
         let Knot { ticket, owner, .. } = *knot;
         let is_next = |index: usize| {
-            steps::add(1);
+            pace.step(1);
             things[index].is_before_by_ticket(ticket, passes)
         };
         let in_the_way = |&&index: &&usize| things[index].owner() != owner && is_next(index);
@@ -185,6 +221,7 @@ impl Front {
         self.top = ticket;
         let mut behind = Vec::new();
         let mut place = |index: usize| {
+            pace.in_time()?;
             if !is_next(index) {
                 behind.push(index);
             } else if !is_undecided(&things[index].seen) {
@@ -225,6 +262,7 @@ type Outlook = (usize, u64, u64, u64, Option<KnotId>);
 
 /// The part of the graph that a search has looked at.
 pub(super) struct Search<'p> {
+    pace: Pace,
     pin: &'p LazyPin,
     turns: &'p mut Turns,
     knots: Vec<Knot>,
@@ -235,9 +273,10 @@ pub(super) struct Search<'p> {
 }
 
 impl<'p> Search<'p> {
-    pub(super) fn new(pin: &'p LazyPin, turns: &'p mut Turns) -> Search<'p> {
-        steps::begin();
+    /// One that stops at `deadline`.
+    pub(super) fn new(pin: &'p LazyPin, turns: &'p mut Turns, deadline: Option<Instant>) -> Search<'p> {
         Search {
+            pace: Pace::new(deadline),
             pin,
             turns,
             knots: Vec::new(),
@@ -254,7 +293,7 @@ impl<'p> Search<'p> {
         let mut pairs = Vec::new();
         if needed.queue {
             self.go_everywhere(&needed)?;
-            let back = self.leading_back(&needed.ours);
+            let back = self.leading_back(&needed.ours)?;
             pairs = self.pairs(mine, &needed, &back)?;
         }
         // What this one has looked at may be older than what another has seen, with a turn that came late (INV-C5).
@@ -277,9 +316,10 @@ impl<'p> Search<'p> {
         self.push(&own, &mut rest);
         let mut new = Vec::new();
         while let Some((ticket, from)) = rest.pop() {
+            self.pace.in_time()?;
             needed.knots.push(from);
             let owner = self.knots[from].owner;
-            for (view, place) in self.views_of(from) {
+            for (view, place) in self.views_of(from)? {
                 self.advance(view, By::Grants, from, &mut new)?;
                 let View { things, passes, passing, own_holds, .. } = &mut self.views[view];
                 // What was of the first one's owner is not handed out again: whoever is not of S may have that in front.
@@ -331,7 +371,8 @@ impl<'p> Search<'p> {
         needed.knots.iter().for_each(|&knot| self.knots[knot].is_reached = true);
         let mut new = Vec::new();
         while let Some((ticket, from)) = rest.pop() {
-            for (view, _) in self.views_of(from) {
+            self.pace.in_time()?;
+            for (view, _) in self.views_of(from)? {
                 self.views[view].waiters.push((ticket, from));
                 self.advance(view, By::All, from, &mut new)?;
                 for &index in &new {
@@ -361,7 +402,7 @@ impl<'p> Search<'p> {
     }
 
     /// The owners whose blocked requests lead to those of the searcher's, which is one of them. And those whom such requests hold up.
-    fn leading_back(&mut self, ours: &BTreeSet<OwnerId>) -> BTreeSet<OwnerId> {
+    fn leading_back(&mut self, ours: &BTreeSet<OwnerId>) -> Result<BTreeSet<OwnerId>, Stop<'p>> {
         for view in &mut self.views {
             view.waiters.sort_unstable();
             view.waiters.dedup();
@@ -385,18 +426,19 @@ impl<'p> Search<'p> {
             }
             let first = things.partition_point(|place| owner_of(place) < owner);
             for &(id, index) in things[first..].iter().take_while(|place| owner_of(place) == owner) {
-                steps::add(1);
+                self.pace.step(1);
+                self.pace.in_time()?;
                 let View { things, passes, waiters, ahead, .. } = &self.views[id];
                 let thing = &things[index];
                 let waiters = &waiters[..unmarked[id]];
                 let first = waiters.partition_point(|&(ticket, _)| {
-                    steps::add(1);
+                    self.pace.step(1);
                     !thing.is_before_by_ticket(ticket, passes)
                 });
                 let behind = waiters[first..].iter().map(|&(_, knot)| knot);
                 let passed = ahead.range((index, 0)..=(index, KnotId::MAX)).map(|&(_, knot)| knot);
                 for knot in behind.chain(passed) {
-                    steps::add(1);
+                    self.pace.step(1);
                     for owner in iter::once(self.knots[knot].owner).chain(self.held_up_by(knot)) {
                         if back.insert(owner) {
                             rest.push(owner);
@@ -406,7 +448,7 @@ impl<'p> Search<'p> {
                 unmarked[id] = first;
             }
         }
-        back
+        Ok(back)
     }
 
     /// Who must pass whom: each of R whoever is queued in front of it, and of S's owner, or outside of R and leading to S.
@@ -417,14 +459,15 @@ impl<'p> Search<'p> {
         knots.sort_unstable();
         for &(_, knot) in knots.iter().rev() {
             let is_other = usize::from(self.knots[knot].owner != mine);
-            for (view, _) in self.views_of(knot) {
+            for (view, _) in self.views_of(knot)? {
                 by_view.entry(view).or_default()[is_other].push(knot);
             }
         }
         let mut pairs = Vec::new();
         for (view, [own, others]) in by_view {
             for index in 0..self.views[view].things.len() {
-                steps::add(1);
+                self.pace.step(1);
+                self.pace.in_time()?;
                 let thing = self.views[view].things[index];
                 let (Some(ticket), owner) = (thing.ticket(), thing.owner()) else { continue };
                 let is_mine = owner == mine;
@@ -435,7 +478,7 @@ impl<'p> Search<'p> {
                 let own: &[KnotId] = if is_mine { &[] } else { &own };
                 for knots in [&others[..], own] {
                     for &z in knots {
-                        steps::add(1);
+                        self.pace.step(1);
                         if self.views[view].is_in_front(index, self.knots[z].ticket, z) {
                             pairs.push((z, self.knot_of(&thing.seen, ticket, view)?, thing.seen));
                         } else if !thing.seen.word().is_passing() {
@@ -451,15 +494,19 @@ impl<'p> Search<'p> {
 
     /// Lets each z pass its w, and wakes the z that sleep. The searcher itself is awake.
     fn let_pass(&mut self, pairs: &[Pair<'p>], searcher: &Arc<Blocked>) -> Result<(), Stop<'p>> {
-        let (mut unsettled, mut undecided) = (false, None);
+        let (mut unsettled, mut undecided, mut late) = (false, None, Ok(()));
         // Of each z, whether its slots say that it passes somebody.
         let mut marked: BTreeMap<KnotId, bool> = BTreeMap::new();
         for &(z, w, seen) in pairs {
-            steps::add(1);
+            self.pace.step(1);
+            late = self.pace.in_time();
+            if late.is_err() {
+                break;
+            }
             let over = self.knots[w].ticket;
             let passing = self.knots[z].blocked.as_ref().expect("only enlisted requests are needed by anybody");
             let is_marked = *marked.entry(z).or_insert_with(|| {
-                steps::add(passing.sites.len());
+                self.pace.step(passing.sites.len());
                 // SAFETY: the slots are live while the entry can be seen (INV-C1).
                 let stuck = passing.sites.iter().find(|site| !unsafe { site.slot.let_pass() });
                 match stuck.map(|site| self.in_its_doorway(site)) {
@@ -493,6 +540,7 @@ impl<'p> Search<'p> {
         let views: BTreeSet<ViewId> =
             sleepers.flat_map(|&z| self.knots[z].views.iter().map(|&(view, _)| view)).collect();
         views.into_iter().for_each(|view| self.wake(view));
+        late?;
         match undecided {
             _ if unsettled => Err(Stop::Unsettled),
             Some(seen) => Err(Stop::Undecided(seen)),
@@ -511,7 +559,7 @@ impl<'p> Search<'p> {
     fn wake(&self, view: ViewId) {
         let View { space, query, .. } = self.views[view];
         let _ = self.space(space).tree.scan(&query, None, self.pin, |seen| {
-            steps::add(1);
+            self.pace.step(1);
             seen.tell();
             Continue(())
         });
@@ -521,11 +569,11 @@ impl<'p> Search<'p> {
     fn advance(&mut self, view: ViewId, by: By, knot: KnotId, new: &mut Vec<usize>) -> Result<(), Stop<'p>> {
         let View { things, passes, passing, fronts, ahead, .. } = &mut self.views[view];
         new.clear();
-        fronts[by as usize].advance(things, passes, &self.knots[knot], new)?;
+        fronts[by as usize].advance(things, passes, &self.knots[knot], &self.pace, new)?;
         if let By::All = by {
             let Knot { ticket, owner, .. } = self.knots[knot];
             for &index in &*passing {
-                steps::add(1);
+                self.pace.step(1);
                 let thing = &things[index];
                 if thing.may_be_ahead_of(ticket) && thing.owner() != owner && thing.is_before(ticket, passes) {
                     ahead.insert((index, knot));
@@ -537,7 +585,7 @@ impl<'p> Search<'p> {
     }
 
     /// What `knot` sees.
-    fn views_of(&mut self, knot: KnotId) -> SmallVec<[(ViewId, usize); 1]> {
+    fn views_of(&mut self, knot: KnotId) -> Result<SmallVec<[(ViewId, usize); 1]>, Stop<'p>> {
         if self.knots[knot].views.is_empty() {
             let Knot { ticket, ref blocked, ref places, .. } = self.knots[knot];
             let passes = blocked.as_ref().map(|blocked| blocked.open_passes()).unwrap_or_default();
@@ -545,11 +593,14 @@ impl<'p> Search<'p> {
             let places = places.clone();
             let mut views: SmallVec<[(ViewId, usize); 1]> = SmallVec::new();
             for (place, &(space, query)) in places.iter().enumerate() {
-                steps::add(1);
+                self.pace.step(1);
                 let outlook = (space.as_ptr().addr(), query.start, query.last, query.against, alone);
                 let known = self.by_outlook.get(&outlook).copied();
                 let known = known.filter(|&view| ticket <= self.views[view].since);
-                let view = known.unwrap_or_else(|| self.look(space, query, passes.clone()));
+                let view = match known {
+                    Some(view) => view,
+                    None => self.look(space, query, passes.clone())?,
+                };
                 self.by_outlook.insert(outlook, view);
                 views.push((view, place));
             }
@@ -557,31 +608,32 @@ impl<'p> Search<'p> {
             views.dedup_by_key(|(view, _)| *view);
             self.knots[knot].views = views;
         }
-        self.knots[knot].views.clone()
+        Ok(self.knots[knot].views.clone())
     }
 
     /// A new view of what is in the way of `query`, whoever asks.
-    fn look(&mut self, space: NonNull<Space>, query: Query, passes: Passes) -> ViewId {
+    fn look(&mut self, space: NonNull<Space>, query: Query, passes: Passes) -> Result<ViewId, Stop<'p>> {
         // Before the scan: see INV-V2.
         let since = owner::last_ticket();
         // No owner has the id 0.
         let query = Query { owner: 0, ..query };
         let mut things = Vec::new();
         let _ = self.space(space).tree.scan(&query, None, self.pin, |seen| {
-            steps::add(1);
+            self.pace.step(1);
             things.push(Thing { seen, decided: is_decided(&seen) });
-            Continue(())
+            if self.pace.is_late.get() { Break(()) } else { Continue(()) }
         });
+        self.pace.in_time()?;
         let passing = (0..things.len()).filter(|&index| things[index].seen.word().is_passing()).collect();
         let fronts = [Front::default(), Front::default()];
         let (own_holds, waiters, ahead) = (Vec::new(), Vec::new(), BTreeSet::new());
         self.views.push(View { space, query, since, passes, things, passing, fronts, own_holds, waiters, ahead });
-        self.views.len() - 1
+        Ok(self.views.len() - 1)
     }
 
     /// The knot of a queued request that is in a view.
     fn knot_of(&mut self, seen: &Seen<'_>, ticket: u64, view: ViewId) -> Result<KnotId, Stop<'p>> {
-        steps::add(1);
+        self.pace.step(1);
         if let Some(&knot) = self.by_ticket.get(&ticket) {
             return Ok(knot);
         }
@@ -637,7 +689,7 @@ impl<'p> Search<'p> {
             return Ok(blocked.clone());
         }
         let found = index::of(owner, |blocked| take(self.turns, blocked))?;
-        steps::add(1 + found.len());
+        self.pace.step(1 + found.len());
         let blocked: Rc<[KnotId]> = found.into_iter().map(|blocked| self.knot(blocked)).collect();
         self.blocked.insert(owner, blocked.clone());
         Ok(blocked)

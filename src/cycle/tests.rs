@@ -5,11 +5,12 @@ use super::*;
 use crate::batch::Batch;
 use crate::grant::Live;
 use crate::owner::Asker;
-use crate::{Owner, RangeLock};
+use crate::{AcquireError, Owner, RangeLock};
 use std::future::{Future, IntoFuture};
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 #[path = "tests/stopped.rs"]
 mod stopped;
@@ -171,6 +172,47 @@ fn passes_cost_a_step_each() {
     }
 }
 
+/// Its deadline ends a search soon, in whatever it is at that time: at its start, among what it looks at, among the passes. Who was let past by then changes nothing for the others.
+#[test]
+fn a_deadline_ends_a_search() {
+    let search_until = |deadline, stop_at| {
+        let (hot, me) = (lock(), Owner::new());
+        let mine = hold(hot, &me, 0..1, Mode::Add);
+        let queue: Vec<_> = (0..2_000).map(|_| Box::pin(hot.request(0..2, Mode::Block).into_future())).collect();
+        let mut queue: Vec<_> = queue
+            .into_iter()
+            .map(|mut future| {
+                assert!(poll(&mut future).is_pending(), "somebody is in its way");
+                future
+            })
+            .collect();
+        if let Some(deadline) = deadline {
+            steps::stop_at(stop_at, move || while Instant::now() < deadline {});
+        }
+        let request = hot.request(1..2, Mode::Add).owner(&me);
+        let answer = match deadline {
+            Some(deadline) => request.deadline(deadline).wait(),
+            None => request.wait(),
+        };
+        let steps = steps::of_the_last_search();
+        let is_late = matches!(answer, Err(AcquireError::TimedOut));
+        drop((answer, mine));
+        assert!(queue.iter_mut().all(|future| poll(future).is_ready()), "nothing stands in their way");
+        (is_late, steps)
+    };
+    let (is_late, all) = search_until(None, 0);
+    assert!(!is_late && all > 20 * Pace::FEW, "{all} steps are all");
+    for eighths in 0..8 {
+        let at = 1 + all * eighths / 8;
+        // It is over at that step, if not before.
+        let (is_late, steps) = search_until(Some(Instant::now() + Duration::from_millis(20)), at);
+        assert!(
+            is_late && steps <= at + 2 * Pace::FEW,
+            "late: {is_late}; {steps} steps, and time was up at {at} of {all}"
+        );
+    }
+}
+
 /// Many who sleep in one place are let past the same one: they are woken together.
 #[test]
 fn whoever_is_let_past_somebody_is_woken_in_one_go() {
@@ -259,18 +301,18 @@ fn a_batch_that_is_decided_holds_whatever_its_words_say() {
 
     // It is queued, so nobody holds what is asked for. Whoever leads back is passed.
     let mut turns = Turns::default();
-    let mut search = Search::new(&pin, &mut turns);
+    let mut search = Search::new(&pin, &mut turns, None);
     let needed = search.needed(me.id()).ok().expect("no cycle of grants");
     assert_eq!(needed.owners, BTreeSet::from([me.id()]));
     search.go_everywhere(&needed).ok().expect("nobody is in the doorway");
-    let back = search.leading_back(&BTreeSet::from([me.id()]));
+    let back = search.leading_back(&BTreeSet::from([me.id()])).ok().expect("it has no deadline");
     let pairs = search.pairs(me.id(), &needed, &back).ok().expect("no other search goes on");
     assert_eq!(pairs.iter().map(|&(_, w, _)| search.knots[w].ticket).collect::<Vec<_>>(), [batch.ticket]);
     drop(search);
     drop(turns);
 
     batch.enlisted.as_ref().unwrap().decide();
-    let Err(Stop::Deadlock(deadlock)) = Search::new(&pin, &mut Turns::default()).run(nested.blocked()) else {
+    let Err(Stop::Deadlock(deadlock)) = Search::new(&pin, &mut Turns::default(), None).run(nested.blocked()) else {
         panic!("it holds")
     };
     assert_eq!(deadlock.waits().len(), 2, "{deadlock}");
@@ -287,20 +329,25 @@ fn a_request_of_a_thread_that_queues_meanwhile_is_no_hold() {
     let nested = nested.queue(Some(&me));
     let pin = LazyPin::new();
     let mut turns = Turns::default();
-    let mut search = Search::new(&pin, &mut turns);
+    let mut search = Search::new(&pin, &mut turns, None);
     let own = search.blocked_of(mine.owner).ok().expect("no other search goes on");
-    search.views_of(own[0]);
+    view_of(&mut search, own[0]);
     let queued = in_doorway.queue(None);
     assert!(matches!(search.needed(mine.owner), Err(Stop::Unsettled)), "{} holds nothing", thread.owner);
     drop(search);
     drop(turns);
     let mut turns = Turns::default();
     assert!(
-        matches!(Search::new(&pin, &mut turns).needed(mine.owner), Ok(needed) if needed.owners == BTreeSet::from([me.id()]))
+        matches!(Search::new(&pin, &mut turns, None).needed(mine.owner), Ok(needed) if needed.owners == BTreeSet::from([me.id()]))
     );
     drop((queued, nested));
     owner::leave();
     owner::leave();
+}
+
+fn view_of(search: &mut Search<'_>, knot: KnotId) -> ViewId {
+    let Ok(views) = search.views_of(knot) else { panic!("it has no deadline") };
+    views[0].0
 }
 
 /// Whoever queues while a search goes on does not share a view in which something can be missing that is in front of it (INV-V2).
@@ -311,9 +358,9 @@ fn a_view_is_not_older_than_a_waiter_in_it() {
     let nested = Request::publish(hot, &me.enter(), &[bytes(0..1)], Mode::Exclusive).queue(Some(&me));
     let pin = LazyPin::new();
     let mut turns = Turns::default();
-    let mut search = Search::new(&pin, &mut turns);
+    let mut search = Search::new(&pin, &mut turns, None);
     let old = search.knot(nested.blocked().clone());
-    let view = search.views_of(old)[0].0;
+    let view = view_of(&mut search, old);
     assert_eq!(search.views[view].things.len(), 2, "the holder, and itself");
 
     let tokens = [Owner::new(), Owner::new()];
@@ -321,10 +368,10 @@ fn a_view_is_not_older_than_a_waiter_in_it() {
         .each_ref()
         .map(|token| Request::publish(hot, &token.enter(), &[bytes(0..1)], Mode::Exclusive).queue(Some(token)));
     let [first, second] = late.each_ref().map(|late| search.knot(late.blocked().clone()));
-    let newer = search.views_of(second)[0].0;
+    let newer = view_of(&mut search, second);
     assert_eq!(search.views[newer].things.len(), 4, "and those who came");
-    assert_eq!(search.views_of(first)[0].0, newer, "they share one");
-    assert_eq!(search.views_of(old)[0].0, view, "and this one has seen what it has seen");
+    assert_eq!(view_of(&mut search, first), newer, "they share one");
+    assert_eq!(view_of(&mut search, old), view, "and this one has seen what it has seen");
     drop(search);
     drop(turns);
     drop((late, nested, holder));

@@ -18,7 +18,7 @@ fn take(known: &Known, turn: &Arc<Turn>) -> Turns {
         let mut turns = Turns::default();
         let Err(other) = turns.begin(known).and_then(|()| turns.take(turn)) else { return turns };
         drop(turns);
-        if let Some(listener) = other.listen() {
+        if let Some(listener) = other.search().and_then(|search| other.listen(search)) {
             listener.wait();
         }
     }
@@ -90,7 +90,7 @@ fn who_lets_a_search_end_is_not_called_by_one_before() {
         let (turn, byte) = (turn(), Arc::new(Byte::new()));
         let first = take(&Known::new(), &turn);
         // So that there is somebody to call.
-        let heard = turn.listen();
+        let heard = turn.search().and_then(|search| turn.listen(search));
         let it = thread::spawn(move || drop(first));
         let second = take(&Known::new(), &turn);
         let the_same = Arc::clone(&byte);

@@ -267,7 +267,7 @@ impl Chain {
 
 fn search_for(request: &mut Request) -> Searched {
     let enlisted = request.enlisted.as_mut().unwrap();
-    enlisted.search(&Luck::new(), Patience::None).unwrap_or_else(|refused| panic!("there is no cycle: {refused}"))
+    enlisted.search(&Luck::new(), Patience::None, None).unwrap_or_else(|refused| panic!("there is no cycle: {refused}"))
 }
 
 /// What was looked at before a turn was taken can be older than what another search has seen there, which has ended meanwhile.
