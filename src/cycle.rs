@@ -400,6 +400,7 @@ pub(crate) enum Searched {
     Owed(Listener),
 }
 
+/// For who gives up, and for who was granted. Waits for one search at most (INV-P4).
 impl Drop for Enlisted {
     fn drop(&mut self) {
         index::remove(&self.blocked);
@@ -413,7 +414,7 @@ impl Drop for Enlisted {
 /// Whether the request that was seen in conflict is in front of one with `ticket` that may pass `passes`.
 ///
 /// One in its doorway is not if it came after the ticket was drawn (O1): it finds the slot of the one with the ticket in its own scan, for as long as that one
-/// waits, and so queues behind it, or leaves. It cannot be a hold: whoever holds and did not wait had found nobody, and whoever was let past says GRANTED, also
+/// waits, and so queues behind it, or leaves (INV-P2). It cannot be a hold: whoever holds and did not wait had found nobody, and whoever was let past says GRANTED, also
 /// where his hold moves (`convert`).
 pub(crate) fn is_before(seen: &Seen<'_>, ticket: u64, passes: &Passes) -> bool {
     match seen.ticket() {
