@@ -415,8 +415,10 @@ impl RangeLock {
     /// Who holds and who waits, for how long and for whom. `Display` draws a map of it.
     ///
     /// Takes time in proportion to the requests; others go on meanwhile, so that it is not the picture of one moment. But who holds all the while is in it: so
-    /// it looks once more whenever a guard of this lock was converted, extended or split meanwhile. It is lock-free, and where guards are converted without a
-    /// pause it can take many looks.
+    /// it looks once more whenever a guard of this lock was converted, extended or split meanwhile; where guards are converted without a pause it can take many looks.
+    ///
+    /// **Locking behaviour:** it waits for no request and for no search for deadlocks. It takes, one after the other and for a moment each, a lock of the index of blocked requests for each request that waits, and a lock of the list of names
+    /// for each request of an [`Owner`](crate::Owner).
     ///
     /// ```
     /// # use spanlock::{Mode, RangeLock};
