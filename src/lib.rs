@@ -45,6 +45,8 @@
 //!   others do, short mutexes and the wakers of tasks that waited for the request apart, with one exception: a nested request, a token's or a batch that a search for deadlocks has found leaves when that search has ended.
 //! - **Memory.** The nodes on the heap never exceed 16 for each thread at work and one for each two live ranges.
 //!
+//! Two things it does not do. A thread is *one* owner, whatever jobs it runs in turns; and a child of fork(2) is another process. [`RangeLock`] says of both what follows.
+//!
 //! Start at [`RangeLock`], or at [`RangeLocked`], which owns the data and gives slices of it; [`WholeFileLock`] is the same without ranges, and [`LockTable`] has a range lock for each of many files. [`Batch`] asks for several ranges
 //! at once, [`Guard`] says what a guard can be turned into, [`RangeLock::snapshot`] who holds and who waits, and [`KeySpace`] maps byte-string keys to ranges.
 //!

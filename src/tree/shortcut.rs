@@ -282,6 +282,9 @@ impl<R: Room, T> Tree<R, T> {
     ///
     /// If there is no era there are none; and whoever gets one in a later era sees him: it loads that era, has a fence, and looks above. Had its fence come before the caller's
     /// (the one of his publication), then the load below, behind that, would find that era too, or its end.
+    ///
+    /// If the era is over, nothing is done, and there is no fence: somebody may believe in it still. He has not read the bar that the caller raises next, nor the ticket that it draws, or he would know of the end as the caller does.
+    /// So his stamp is below that ticket. The caller finds him, as its own look has a fence before it goes down ([`Era::end`]), and waits for him.
     pub(crate) fn bar_shortcuts(&self, query: &Query, own: Own<R>, pin: &LazyPin) {
         if self.shape.era.now() > OVER && self.leads_below(query, own, pin) {
             self.shape.era.end();
