@@ -258,7 +258,7 @@ impl<L: LockRef + 'static, O: OwnedBy> IntoFuture for Batch<L, O> {
 /// A batch being awaited: see [`Acquire`](crate::Acquire).
 ///
 /// # Cancel safety
-/// As for [`Acquire`](crate::Acquire): dropping it leaves the queue, with all parts.
+/// As for [`Acquire`](crate::Acquire): dropping it leaves the queue, with all parts. A batch of several parts is found by searches, whoever owns it: if one has found it and is under way, the drop, and the poll that is granted, block until that search has ended.
 ///
 /// # Panics
 /// If polled after it was ready; and in the [scope](Owner::scope) of an owner, if the answer is an error.

@@ -152,7 +152,7 @@ enum Queued {
 }
 
 /// Waits until nobody is in his doorway who is in conflict with both holds, and may not have found the new one: who had begun before the ticket was drawn that
-/// is drawn for that.
+/// is drawn for that. They are finitely many (INV-P5).
 fn wait_for_doorways(space: &Space, old: &Ask, new: &Ask, own: Own) -> Result<Queued, Barred> {
     let mut ticket = None;
     loop {

@@ -15,7 +15,7 @@
 //! whoever waits for what its own owner, or anybody whom it holds up, has.
 //!
 //! Before it parks for the first time, a nested request *searches*. (If it meets somebody in front who is in his doorway, or another search, it parks all the same,
-//! hears from that one too, and searches again when it wakes.) There are two kinds of edges:
+//! hears from that one too, and searches again when it wakes. If the graph has changed under it, it begins anew.) There are two kinds of edges:
 //!
 //! - *grant*: from a blocked request to the blocked requests of the owner who holds what it asks for;
 //! - *queue*: from a request to a queued one that is in front of it, and to the blocked requests of that one's owner.
@@ -52,8 +52,9 @@
 //! 2. *No cycle stays.* Of the searches by its requests, and those that have let somebody pass in it, look at the one that comes last in that order. All those requests were in the index before their own searches' first looks, so
 //!    before this one's; and who has let somebody pass had the turn of that lock, and ended before. So this search finds all of the cycle, but for what it is about to do.
 //! 3. *One cycle is answered once.* Two that find it have come to the same locks, and the request of the first leaves the index before the turns are given back.
-//! 4. *Some search ends.* One fails only at a turn that another has. That one is under way, or takes the turns that it knows, in the order of their numbers: it may fail as well, but at a turn with a
-//!    higher number; or at one that it did not know, and knows from then on.
+//! 4. *Some search ends,* or somebody else gets on. One fails at a turn that another has; at who is in his doorway, who leaves that without waiting for a search; or because the graph has changed under it: a hold has gone or
+//!    become another one, somebody was granted or has left, or another search has ended. That is a step of somebody who got on. Who has the turn is under way, or takes the turns that it knows, in the order of
+//!    their numbers: it may fail as well, but at a turn with a higher number; or at one that it did not know, and knows from then on.
 //!
 //! # Invariants
 //! - INV-C1: an entry is in the index only while its spaces are in place and its slots live. It is taken out before they are left. A search follows an entry if it took, or had, all its turns
@@ -64,8 +65,9 @@
 //!   the search begin anew, when it is through. (A thread's that is PENDING is a hold if the thread is blocked elsewhere; if not, no edge leads on from it.)
 //!   Who is in his doorway and came later is not in front, and never will be unless a later search lets him past: there is no edge to him, as if he came when
 //!   the search is over.
-//! - INV-C3: a search waits for nothing but the index's own locks and an event's; not for who is in his doorway, nor for another search. Its request goes on waiting, as if it had searched, and hears
-//!   from that one too. For a search wait: who leaves the index and was found by it, and a token that converts a hold in one of its locks.
+//! - INV-C3: a search waits for nothing but short mutexes: the index's own locks, which are held in proportion to one owner's requests; those of an entry (its passes, whom it holds up); and an event's. Not for who is in
+//!   his doorway, nor for another search: its request goes on waiting, as if it had searched, and hears from that one too. For a search wait: who leaves the index, granted or given up, and was found by it; and a
+//!   token that converts a hold in one of its locks.
 //! - INV-C4: a search looks once at the blocked requests of each owner, and once at what a request has in front of it, and goes by that to its end: else of two that stand behind one another it could let one be
 //!   passed, and the other not, because somebody was blocked in between; and the one who passes would wait for himself.
 //! - INV-C5: of two searches that have come to one lock, and say that there is no cycle, or let somebody pass, one has ended before the other's first look. (A cycle of grants stands by itself: each of its requests was
@@ -411,6 +413,7 @@ pub(crate) enum Searched {
     Owed(Listener),
 }
 
+/// For who gives up, and for who was granted. Waits for one search at most (INV-P4).
 impl Drop for Enlisted {
     fn drop(&mut self) {
         index::remove(&self.blocked);
@@ -426,7 +429,7 @@ impl Drop for Enlisted {
 /// Whether the request that was seen in conflict is in front of one with `ticket` that may pass `passes`.
 ///
 /// One in its doorway is not if it came after the ticket was drawn (O1): it finds the slot of the one with the ticket in its own scan, for as long as that one
-/// waits, and so queues behind it, or leaves. It cannot be a hold: whoever holds and did not wait had found nobody, and whoever was let past says GRANTED, also
+/// waits, and so queues behind it, or leaves (INV-P2). It cannot be a hold: whoever holds and did not wait had found nobody, and whoever was let past says GRANTED, also
 /// where his hold moves (`convert`).
 pub(crate) fn is_before(seen: &Seen<'_>, ticket: u64, passes: &Passes) -> bool {
     match seen.ticket() {

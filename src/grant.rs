@@ -1032,6 +1032,7 @@ impl Waiter {
         }
     }
 
+    /// What it waits for beyond `deadline` is short mutexes, one search of somebody else, and wakers (INV-P9).
     pub(crate) fn wait_until(mut self, deadline: Instant) -> Result<Holds, AcquireError> {
         self.hold_up();
         loop {
@@ -1165,7 +1166,7 @@ pub(crate) fn count(tree: &Tree) -> (usize, usize) {
     (holding, waiting)
 }
 
-/// Every live request. Lock-free, as [`own_conflict`].
+/// Every live request. To find them is lock-free, as for [`own_conflict`]; to ask whom those who wait may pass takes locks of the index (INV-P7).
 pub(crate) fn rows(space: &Space) -> Vec<Row> {
     space.look_at_rest(|tree| {
         let mut rows = Vec::new();

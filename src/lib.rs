@@ -35,14 +35,17 @@
 //!   barges, `try_` included. (In a lock with a window, [`RangeLock::reordering`], newcomers may go before who waits, for a bounded time.)
 //! - **Concurrent entering.** A request that conflicts with no earlier live one is granted without waiting for anybody.
 //! - **Nothing else blocks.** Disjoint ranges never wait for one another, not even for a thread that was descheduled in the middle of
-//!   an acquire or a release; and a request that waits does not wait for one that came later. (Asking, granting and releasing are lock-free; falling asleep and waking
-//!   somebody take a short mutex. A request in conflict that is nested, or a token's, searches for deadlocks; such a search never leads to a lock that no waits connect with its own.)
+//!   an acquire or a release; and a request that waits does not wait for one that came later. (Asking, granting and releasing are lock-free; falling asleep, waking
+//!   somebody and taking a [snapshot](RangeLock::snapshot) take short mutexes. A request in conflict that is nested searches for deadlocks, and a token's may, or a batch. Such a search never leads to a lock that no waits connect with its own. But it keeps each nested request,
+//!   token's or batch that it has found from being granted, given up or dropped, until it has ended: a poll may block for so long.)
 //! - **Nested.** A request of an owner that holds something already is let past a queued one exactly when waiting for that one would close a cycle.
 //! - **Deadlock is an answer.** A cycle of owners that wait for one another's ranges, in whichever locks of the process, is found when it closes; the request
 //!   that closes it gets [`AcquireError::Deadlock`]. A thread that waits in a call counts as waiting with all that it holds as a thread, whoever owns the request.
 //! - **Cancel.** A request can be given up at any moment (deadline passed, future dropped); whoever waited for it goes on. A deadline is kept within the clock's grain, whatever
-//!   others do, with one exception: a nested request, a token's or a batch that a search for deadlocks has found leaves when that search has ended.
+//!   others do, short mutexes and the wakers of tasks that waited for the request apart, with one exception: a nested request, a token's or a batch that a search for deadlocks has found leaves when that search has ended.
 //! - **Memory.** The nodes on the heap never exceed 16 for each thread at work and one for each two live ranges.
+//!
+//! Two things it does not do. A thread is *one* owner, whatever jobs it runs in turns; and a child of fork(2) is another process. [`RangeLock`] says of both what follows.
 //!
 //! Start at [`RangeLock`], or at [`RangeLocked`], which owns the data and gives slices of it; [`WholeFileLock`] is the same without ranges, and [`LockTable`] has a range lock for each of many files. [`Batch`] asks for several ranges
 //! at once, [`Guard`] says what a guard can be turned into, [`RangeLock::snapshot`] who holds and who waits, and [`KeySpace`] maps byte-string keys to ranges.

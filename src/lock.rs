@@ -35,6 +35,26 @@ use std::time::{Duration, Instant};
 /// somebody who waits for what the thread holds, it is refused: a [`Deadlock`](crate::Deadlock) is an answer, not a hang. The calls below
 /// panic then; [`RangeLock::request`] returns the error.
 ///
+/// # Two jobs of one thread
+/// The owner of a blocking call is its thread, and an owner does not conflict with itself. So if one thread has two jobs in hand, *both are inside*: two futures of a `join!` that make blocking calls and hold the guards while they await,
+/// or two jobs of a work-stealing pool that runs another job while one waits. Give each job an [`Owner`](crate::Owner), or await the requests: each is an owner of its own then. [`Recursion::Refuse`](crate::Recursion::Refuse) tells where
+/// it happens:
+///
+/// ```
+/// use spanlock::{AcquireError, Mode, RangeLock, Recursion};
+///
+/// let lock = RangeLock::new();
+/// let one_job = lock.exclusive(0..8);
+/// let other_job = lock.request(0..8, Mode::Exclusive).recursion(Recursion::Refuse).wait();
+/// assert!(matches!(other_job, Err(AcquireError::WouldRecurse { .. })));
+/// # drop(one_job);
+/// ```
+///
+/// # fork(2)
+/// It locks within one process. A child has the memory of its parent, and none of its other threads: what these held, or were asking for, stays locked there for ever. So a child must not use a lock that other threads were using at the
+/// moment of the fork. And what all locks share, the index of blocked requests and the names of owners, has mutexes: if another thread was in a call of this library, of whichever lock, the child makes no nested requests, batches and owners.
+/// Forks while no other thread holds or asks are right, and so are children that go on to exec(2).
+///
 /// # Examples
 /// ```
 /// use spanlock::RangeLock;
@@ -415,8 +435,10 @@ impl RangeLock {
     /// Who holds and who waits, for how long and for whom. `Display` draws a map of it.
     ///
     /// Takes time in proportion to the requests; others go on meanwhile, so that it is not the picture of one moment. But who holds all the while is in it: so
-    /// it looks once more whenever a guard of this lock was converted, extended or split meanwhile. It is lock-free, and where guards are converted without a
-    /// pause it can take many looks.
+    /// it looks once more whenever a guard of this lock was converted, extended or split meanwhile; where guards are converted without a pause it can take many looks.
+    ///
+    /// **Locking behaviour:** it waits for no request and for no search for deadlocks. It takes, one after the other and for a moment each, a lock of the index of blocked requests for each request that waits, and a lock of the list of names
+    /// for each request of an [`Owner`](crate::Owner).
     ///
     /// ```
     /// # use spanlock::{Mode, RangeLock};

@@ -303,6 +303,9 @@ where
 /// # Cancel safety
 /// Dropping it leaves the queue and wakes whoever waited for it. The place is lost: awaiting a new request begins at the end.
 ///
+/// A request of an [`Owner`], or of a task in a [scope](Owner::scope), is found by searches for deadlocks while it waits. If one has found it and is under way, the drop blocks until that search has ended, and so does the poll that is
+/// granted. (A search takes some microseconds among few waiters, and milliseconds among ten thousand. It waits for nobody; but its thread can be taken off its processor.) The future of any other single request never blocks for that.
+///
 /// # Wakers
 /// A poll with another waker drops the last one, when all else is done and with nothing locked: its destructor may use any lock, and release what this request waits
 /// for (the new waker is called then). But the request stands in the queue meanwhile. So the destructor must not wait for what that is in the way of: it

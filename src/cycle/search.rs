@@ -287,6 +287,7 @@ impl<'p> Search<'p> {
         }
     }
 
+    /// Waits neither for a turn nor for who is in his doorway: it stops there, for its request to search again (INV-P6).
     pub(super) fn run(mut self, searcher: &Arc<Blocked>) -> Result<(), Stop<'p>> {
         let mine = searcher.owner;
         let needed = self.needed(mine)?;

@@ -183,7 +183,7 @@ impl<R: Room, T> Tree<R, T> {
         below(&self.root, pin)
     }
 
-    /// Removes every node that is not in use.
+    /// Removes every node that is not in use. Each is looked at once, and who is at one meanwhile is not waited for (INV-P8).
     pub(crate) fn trim(&self, pin: &LazyPin) {
         if self.root.is_alone() {
             return;

@@ -455,7 +455,7 @@ impl<R> Node<R> {
         self.used_slots() == SLOTS
     }
 
-    /// Takes a free slot for `entry` and publishes it there, trying `home` first.
+    /// Takes a free slot for `entry` and publishes it there, trying `home` first. Each slot is tried once: if its claim fails, somebody else has it (INV-P1).
     #[inline]
     pub(super) fn occupy(&self, entry: &Entry, home: usize) -> Option<usize> {
         let scale = self.scale();

@@ -117,7 +117,7 @@ impl<R: Room, T> Tree<R, T> {
     #[cold]
     fn make_room(&self, entry: &Entry, visitor: Visitor, pin: &Pin) -> Placed<R> {
         // How deep it may go: a node that is being removed pushes the request up above itself. It only falls, and the root is never
-        // frozen; so each round but the last was made necessary by another thread's progress.
+        // frozen; so each round but the last was made necessary by another thread's progress (INV-P1).
         let mut limit = usize::MAX;
         loop {
             let spot = self.descend(entry, limit, pin);

@@ -74,7 +74,7 @@ impl<R: Room, T> Tree<R, T> {
 
     /// Moves the hand, and says how many nodes it has left in chains, which it looks at up to the node `reach`. `None`: somebody else moves it.
     fn sweep_chains(&self, steps: usize, reach: usize, pin: &Pin) -> Option<usize> {
-        // One at a time, and nobody waits for him: if several visited one leaf at the same moment, they would use up all its chances, and remove what
+        // One at a time, and nobody waits for him (INV-P8): if several visited one leaf at the same moment, they would use up all its chances, and remove what
         // is in use.
         if self.is_sweeping.swap(true, Ordering::Relaxed) {
             return None;

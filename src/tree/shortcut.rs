@@ -282,6 +282,10 @@ impl<R: Room, T> Tree<R, T> {
     ///
     /// If there is no era there are none; and whoever gets one in a later era sees him: it loads that era, has a fence, and looks above. Had its fence come before the caller's
     /// (the one of his publication), then the load below, behind that, would find that era too, or its end.
+    ///
+    /// If the era is over, nothing is done, and there is no fence: somebody may believe in it still. He has not read the bar that the caller raises next, nor the ticket that it draws, or he would know of the end as the caller does.
+    /// So his stamp is below that ticket. The caller finds him, as its own look has a fence before it goes down ([`Era::end`]), and waits for him.
+    /// (A part of a batch that another one covers has no look of its own. If it lies higher up than that one, no fence of this argument is behind its load: open, for a processor on which threads see one store at different times.)
     pub(crate) fn bar_shortcuts(&self, query: &Query, own: Own<R>, pin: &LazyPin) {
         if self.shape.era.now() > OVER && self.leads_below(query, own, pin) {
             self.shape.era.end();

@@ -465,6 +465,7 @@ impl Slot<'_> {
     }
 
     /// Frees the slot; returns the word before. If that was watched, those who wait must be woken (INV-S3).
+    /// One step, like the CAS of [`Slot::free_unwatched`] (INV-P3).
     pub(super) fn free(self) -> Word {
         // Relaxed: the version is this request's own, and nobody else changes it (INV-S1).
         let word = Word(self.state.load(Ordering::Relaxed));
