@@ -440,6 +440,7 @@ impl<'p> Search<'p> {
                 let passed = ahead.range((index, 0)..=(index, KnotId::MAX)).map(|&(_, knot)| knot);
                 for knot in behind.chain(passed) {
                     self.pace.step(1);
+                    self.pace.in_time()?;
                     for owner in iter::once(self.knots[knot].owner).chain(self.held_up_by(knot)) {
                         if back.insert(owner) {
                             rest.push(owner);
@@ -480,6 +481,7 @@ impl<'p> Search<'p> {
                 for knots in [&others[..], own] {
                     for &z in knots {
                         self.pace.step(1);
+                        self.pace.in_time()?;
                         if self.views[view].is_in_front(index, self.knots[z].ticket, z) {
                             pairs.push((z, self.knot_of(&thing.seen, ticket, view)?, thing.seen));
                         } else if !thing.seen.word().is_passing() {
@@ -575,6 +577,7 @@ impl<'p> Search<'p> {
             let Knot { ticket, owner, .. } = self.knots[knot];
             for &index in &*passing {
                 self.pace.step(1);
+                self.pace.in_time()?;
                 let thing = &things[index];
                 if thing.may_be_ahead_of(ticket) && thing.owner() != owner && thing.is_before(ticket, passes) {
                     ahead.insert((index, knot));

@@ -175,41 +175,33 @@ fn passes_cost_a_step_each() {
 /// Its deadline ends a search soon, in whatever it is at that time: at its start, among what it looks at, among the passes. Who was let past by then changes nothing for the others.
 #[test]
 fn a_deadline_ends_a_search() {
-    let search_until = |deadline, stop_at| {
+    let search_until = |time: Option<Duration>, is_over_at| {
         let (hot, me) = (lock(), Owner::new());
         let mine = hold(hot, &me, 0..1, Mode::Add);
-        let queue: Vec<_> = (0..2_000).map(|_| Box::pin(hot.request(0..2, Mode::Block).into_future())).collect();
-        let mut queue: Vec<_> = queue
-            .into_iter()
-            .map(|mut future| {
-                assert!(poll(&mut future).is_pending(), "somebody is in its way");
-                future
-            })
-            .collect();
-        if let Some(deadline) = deadline {
-            steps::stop_at(stop_at, move || while Instant::now() < deadline {});
-        }
+        let mut queue: Vec<_> = (0..2_000).map(|_| Box::pin(hot.request(0..2, Mode::Block).into_future())).collect();
+        assert!(queue.iter_mut().all(|future| poll(future).is_pending()), "somebody is in their way");
         let request = hot.request(1..2, Mode::Add).owner(&me);
-        let answer = match deadline {
-            Some(deadline) => request.deadline(deadline).wait(),
+        steps::begin();
+        let answer = match time.map(|time| Instant::now() + time) {
+            Some(deadline) => {
+                steps::stop_at(is_over_at, move || while Instant::now() < deadline {});
+                request.deadline(deadline).wait()
+            }
             None => request.wait(),
         };
-        let steps = steps::of_the_last_search();
         let is_late = matches!(answer, Err(AcquireError::TimedOut));
         drop((answer, mine));
-        assert!(queue.iter_mut().all(|future| poll(future).is_ready()), "nothing stands in their way");
-        (is_late, steps)
+        assert!(queue.iter_mut().all(|future| poll(future).is_ready()), "nobody is in their way");
+        (is_late, steps::of_the_last_search())
     };
     let (is_late, all) = search_until(None, 0);
     assert!(!is_late && all > 20 * Pace::FEW, "{all} steps are all");
     for eighths in 0..8 {
         let at = 1 + all * eighths / 8;
-        // It is over at that step, if not before.
-        let (is_late, steps) = search_until(Some(Instant::now() + Duration::from_millis(20)), at);
-        assert!(
-            is_late && steps <= at + 2 * Pace::FEW,
-            "late: {is_late}; {steps} steps, and time was up at {at} of {all}"
-        );
+        // Its time is over at that step, if not before.
+        let (is_late, steps) = search_until(Some(Duration::from_millis(20)), at);
+        let most = at + 2 * Pace::FEW;
+        assert!(is_late && steps <= most, "late: {is_late}; {steps} steps of {all}, where {most} were to be the most");
     }
 }
 
