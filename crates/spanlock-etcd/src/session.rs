@@ -199,11 +199,7 @@ impl<S: Store> Session<S> {
     }
 
     /// Runs `call` until it is answered, the deadline has passed or the session is lost.
-    pub(crate) async fn persist<F, A>(
-        &self,
-        deadline: Option<Instant>,
-        mut call: impl FnMut() -> F,
-    ) -> Result<A, Error>
+    pub(crate) async fn persist<F, A>(&self, deadline: Option<Instant>, mut call: impl FnMut() -> F) -> Result<A, Error>
     where
         F: Future<Output = Result<A, StoreError>>,
     {
