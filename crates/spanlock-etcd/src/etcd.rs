@@ -155,6 +155,9 @@ fn translate(error: etcd_client::Error) -> StoreError {
     match status.code() as i32 {
         5 if says("lease not found") => StoreError::LeaseGone,
         8 if says("space exceeded") => StoreError::Full,
+        // A request that its transport does not take, an answer that ours does not, a lease of some centuries: the next try would fare no better.
+        8 if says("larger than max") => StoreError::Refused(why()),
+        11 if says("message length too large") || says("too large lease TTL") => StoreError::Refused(why()),
         11 if says("has been compacted") => StoreError::Compacted,
         7 | 16 => StoreError::Denied(why()),
         3 | 5 | 6 | 9 | 12 => StoreError::Refused(why()),
@@ -310,6 +313,8 @@ impl Watcher {
         let mut at = 0;
         let mut backoff = Backoff::default();
         loop {
+            // Nobody has told the stream while there was none.
+            self.watches.retain(|_, watch| !watch.done.is_closed());
             if self.watches.is_empty() {
                 match self.orders.recv().await {
                     Some(order) => drop(self.note(order)),
@@ -431,4 +436,28 @@ async fn cancel(watch: &Watch, sender: &mut WatchRequestSender, by_id: &mut BTre
 /// Whether something has happened, or was compacted away.
 fn says_something(message: &WatchResponse) -> bool {
     !message.events().is_empty() || message.compact_revision() > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No member answers, and nobody has the store any more.
+    #[test]
+    fn a_store_that_is_dropped_leaves_no_task() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let etcd = Etcd::new(vec!["http://127.0.0.1:1".into()], None).unwrap();
+            assert!(timeout(Duration::from_millis(300), etcd.changed(vec!["x".into()], 1)).await.is_err());
+            let alive = || Handle::current().metrics().num_alive_tasks();
+            assert!(alive() > 0);
+            drop(etcd);
+            let gone = async {
+                while alive() > 0 {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            timeout(PATIENCE * 3, gone).await.expect("the watcher goes on");
+        });
+    }
 }

@@ -103,7 +103,7 @@ impl<S: Store> Picture<'_, S> {
     async fn read(&self, range: KeyRange) -> Result<BTreeMap<RequestId, Entry>, Error> {
         let transaction = Transaction::read(&[range], Some(self.revision));
         let call = || self.session.store().transact(transaction.clone());
-        let answer = self.session.persist(self.deadline, call, |_| {}).await?;
+        let answer = self.session.persist(self.deadline, call).await?;
         record::entries(answer.found).map_err(|key| Error::Foreign { key })
     }
 
@@ -254,7 +254,7 @@ impl<S: Store> Picture<'_, S> {
             otherwise: Vec::new(),
         };
         let call = || self.session.store().transact(transaction.clone());
-        match self.session.persist(self.deadline, call, |_| {}).await {
+        match self.session.persist(self.deadline, call).await {
             // That request's, which ends the cycle. If it is ours, that will be seen.
             Err(Error::Store(StoreError::LeaseGone)) => Ok(()),
             answer => answer.map(drop),

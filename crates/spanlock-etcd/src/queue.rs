@@ -7,8 +7,8 @@
 //! # Why that is exclusion, and first come first served
 //! 1. A request publishes all its keys in one transaction, which reads whoever may be in its way after that. Of two that conflict, one has the lower create revision; the other one's
 //!    reads, which are all of its own create revision or later, find it for as long as it is there. So the later is not granted before the earlier has gone, granted or not.
-//! 2. The key of a request is made once. A transaction whose answer is lost is sent again only as it was, on the condition that the first key is absent; and if some try was never answered,
-//!    the first key stays behind, saying `gone`, when the request goes: a try that arrives then finds it, and makes nothing. (It goes with the session's lease.)
+//! 2. The key of a request is made once. A transaction whose answer is lost is sent again only as it was, on the condition that the first key is absent; a request that is given up awaits
+//!    the answer to its last try for a while, and if some try was never answered, the first key stays behind, saying `gone`, when the request goes: a try that arrives then finds it, and makes nothing. (It goes with the session's lease.)
 //! 3. A key goes when its holder lets go, or with the lease. The holder's session takes itself for lost before the store does (see [`session`](crate::session)); a grant is given only
 //!    while the session is good, looked at *after* the read that says so was answered.
 //!
@@ -20,14 +20,14 @@ use crate::error::Error;
 use crate::graph::{self, Verdict};
 use crate::record::{self, Entry, Record, RequestId};
 use crate::request::Owner;
-use crate::session::{Removal, Session, Try, at, publish};
+use crate::session::{Removal, Session, at, publish};
 use crate::signal::Signal;
 use crate::store::{Answer, Op, Revision, Store, StoreError, Transaction};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// What to do where others are in front.
 #[derive(Clone, Copy, Debug)]
@@ -45,9 +45,20 @@ pub(crate) struct Place<S: Store> {
     pub(crate) id: RequestId,
     /// The parts' keys, then the index entry.
     pub(crate) keys: Vec<String>,
-    /// Tries of the publication that were not answered.
-    unanswered: u32,
+    tries: Arc<Signal<Tries>>,
 }
+
+/// How the tries of a publication have fared.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tries {
+    /// On their way.
+    open: u32,
+    /// Not answered: they may be carried out yet.
+    lost: u32,
+}
+
+/// How long a request that is given up waits for the answer to its publication. Without that its first key must stay.
+const ANSWER: Duration = Duration::from_secs(3);
 
 impl<S: Store> Drop for Place<S> {
     fn drop(&mut self) {
@@ -58,9 +69,20 @@ impl<S: Store> Drop for Place<S> {
 impl<S: Store> Place<S> {
     fn remove(&mut self, done: Option<oneshot::Sender<()>>) {
         let keys = std::mem::take(&mut self.keys);
-        if !keys.is_empty() {
-            self.session.sweep(Removal { keys, is_uncertain: self.unanswered > 0, done });
+        if keys.is_empty() {
+            return;
         }
+        let Tries { open, lost } = self.tries.get();
+        if open == 0 {
+            return self.session.sweep(Removal { keys, is_uncertain: lost > 0, done });
+        }
+        let (session, tries) = (Arc::clone(&self.session), Arc::clone(&self.tries));
+        self.session.store().spawn(async move {
+            // Whoever is stopped or not answered keeps nobody waiting for longer.
+            let _ = timeout(ANSWER, tries.wait_until(|tries| tries.open == 0)).await;
+            let Tries { open, lost } = tries.get();
+            session.sweep(Removal { keys, is_uncertain: open + lost > 0, done });
+        });
     }
 
     /// Removes the keys, and waits until they are.
@@ -148,20 +170,30 @@ impl<S: Store> Asked<S> {
         }
         let ranges = session.keys.reads(&record.parts, most);
         let reads = ranges.into_iter().map(|range| Op::Read(range, None)).collect();
-        let place = Place { session: Arc::clone(session), id, keys, unanswered: 0 };
+        let place = Place { session: Arc::clone(session), id, keys, tries: Arc::default() };
         let grants = owner.map(|owner| (Arc::clone(&owner.grants), owner.grants.get()));
         Ok(Asked { place, reads, grants, told: BTreeSet::new() })
     }
 
-    async fn publish(&mut self, record: &Record, deadline: Option<Instant>) -> Result<Answer, Error> {
-        let Place { session, id, keys, unanswered } = &mut self.place;
+    async fn publish(&self, record: &Record, deadline: Option<Instant>) -> Result<Answer, Error> {
+        let Place { session, id, keys, tries } = &self.place;
         let transaction = publish(keys, &record.to_string(), id.lease, &self.reads);
-        let call = || session.store().transact(transaction.clone());
-        let note = |tried| match tried {
-            Try::Sent => *unanswered += 1,
-            Try::Answered => *unanswered -= 1,
+        // Each try is a task of its own, and goes on to its answer though the request is given up: after most answers no key must stay.
+        let call = || {
+            tries.modify(|tries| tries.open += 1);
+            let (told, answered) = oneshot::channel();
+            let (tries, at, transaction) = (Arc::clone(tries), Arc::clone(session), transaction.clone());
+            session.store().spawn(async move {
+                let answer = at.store().transact(transaction).await;
+                tries.modify(|tries| {
+                    tries.open -= 1;
+                    tries.lost += u32::from(answer.as_ref().is_err_and(|error| !error.is_definite()));
+                });
+                let _ = told.send(answer);
+            });
+            async { answered.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the runtime has ended".into()))) }
         };
-        match session.persist(deadline, call, note).await {
+        match session.persist(deadline, call).await {
             Err(Error::Store(StoreError::LeaseGone)) => Err(session.lose()),
             answer => answer,
         }
@@ -170,7 +202,7 @@ impl<S: Store> Asked<S> {
     async fn read(&self, deadline: Option<Instant>) -> Result<Answer, Error> {
         let session = &self.place.session;
         let call = || session.store().transact(Transaction { then: self.reads.clone(), ..Transaction::default() });
-        session.persist(deadline, call, |_| {}).await
+        session.persist(deadline, call).await
     }
 
     /// Whether it is part of a cycle, and what comes of that. Only a token's request can close one: nobody waits for a grant of an owner that has nothing else.

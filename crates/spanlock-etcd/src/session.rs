@@ -198,23 +198,16 @@ impl<S: Store> Session<S> {
         self.lose()
     }
 
-    /// Runs `call` until it is answered, the deadline has passed or the session is lost. `note` learns of each try before, and of each answer.
-    pub(crate) async fn persist<F, A>(
-        &self,
-        deadline: Option<Instant>,
-        mut call: impl FnMut() -> F,
-        mut note: impl FnMut(Try),
-    ) -> Result<A, Error>
+    /// Runs `call` until it is answered, the deadline has passed or the session is lost.
+    pub(crate) async fn persist<F, A>(&self, deadline: Option<Instant>, mut call: impl FnMut() -> F) -> Result<A, Error>
     where
         F: Future<Output = Result<A, StoreError>>,
     {
         let mut backoff = Backoff::default();
         loop {
             self.check()?;
-            note(Try::Sent);
             let answer = self.or_end(deadline, call()).await?;
             if !matches!(&answer, Err(error) if !error.is_definite()) {
-                note(Try::Answered);
                 return answer.map_err(Error::from);
             }
             self.or_end(deadline, backoff.pause()).await?;
@@ -242,13 +235,6 @@ impl<S: Store> Session<S> {
         self.core.end(End::Closed);
         self.core.state.wait_until(|state| state.swept).await;
     }
-}
-
-/// A try of something that is tried until it is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Try {
-    Sent,
-    Answered,
 }
 
 /// Ends at `deadline`, if there is one.
@@ -334,13 +320,22 @@ const AGAIN: Duration = Duration::from_secs(1);
 async fn sweep<S: Store>(core: Arc<Core<S>>, mut removals: mpsc::UnboundedReceiver<Removal>, most_ops: usize) {
     // What the store refused, each with the time of its next try, the earliest first: it must not hold up the others.
     let mut refused: VecDeque<(Instant, Removal)> = VecDeque::new();
+    // Their turn is every other one at most: to try many takes longer than until the first is due again.
+    let mut was_refused = false;
     loop {
-        let next = refused.front().map(|&(next, _)| next);
+        let is_new = was_refused && !removals.is_empty();
+        let next = refused.front().filter(|_| !is_new).map(|&(next, _)| next);
         let first = tokio::select! {
             biased;
             () = core.over() => break,
-            () = at(next) => refused.pop_front().map(|(_, removal)| removal),
-            first = removals.recv() => first,
+            () = at(next) => {
+                was_refused = true;
+                refused.pop_front().map(|(_, removal)| removal)
+            }
+            first = removals.recv() => {
+                was_refused = false;
+                first
+            }
         };
         let Some(first) = first else { break core.end(End::Closed) };
         let mut batch = vec![first];
@@ -454,11 +449,15 @@ mod tests {
     struct Seen {
         is_full: bool,
         is_revoked: bool,
+        /// How long it takes for an answer.
+        pause: Duration,
     }
 
     impl Store for Tight {
         async fn transact(&self, transaction: Transaction) -> Result<Answer, StoreError> {
             let writes = transaction.then.iter().any(|op| matches!(op, Op::Put { .. }));
+            let pause = self.0.lock().unwrap().pause;
+            sleep(pause).await;
             match writes && self.0.lock().unwrap().is_full {
                 true => Err(StoreError::Full),
                 false => Ok(Answer { revision: 1, held: true, found: Vec::new() }),
@@ -514,6 +513,23 @@ mod tests {
             drop(session);
             sleep(AGAIN * 5).await;
             assert!(store.0.lock().unwrap().is_revoked, "nobody has the session, and its lease lives on");
+        });
+    }
+
+    /// Even if it takes longer to try all of them than until the first is due again.
+    #[test]
+    fn many_that_are_refused_hold_up_no_other() {
+        run(0, async {
+            let store = Tight::default();
+            let session = Session::open(store.clone(), Options::default()).await.unwrap();
+            *store.0.lock().unwrap() = Seen { is_full: true, is_revoked: false, pause: AGAIN / 100 };
+            let stuck: Vec<_> = (0..300).map(|at| remove(&session, &format!("stuck{at}"), true)).collect();
+            sleep(AGAIN * 10).await;
+            timeout(AGAIN, remove(&session, "fine", false)).await.expect("it is not to blame").unwrap();
+            store.0.lock().unwrap().is_full = false;
+            for stuck in stuck {
+                timeout(AGAIN * 10, stuck).await.expect("there is room").unwrap();
+            }
         });
     }
 }

@@ -4,7 +4,9 @@ mod common;
 
 use common::{Etcds, Process, signal, with_etcd};
 use spanlock_etcd::etcd_client::CompactionOptions;
-use spanlock_etcd::{Cluster, Error, Lock, Mode, Options};
+use spanlock_etcd::store::{Answer, Lease, Revision, Store, StoreError, Transaction};
+use spanlock_etcd::{Cluster, Error, Etcd, Lock, Mode, Options};
+use std::future::Future;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -244,6 +246,82 @@ fn a_long_queue_is_drained_in_order() {
         let waited: Vec<_> = waiters.iter().map(|owner| number(owner)).collect();
         assert_eq!(granted, waited, "in the order of the queue");
         assert!(elsewhere.iter().all(|guard| guard.as_ref().is_ok_and(|guard| !guard.is_lost())));
+    });
+}
+
+/// Many sessions by one connection.
+struct Shared(Arc<Etcd>);
+
+impl Store for Shared {
+    fn transact(&self, transaction: Transaction) -> impl Future<Output = Result<Answer, StoreError>> + Send {
+        self.0.transact(transaction)
+    }
+
+    fn changed(&self, keys: Vec<String>, from: Revision) -> impl Future<Output = ()> + Send {
+        self.0.changed(keys, from)
+    }
+
+    fn grant(&self, ttl: Duration) -> impl Future<Output = Result<Lease, StoreError>> + Send {
+        self.0.grant(ttl)
+    }
+
+    fn keep_alive(&self, lease: i64) -> impl Future<Output = Result<Duration, StoreError>> + Send {
+        self.0.keep_alive(lease)
+    }
+
+    fn revoke(&self, lease: i64) -> impl Future<Output = Result<(), StoreError>> + Send {
+        self.0.revoke(lease)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(task);
+    }
+}
+
+/// Each session has a lease and a range; one more waits for them all.
+#[test]
+fn the_sessions_of_ten_thousand_clients_come_and_go() {
+    with_etcd(1, &[], async |etcds: Etcds| {
+        const COUNT: u64 = 10_000;
+        let store = Arc::new(Etcd::new(etcds.endpoints(), None).unwrap());
+        let mut opening = JoinSet::new();
+        for task in 0..50 {
+            let store = Arc::clone(&store);
+            opening.spawn(async move {
+                let mut all = Vec::new();
+                for number in (task..COUNT).step_by(50) {
+                    // So long that no keep-alive comes in between.
+                    let options = Options::default().ttl(Duration::from_secs(3600));
+                    let cluster = Cluster::open(Shared(Arc::clone(&store)), options).await.unwrap();
+                    let range = number * 4096..(number + 1) * 4096;
+                    let guard = cluster.lock("x").request(range, Mode::Exclusive).await.unwrap();
+                    all.push((cluster, guard));
+                }
+                all
+            });
+        }
+        let mut all = opening.join_all().await.into_iter().flatten().collect::<Vec<_>>();
+        let last = etcds.session(options()).await;
+        let lock = last.lock("x");
+        assert_eq!(lock.snapshot().await.unwrap().holders().count() as u64, COUNT);
+        let waiting = tokio::spawn(lock.request(.., Mode::Exclusive).into_future());
+        fastrand::Rng::with_seed(1).shuffle(&mut all);
+        let (kept, guard) = all.pop().unwrap();
+        let mut closing = JoinSet::new();
+        for (at, (cluster, guard)) in all.into_iter().enumerate() {
+            closing.spawn(async move {
+                match at % 2 {
+                    0 => cluster.close().await,
+                    _ => guard.release().await,
+                }
+            });
+        }
+        closing.join_all().await;
+        assert!(!waiting.is_finished(), "one is enough to wait for");
+        assert!(lock.snapshot().await.unwrap().requests().len() == 2 && !guard.is_lost());
+        kept.close().await;
+        timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap().unwrap().release().await;
+        assert_eq!(lock.snapshot().await.unwrap().requests().len(), 0);
     });
 }
 

@@ -263,3 +263,19 @@ fn a_full_database_is_said() {
         assert_eq!(cluster.lock("x").snapshot().await.unwrap().requests().len(), 0);
     });
 }
+
+/// etcd takes 1.5 MiB by default, and its transport half a MiB more.
+#[test]
+fn what_is_too_large_is_said() {
+    with_etcd(1, &[], async |etcds: Etcds| {
+        let cluster = etcds.session(Options::default()).await;
+        let lock = cluster.lock("x");
+        for size in [1 << 20, 1 << 21, 1 << 23] {
+            let owner = cluster.owner("o".repeat(size));
+            let request = lock.request(.., Mode::Add).owner(&owner).into_future();
+            let error = timeout(Duration::from_secs(8), request).await.expect("it will never be taken").unwrap_err();
+            assert!(matches!(error, Error::Store(StoreError::Refused(_))), "{size}: {error:?}");
+        }
+        lock.request(.., Mode::Exclusive).await.unwrap().release().await;
+    });
+}

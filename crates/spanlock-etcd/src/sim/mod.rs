@@ -157,7 +157,12 @@ impl World {
         let held = transaction.when.iter().all(holds);
         let steps = if held { &transaction.then } else { &transaction.otherwise };
         let mut writes = 0;
+        let mut written = BTreeSet::new();
+        assert!(steps.len().max(transaction.when.len()) <= 128, "etcd takes no more steps in a transaction");
         for step in steps {
+            if let Op::Put { key, .. } | Op::Delete(key) = step {
+                assert!(written.insert(key), "etcd writes no key twice in a transaction: {key}");
+            }
             match step {
                 Op::Put { lease, .. } if !self.leases.contains_key(lease) => return Err(StoreError::LeaseGone),
                 Op::Read(_, Some(at)) if *at < self.compacted => return Err(StoreError::Compacted),

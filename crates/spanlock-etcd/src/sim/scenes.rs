@@ -404,3 +404,23 @@ fn everything_goes_wrong() {
     };
     play_all(scene, 100, &[("grants", 833), ("deadlocks", 3), ("passes", 3), ("sessions lost", 16)]);
 }
+
+/// A request that is given up while its publication travels leaves nothing, however long the session goes on.
+#[test]
+fn what_is_given_up_on_its_way_leaves_nothing() {
+    run(0, async {
+        let world = World::new(0, QUIET.faults, TTL);
+        let store = Sim { world: Arc::clone(&world), client: 0 };
+        let cluster = Cluster::open(store, Options::default()).await.unwrap();
+        let lock = cluster.lock("lock-0");
+        for round in 0..100 {
+            let patience = Duration::from_millis(1 + round % 8);
+            match round % 2 {
+                0 => drop(timeout(patience, lock.request(0..10, Mode::Add).into_future()).await),
+                _ => drop(lock.request(0..10, Mode::Add).timeout(patience).await),
+            }
+        }
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(world.lock().unwrap().dump(), []);
+    });
+}
