@@ -1479,24 +1479,40 @@ fn looking(stage: &mut Stage) {
             drop((queued, holder, crowd));
         },
     );
+    // The one who passes waits still, so that a snapshot asks the index whom it passes.
     stage.play(
         "who passes somebody, in a snapshot",
         |world| {
             let token = Owner::new();
             let own = world.a.request(PLACE, Mode::Add).owner(&token).try_now().unwrap();
-            (own, ())
+            let holder = world.hold(120..150, Mode::Block);
+            let queued = world.queue(PLACE, Mode::Exclusive);
+            let mut passing = Hand::new(world.a.request(50..150, Mode::Add).owner(&token));
+            passing.pending();
+            ((own, holder, passing, queued), token.id())
         },
-        |world, (), gate| {
-            let guard = world.b.exclusive(PLACE);
-            let inner = world.b.add(10..20);
-            stoppable(gate, || {
-                assert!(inner.nesting() != crate::Nesting::Outermost);
-                assert!(world.b.request(0..10, Mode::Add).recursion(Recursion::Refuse).wait().is_err());
-            });
-            drop((guard, inner));
+        |world, id, gate| (stoppable(gate, || world.a.snapshot()), id),
+        |world, (_, _, passing, queued), moment| {
+            assert!(!moment.is_free(world.a, PLACE, Mode::Block));
+            moment.go_on("the poll of who passes", &[Needs::Index], || passing.pending());
+            moment.go_on("the poll of who is passed", &[Needs::Index], || queued.pending());
         },
-        |world, _, moment| assert!(!moment.is_free(world.a, PLACE, Mode::Block)),
-        |_, own, ()| drop(own),
+        |_, (own, holder, mut passing, mut queued), (snapshot, id)| {
+            let [first, second] = snapshot.waiters().collect::<Vec<_>>()[..] else { panic!("two wait: {snapshot}") };
+            assert!(second.owner() == id && first.owner() != id);
+            assert!(
+                snapshot.waits_for(first).any(|other| other.number() == second.number()),
+                "it is passed: {snapshot}"
+            );
+            assert!(snapshot.waits_for(second).all(|other| other.is_holder()), "it passes: {snapshot}");
+            drop(holder);
+            let guard = passing.ready();
+            drop(own);
+            queued.pending();
+            drop(guard);
+            assert!(queued.woken());
+            drop(queued.ready());
+        },
     );
     looking_at_own_holds(stage);
 }
