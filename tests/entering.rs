@@ -213,7 +213,7 @@ fn an_owner_never_conflicts_with_itself() {
 }
 
 /// Others who come later, and give up at once, again and again, hold up neither who is first in the queue when its way is free, nor the holder who gives back a
-/// part.
+/// part, and converts the other.
 #[test]
 fn whoever_comes_and_goes_holds_up_nobody_who_came_before() {
     const CHURNERS: u64 = 4;
@@ -253,9 +253,11 @@ fn whoever_comes_and_goes_holds_up_nobody_who_came_before() {
             while came.load(Relaxed) < before + 2 * CHURNERS {
                 thread::yield_now();
             }
-            let (head, tail) = holder.split(8);
+            let (head, mut tail) = holder.split(8);
             drop(head);
             first.pending();
+            // All of them wait for what it has.
+            assert!(tail.try_convert(Mode::Block) && tail.try_convert(Mode::Exclusive));
             drop(tail);
             assert!(first.woken());
             let guard = first.ready();

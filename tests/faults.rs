@@ -20,12 +20,14 @@ mod common;
 use common::alloc::{Counting, bytes};
 use common::forget;
 use common::poll::Hand;
+use common::watch::Watchdog;
 use parking_lot::Mutex;
 use spanlock::{AcquireError, ArcRangeGuard, Batch, Mode, Owner, RangeLock};
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -115,9 +117,11 @@ fn an_allocation_in_the_middle_of_an_acquire_can_use_the_lock() {
 fn an_allocation_in_the_middle_of_a_wait_or_a_release_can_release() {
     const EACH: u64 = 400;
     let _alone = ALONE.lock();
+    let watch = Watchdog::new("an_allocation_in_the_middle_of_a_wait_or_a_release_can_release");
     let lock = Arc::new(RangeLock::new());
     let mut interrupted = 0;
     for start in (0..EACH).map(|round| round * 64) {
+        watch.step();
         // Behind each of a few holders two wait, in one node with those that the test is about.
         let stock: Vec<_> =
             (1..4).map(|at| lock.request_arc(start + at..=start + at, Mode::Exclusive).wait()).collect();
@@ -132,7 +136,7 @@ fn an_allocation_in_the_middle_of_a_wait_or_a_release_can_release() {
         // The stock is soon used up, so each step has its rounds.
         let mut step = 0;
         let mut interrupt = |action: &mut dyn FnMut()| {
-            RELEASES.set(start / 64 % 4 == step);
+            RELEASES.set(start / 64 % 5 == step);
             action();
             RELEASES.set(false);
             step += 1;
@@ -142,10 +146,18 @@ fn an_allocation_in_the_middle_of_a_wait_or_a_release_can_release() {
         interrupt(&mut || drop(waiters.pop()));
         let mut held = Some(held);
         interrupt(&mut || drop(held.take()));
+        // What it waits for is the first of the stock to go: that is released while it is about to listen to it.
+        let mut last = Hand::new(lock.request_arc(start + 3..=start + 3, Mode::Add));
+        let mut granted = None;
+        interrupt(&mut || granted = Some(last.poll()).filter(Poll::is_ready));
         interrupted += 3 - STOCK.with_borrow(Vec::len) as u64;
         drop(STOCK.take());
         assert!(behind.iter().chain(&waiters).all(Hand::woken), "somebody is forgotten");
         behind.into_iter().chain(waiters).for_each(|mut waiter| drop(waiter.ready()));
+        if granted.is_none() {
+            assert!(last.woken());
+            drop(last.ready());
+        }
         assert!(batch.woken());
         drop(batch.ready());
     }

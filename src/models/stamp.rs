@@ -81,6 +81,21 @@ fn an_earlier_one_is_waited_for() {
     });
 }
 
+/// The same; shape: the earlier one is nested, so that its order is no stamp of the lock. Bound 4.
+#[test]
+fn an_earlier_one_that_is_nested_is_waited_for() {
+    check(4, || {
+        let stage = Stage::new();
+        let earlier = stage.stop_in_doorway(&exclusive(0..=0, 2).nested());
+        let waiter = stage.queue(exclusive(0..=0, 3));
+        let it = spawn(&stage, |stage| stage.finish(waiter, Exclusive));
+        stage.byte.touch(Exclusive);
+        drop(earlier);
+        it.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
 /// The same; shape: somebody has queued in the lock before either of them, so that the stamp is none that says nothing. Bound 4.
 #[test]
 fn an_earlier_one_with_a_stamp_is_waited_for() {

@@ -1479,24 +1479,111 @@ fn looking(stage: &mut Stage) {
             drop((queued, holder, crowd));
         },
     );
+    // The one who passes waits still, so that a snapshot asks the index whom it passes.
     stage.play(
         "who passes somebody, in a snapshot",
         |world| {
             let token = Owner::new();
             let own = world.a.request(PLACE, Mode::Add).owner(&token).try_now().unwrap();
-            (own, ())
+            let holder = world.hold(120..150, Mode::Block);
+            let queued = world.queue(PLACE, Mode::Exclusive);
+            let mut passing = Hand::new(world.a.request(50..150, Mode::Add).owner(&token));
+            passing.pending();
+            ((own, holder, passing, queued), token.id())
         },
-        |world, (), gate| {
-            let guard = world.b.exclusive(PLACE);
-            let inner = world.b.add(10..20);
-            stoppable(gate, || {
-                assert!(inner.nesting() != crate::Nesting::Outermost);
-                assert!(world.b.request(0..10, Mode::Add).recursion(Recursion::Refuse).wait().is_err());
+        |world, id, gate| (stoppable(gate, || world.a.snapshot()), id),
+        |world, (_, _, passing, queued), moment| {
+            assert!(!moment.is_free(world.a, PLACE, Mode::Block));
+            moment.go_on("the poll of who passes", &[Needs::Index], || passing.pending());
+            moment.go_on("the poll of who is passed", &[Needs::Index], || queued.pending());
+        },
+        |_, (own, holder, mut passing, mut queued), (snapshot, id)| {
+            let [first, second] = snapshot.waiters().collect::<Vec<_>>()[..] else { panic!("two wait: {snapshot}") };
+            assert!(second.owner() == id && first.owner() != id);
+            assert!(
+                snapshot.waits_for(first).any(|other| other.number() == second.number()),
+                "it is passed: {snapshot}"
+            );
+            assert!(snapshot.waits_for(second).all(|other| other.is_holder()), "it passes: {snapshot}");
+            drop(holder);
+            let guard = passing.ready();
+            drop(own);
+            queued.pending();
+            drop(guard);
+            assert!(queued.woken());
+            drop(queued.ready());
+        },
+    );
+    looking_at_own_holds(stage);
+}
+
+/// Whether an owner has something in its own way, and what it was nested in, while another thread converts that.
+fn looking_at_own_holds(stage: &mut Stage) {
+    /// Bytes of which the hold moves to another slot, and those of another hold within it.
+    const MOVED: Range<u64> = 60..70;
+    const INNER: Range<u64> = 80..90;
+    // At any of the steps, however often it comes by the same line: of the slots the new one may be looked at before the old one, or behind it.
+    for before in [false, true] {
+        for at in 0.. {
+            let world = World::new();
+            let token = Owner::new();
+            let ask = || world.a.request(PLACE, Mode::Exclusive).owner(&token).try_now().unwrap();
+            let other = before.then(|| world.hold(1000..1001, Mode::Exclusive));
+            let guard = ask();
+            let inner = world.a.request(INNER, Mode::Exclusive).owner(&token).try_now().unwrap();
+            drop(other);
+            let mut left = at;
+            let gate = Gate::new(move |_| {
+                left -= 1;
+                left == -1
             });
-            drop((guard, inner));
+            let stopped = thread::scope(|scope| {
+                let (token, inner) = (&token, &inner);
+                let looks = scope.spawn(move || {
+                    stoppable(gate, || {
+                        let refused =
+                            world.a.request(MOVED, Mode::Add).owner(token).recursion(Recursion::Refuse).wait();
+                        (refused.is_err(), inner.nesting())
+                    })
+                });
+                let stop = gate.stopped();
+                let _open = OpenAtLast(gate);
+                stage.dog.next(format!("a split beside who looks at its own holds, stopped before {stop:?}"));
+                let parts = guard.split(50);
+                gate.open();
+                let (refused, nesting) = looks.join().unwrap();
+                let is_nested = matches!(nesting, crate::Nesting::Conflicting { mode: Mode::Exclusive, .. });
+                assert!(refused && is_nested, "{refused}, {nesting:?}: stopped before {stop:?}");
+                drop(parts);
+                stop
+            });
+            stopped.iter().for_each(|stop| stage.note(stop));
+            stage.plays += 1;
+            if stopped.is_none() {
+                assert!(at > 0);
+                break;
+            }
+        }
+    }
+    // The other way round: who converts is stopped.
+    stage.play(
+        "splitting what the owner looks for",
+        |world| {
+            let token = Owner::new();
+            let guard = world.a.request(PLACE, Mode::Exclusive).owner(&token).try_now().unwrap();
+            let inner = world.a.request(INNER, Mode::Exclusive).owner(&token).try_now().unwrap();
+            ((token, inner), guard)
         },
-        |world, _, moment| assert!(!moment.is_free(world.a, PLACE, Mode::Block)),
-        |_, own, ()| drop(own),
+        |_, guard, gate| stoppable(gate, || guard.split(50)),
+        |world, (token, inner), moment| {
+            moment.must("a request that refuses recursion", || {
+                let request = world.a.request(MOVED, Mode::Add).owner(token).recursion(Recursion::Refuse);
+                assert!(request.wait().is_err(), "{}", moment.text);
+            });
+            let nesting = moment.must("a look at what it is nested in", || inner.nesting());
+            assert!(matches!(nesting, crate::Nesting::Conflicting { .. }), "{nesting:?}, {}", moment.text);
+        },
+        |_, held, parts| drop((held, parts)),
     );
 }
 
@@ -1744,15 +1831,24 @@ struct Churn<'scope, 'env> {
     threads: Vec<(&'static Gate, thread::ScopedJoinHandle<'scope, ()>)>,
 }
 
+/// For how long those who come and go wait, if they do.
+const SOON: Duration = Duration::from_millis(1);
+
+/// Of those who come and go, who asks for more in the name of an owner that holds something.
+const NESTED: u32 = 5;
+
 impl<'scope> Churn<'scope, '_> {
-    /// One who does something of all that does not wait, around [`PLACE`].
+    /// One who does something of all that does not wait for long, around [`PLACE`].
     fn come(&mut self) {
-        let (world, kind, start) = (self.world, self.rng.u32(0..6), self.rng.u64(0..120));
+        let (world, kind, start) = (self.world, self.rng.u32(0..10), self.rng.u64(0..120));
         let (range, mode) = (start..start + self.rng.u64(1..60), Mode::ALL[self.rng.usize(0..3)]);
         let (seed, mut left) = (self.rng.u64(..), 0_u32);
         let mut rng = Rng::with_seed(seed);
-        let gate = Gate::new(move |_| {
-            if left > 0 || has_any() {
+        // Who is nested is not stopped from when it goes into the index: its search would hold up those that it has found.
+        let mut may_search = false;
+        let gate = Gate::new(move |step| {
+            may_search |= kind == NESTED && step.at.file().ends_with("turn.rs");
+            if left > 0 || may_search || has_any() {
                 left = left.saturating_sub(1);
                 return false;
             }
@@ -1760,10 +1856,13 @@ impl<'scope> Churn<'scope, '_> {
             true
         });
         let thread = self.scope.spawn(move || {
+            let owner = Owner::new();
+            let at = seed % 1_000_000;
+            let _own = (kind == NESTED).then(|| world.c.request(at..=at, Mode::Exclusive).owner(&owner).try_now());
             stoppable(gate, || match kind {
                 0 => drop(poll_once(&mut Hand::new(world.a.request(range, mode)).into_inner())),
                 1 => drop(world.a.request(range, mode).try_now()),
-                2 => drop(world.a.request(range, mode).deadline(Instant::now()).wait()),
+                2 => drop(world.a.request(range, mode).timeout(SOON).wait()),
                 3 => drop(Batch::new().request(world.a, range, mode).exclusive(world.b, PLACE).try_now()),
                 4 => {
                     let mut asked = Hand::new(world.a.request(range, mode));
@@ -1771,7 +1870,20 @@ impl<'scope> Churn<'scope, '_> {
                         drop(asked.poll_elsewhere());
                     }
                 }
-                // Where nobody else is, so that it waits for nobody.
+                NESTED if seed % 2 == 0 => drop(world.a.request(range, mode).owner(&owner).timeout(SOON).wait()),
+                NESTED | 6 => drop(poll_once(&mut Hand::new(world.a.request(range, mode).owner(&owner)).into_inner())),
+                7 => {
+                    let batch = Batch::new().request(world.a, range, mode).exclusive(world.b, PLACE);
+                    drop(poll_once(&mut Hand::new(batch).into_inner()));
+                }
+                // It moves nothing, so that it waits for nobody.
+                8 => {
+                    if let Some(mut guard) = world.a.request(range.clone(), Mode::Exclusive).owner(&owner).try_now() {
+                        guard.downgrade(mode);
+                        guard.shrink(range.start..range.start + 1);
+                    }
+                }
+                // Where nobody else is, for the same reason.
                 _ => {
                     let at = 1000 + seed % 1_000_000 * 100;
                     let mut guard = Hand::new(world.a.request(at..at + 50, Mode::Exclusive)).ready();
@@ -1793,6 +1905,21 @@ impl<'scope> Churn<'scope, '_> {
                 self.come();
                 self.threads.last().unwrap().0.stopped();
             }
+        }
+    }
+
+    /// All come to their ends, one after the other, and as many others have come by then, which have not.
+    fn renew(&mut self) {
+        for (gate, thread) in std::mem::take(&mut self.threads) {
+            self.come();
+            let newcomer = self.threads.last().unwrap().0;
+            newcomer.stopped();
+            for _ in 0..self.rng.u32(0..8) {
+                newcomer.go_on();
+                newcomer.stopped();
+            }
+            gate.open();
+            thread.join().unwrap();
         }
     }
 
@@ -1851,8 +1978,21 @@ fn who_waits_is_not_held_up_by_those_who_come_and_go() {
             first.pending();
             second.pending();
 
+            at("a conversion of what they ask for");
+            let bar = world.a.space().tree.bar();
+            let converting = scope.spawn(move || holder.split(50));
+            while world.a.space().tree.bar() == bar && !converting.is_finished() {
+                thread::yield_now();
+            }
+            // It waits for those who are here by now, at the most.
+            churn.renew();
+            let (head, tail) = converting.join().unwrap();
+
             at("a hand-over");
-            drop(holder);
+            drop(head);
+            churn.go_on();
+            first.pending();
+            drop(tail);
             assert!(first.woken());
             churn.go_on();
             let guard = first.ready();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::task::Wake;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What takes longer is not going to come.
 const LONG: Duration = Duration::from_secs(20);
@@ -230,6 +230,45 @@ fn who_is_looked_at_stays_until_it_ends() {
     let (me, row) = nested();
     let stopped = Stopped::at(steps, move || search(hot, &me, 0..1, Mode::Exclusive));
     let answer = with_the_search(hot.space(), stopped, move || drop(looked_at));
+    drop((answer, held, other, row));
+}
+
+/// So does one whose way is free meanwhile: it is granted in a poll that waits for the search.
+#[test]
+fn who_is_looked_at_is_granted_when_it_ends() {
+    let hot = lock();
+    let owner = Owner::new();
+    let held = hold(hot, &owner, 0..1, Mode::Exclusive);
+    let other = hold(hot, &Owner::new(), 8..9, Mode::Exclusive);
+    let mut looked_at = queue(hot, &owner, 8..9, Mode::Exclusive);
+    let steps = measured(hot);
+    let (me, row) = nested();
+    let stopped = Stopped::at(steps, move || search(hot, &me, 0..1, Mode::Exclusive));
+    drop(other);
+    let (answer, is_granted) = with_the_search(hot.space(), stopped, move || poll(&mut looked_at).is_ready());
+    assert!(is_granted);
+    drop((answer, held, row));
+}
+
+/// And one whose time is up.
+#[test]
+fn who_is_looked_at_gives_up_when_it_ends() {
+    let hot = lock();
+    let owner = Owner::new();
+    let held = hold(hot, &owner, 0..1, Mode::Exclusive);
+    let other = hold(hot, &Owner::new(), 8..9, Mode::Exclusive);
+    let deadline = Instant::now() + Duration::from_secs(1);
+    let looked_at =
+        thread::spawn(move || hot.request(8..9, Mode::Exclusive).owner(&owner).deadline(deadline).wait().map(drop));
+    while hot.snapshot().waiters().len() == 0 {
+        thread::yield_now();
+    }
+    let steps = measured(hot);
+    let (me, row) = nested();
+    let stopped = Stopped::at(steps, move || search(hot, &me, 0..1, Mode::Exclusive));
+    assert!(Instant::now() < deadline, "it still waits");
+    let (answer, timed_out) = with_the_search(hot.space(), stopped, move || looked_at.join().unwrap());
+    assert!(matches!(timed_out, Err(AcquireError::TimedOut)));
     drop((answer, held, other, row));
 }
 
