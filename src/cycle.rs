@@ -448,6 +448,11 @@ pub(crate) fn passes_of(owner: OwnerId, ticket: u64) -> Passes {
     index::ask(owner, ticket, |blocked| blocked.open_passes()).unwrap_or_default()
 }
 
+/// Whether a ticket is a batch's, which waits.
+pub(crate) fn is_batch(ticket: u64) -> bool {
+    index::ask_batch(ticket, |_| ()).is_some()
+}
+
 /// Makes a queued request that was seen look again before it is granted.
 pub(crate) fn ask_to_rescan(seen: &Seen<'_>) -> Rescan {
     let batch = seen.ticket().and_then(|ticket| index::ask_batch(ticket, |batch| batch.ask_to_rescan()));

@@ -1180,7 +1180,7 @@ fn row(seen: &Seen<'_>) -> Row {
     let owner = OwnerId::from_slot(seen.owner());
     let place = seen.ticket().map(|ticket| {
         let passes = cycle::passes_of(owner, ticket).to_vec();
-        Place { ticket, age: owner::age_of(ticket), passes }
+        Place { ticket, age: owner::age_of(ticket), passes, is_part: cycle::is_batch(ticket) }
     });
     let came = if seen.word().is_granted() { Came::Holds } else { Came::At(seen.order()) };
     Row { start, last, mode: Mode::from_bit(seen.mode()), owner, came, place }

@@ -5,8 +5,8 @@
 //! whole of that call is in it, also if its guard was converted meanwhile. The lock goes on: of two requests of which one made way for the other, both
 //! may be there, and so may a guard as it was before it was converted and as it is since.
 //!
-//! A waiter with nobody in front has been called, or is looking at this moment. If a snapshot says so again and again, it is a future that nobody polls. Since
-//! when it has been called is written down nowhere; the snapshot says how long it waits in all.
+//! A waiter with nobody in front has been called, or is looking at this moment (or it is a part of a batch, and waits for the others). If a snapshot says so again and again, it is a future that nobody polls.
+//! Since when it has been called is written down nowhere: nothing leads from a slot to who sleeps for it, and a word more in each slot would make a node a third larger. The snapshot says how long it waits in all.
 //!
 //! # The map
 //! ```text
@@ -82,6 +82,8 @@ pub(crate) struct Place {
     pub(crate) age: Duration,
     /// Tickets of the requests that this one was let past: they wait for it now, though they came before.
     pub(crate) passes: Vec<u64>,
+    /// Whether it is a part of a batch, whose other parts may be in other locks.
+    pub(crate) is_part: bool,
 }
 
 /// One request of a [`Snapshot`].
@@ -322,6 +324,9 @@ impl<'s> Map<'s> {
         let mut blockers = self.snapshot.waits_for(waiter).map(|blocker| format!("#{}", blocker.number));
         let named: Vec<_> = blockers.by_ref().take(self.named).collect();
         match (named.is_empty(), blockers.count()) {
+            (true, _) if waiter.place.as_ref().is_some_and(|place| place.is_part) => {
+                "nobody in front of this part of a batch: waits for the others".to_string()
+            }
             // It is looking at this moment, or nobody has polled it since: when it was called, nobody has written down.
             (true, _) => "nobody in front: called, and has not come yet".to_string(),
             (false, 0) => format!("waits for {}", named.join(", ")),
@@ -468,7 +473,7 @@ mod tests {
     }
 
     fn queued(range: impl RangeBounds<u64>, mode: Mode, thread: u64, ticket: u64, millis: u64) -> Row {
-        let place = Place { ticket, age: Duration::from_millis(millis), passes: Vec::new() };
+        let place = Place { ticket, age: Duration::from_millis(millis), passes: Vec::new(), is_part: false };
         Row { place: Some(place), ..row(range, mode, thread) }
     }
 
@@ -563,7 +568,12 @@ mod tests {
                 row(0..4096, Add, 1),
                 row(8192..12288, Block, 2),
                 Row {
-                    place: Some(Place { ticket: 7, age: Duration::from_micros(12_345), passes: Vec::new() }),
+                    place: Some(Place {
+                        ticket: 7,
+                        age: Duration::from_micros(12_345),
+                        passes: Vec::new(),
+                        is_part: false,
+                    }),
                     ..row(0..16384, Exclusive, 3)
                 },
                 last,

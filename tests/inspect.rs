@@ -4,7 +4,8 @@ mod common;
 
 use common::lasting;
 use common::poll::Hand;
-use spanlock::{ByteRange, Mode, Owner, RangeLock, Snapshot};
+use spanlock::{Batch, ByteRange, Mode, Owner, RangeLock, Snapshot};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The numbers of those that the waiter at `number` waits for.
@@ -133,4 +134,18 @@ fn a_snapshot_tells_who_was_called_and_has_not_come() {
     let drawn = snapshot.to_string();
     assert!(drawn.contains("called, and has not come yet"), "{drawn}");
     drop(forgotten.ready());
+}
+
+/// A part of a batch that nobody is in front of has not been called: another part waits, in another lock perhaps.
+#[test]
+fn a_snapshot_tells_a_part_that_waits_for_the_others() {
+    let [here, there] = [(); 2].map(|()| Arc::new(RangeLock::new()));
+    let holder = Hand::new(there.request(0..8, Mode::Exclusive)).ready();
+    let mut batch = Hand::new(Batch::new().exclusive(here.clone(), 0..8).exclusive(there.clone(), 0..8));
+    batch.pending();
+    let [drawn, other] = [&here, &there].map(|lock| lock.snapshot().to_string());
+    assert!(drawn.contains("waits for the others") && !drawn.contains("called"), "{drawn}");
+    assert!(other.contains("waits for #0"), "{other}");
+    drop(holder);
+    drop(batch.ready());
 }

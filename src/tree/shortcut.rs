@@ -283,11 +283,11 @@ impl<R: Room, T> Tree<R, T> {
     /// If there is no era there are none; and whoever gets one in a later era sees him: it loads that era, has a fence, and looks above. Had its fence come before the caller's
     /// (the one of his publication), then the load below, behind that, would find that era too, or its end.
     ///
-    /// If the era is over, nothing is done, and there is no fence: somebody may believe in it still. He has not read the bar that the caller raises next, nor the ticket that it draws, or he would know of the end as the caller does.
-    /// So his stamp is below that ticket. The caller finds him, as its own look has a fence before it goes down ([`Era::end`]), and waits for him.
-    /// (A part of a batch that another one covers has no look of its own. If it lies higher up than that one, no fence of this argument is behind its load: open, for a processor on which threads see one store at different times.)
+    /// If the era is over, somebody may believe in it still. But there is a fence behind the caller's load (that of [`Era::end`]), and whatever looks for the caller's sake comes later: of it and that one's publication it finds the one whose
+    /// fence was before, and that one finds the caller, or the end, if his came after.
     pub(crate) fn bar_shortcuts(&self, query: &Query, own: Own<R>, pin: &LazyPin) {
-        if self.shape.era.now() > OVER && self.leads_below(query, own, pin) {
+        let era = self.shape.era.now();
+        if era == OVER || era > OVER && self.leads_below(query, own, pin) {
             self.shape.era.end();
         }
     }
