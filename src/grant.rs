@@ -417,7 +417,8 @@ unsafe fn publish_and_look(space: &Space, ask: &Ask, visitor: Visitor) -> Result
         // SAFETY: as above.
         None => match unsafe { space.tree.place_by_shortcut(ask.entry, against, visitor) } {
             ByShortcut::Placed(placed, Glance::Clear) => return Ok(granted(placed, ask)),
-            ByShortcut::Placed(placed, _) => (Some(Live(placed)), false),
+            ByShortcut::Placed(placed, Glance::Met) => return Err(Live(placed)),
+            ByShortcut::Placed(placed, Glance::Unsure) => (Some(Live(placed)), false),
             ByShortcut::TurnedBack => (None, true),
             ByShortcut::None => (None, false),
         },

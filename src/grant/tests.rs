@@ -76,7 +76,7 @@ fn what_a_token_is_only_asking_for_it_does_not_hold() {
 
     // When it holds it, that is another matter.
     drop(other);
-    live.0.hold();
+    let _ = live.0.hold();
     assert_eq!(own_conflict(space, &ask), Some((asked, Mode::Exclusive)));
     drop(live);
 }
@@ -258,7 +258,7 @@ fn a_search_that_is_owed_blocks_nobody() {
     assert!(matches!(queue_of(a, &three, 0..8, Mode::Add).wait_until(deadline), Err(AcquireError::TimedOut)));
 
     // What he asks for, he gets: both hear of it, and the search of who polls first finds the deadlock.
-    stopped.0.hold();
+    let _ = stopped.0.hold();
     wait::deliver();
     assert_eq!(is_called(), [true; 2]);
     assert!(matches!(in_a.poll(&mut contexts[1]), Poll::Ready(Err(AcquireError::Deadlock(_)))));

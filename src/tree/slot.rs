@@ -744,6 +744,7 @@ impl<R: Room> Placed<R> {
     }
 
     /// PENDING -> GRANTED: says aloud that this request holds its range. Wakes whoever listens for that; whether there is any.
+    #[must_use = "who has listened is woken by `wait::deliver`"]
     pub(crate) fn hold(&self) -> bool {
         let before = self.slot().update(|word| word & !WAITERS | GRANTED);
         self.tell(before);
@@ -751,6 +752,7 @@ impl<R: Room> Placed<R> {
     }
 
     /// The same of the second slot of a hold that came at `order`.
+    #[must_use = "who has listened is woken by `wait::deliver`"]
     pub(crate) fn take_over(&self, order: u64) -> bool {
         // Relaxed: S4 orders it.
         self.slot().record.order.store(order, Ordering::Relaxed);
@@ -759,6 +761,7 @@ impl<R: Room> Placed<R> {
 
     /// A holder's owner becomes `owner`, which nobody else is, and which has made no request yet. It says GRANTED first: a token's request that does not is
     /// taken for one in its doorway. Whether somebody has listened for that.
+    #[must_use = "who has listened is woken by `wait::deliver`"]
     pub(crate) fn hand_over(&self, owner: u64) -> bool {
         let is_watched = self.hold();
         // Relaxed: to all others the old owner and the new one are alike, somebody else. The new owner's requests begin behind this, by whatever they have the
