@@ -99,8 +99,9 @@ impl RangeLock {
     ///   and no `try_`. Among those who wait the order is the one in which they came.
     /// - *Who is passed:* the same, waiting. The others are passed by nobody, as they are what somebody waits for who holds something.
     /// - *For how long:* nobody who comes later is granted before one who has waited for the window, but for a *rest*: for an eighth of the window after somebody who came earlier, and had waited for
-    ///   the window himself, was granted. So of `k` who wait in a lock, the last is passed for one window and `k / 8` windows at most, and waits for `k` conflicting sections beside. (Without the rests a queue
-    ///   whose hand-overs take longer than the window in all would be first come, first served for good.)
+    ///   the window himself, was granted. Rests end for one who has waited for 16 windows ([`reordering_within`](RangeLock::reordering_within) says another number). So of `k` who wait in a lock, the last is
+    ///   passed for one window and `k / 8` windows, 16 in all at most, and waits for `k` conflicting sections beside. (Without the rests a queue whose hand-overs take longer than the window in all would be
+    ///   first come, first served for good.)
     ///
     /// A window of 1 ms suits sections of up to some microseconds. See "Which order?" in the documentation of the repository.
     ///
@@ -119,13 +120,41 @@ impl RangeLock {
         self
     }
 
+    /// As [`reordering`](RangeLock::reordering), and nobody who comes later is granted before one who has waited for `most`, rests or not. It is taken as a number of windows, rounded down, one at least and
+    /// 65,535 at most: with `most` equal to the window there are no rests.
+    ///
+    /// The shorter that is, the sooner a long queue is served first come, first served: about when it takes longer to hand the lock over to all who wait.
+    ///
+    /// # Examples
+    /// ```
+    /// use spanlock::RangeLock;
+    /// use std::time::Duration;
+    ///
+    /// static ROWS: RangeLock = RangeLock::new().reordering_within(Duration::from_micros(500), Duration::from_millis(2));
+    ///
+    /// assert_eq!(ROWS.longest_bypass(), Some(Duration::from_millis(2)));
+    /// ```
+    pub const fn reordering_within(mut self, window: Duration, most: Duration) -> RangeLock {
+        self.set_window_within(window, most);
+        self
+    }
+
     pub(crate) const fn set_window(&mut self, window: Duration) {
         self.space.set_window(window);
+    }
+
+    pub(crate) const fn set_window_within(&mut self, window: Duration, most: Duration) {
+        self.space.set_window_within(window, most);
     }
 
     /// For how long those who wait let newcomers pass; `None` if nobody does.
     pub fn window(&self) -> Option<Duration> {
         self.space.window()
+    }
+
+    /// How long after its begin a wait lets nobody pass any more, whatever happens: the window and all rests. `None` if nobody passes.
+    pub fn longest_bypass(&self) -> Option<Duration> {
+        self.space.longest_bypass()
     }
 
     /// Gives it a name that was made at run time.

@@ -37,6 +37,9 @@ pub(crate) struct Beside {
 /// The rest is the window, divided by this.
 const RESTS: u64 = 8;
 
+/// So many windows after its begin a wait is over with letting newcomers pass, rests or not, if nothing else is said.
+const MOST: u16 = 16;
+
 /// A ticket in units of 65 us; which of two is the earlier one can be told if they are less than a day apart.
 fn coarse(ticket: u64) -> u32 {
     (ticket >> 20) as u32
@@ -118,11 +121,28 @@ impl Space {
 
     /// A window of zero is none.
     pub(crate) const fn set_window(&mut self, window: Duration) {
-        self.tree.set_window(owner::span_of(window));
+        self.tree.set_window(owner::span_of(window), MOST);
+    }
+
+    /// The same, with so many windows in all at most: `most` divided by the window, rounded down, but one at least.
+    pub(crate) const fn set_window_within(&mut self, window: Duration, most: Duration) {
+        let window = owner::span_of(window);
+        let windows = if window == 0 { 1 } else { owner::span_of(most) / window };
+        let windows = if windows == 0 { 1 } else { windows };
+        self.tree.set_window(window, if windows > u16::MAX as u64 { u16::MAX } else { windows as u16 });
     }
 
     pub(crate) fn window(&self) -> Option<Duration> {
         self.reorders().then(|| owner::time_of(self.tree.window()))
+    }
+
+    /// The window and all rests.
+    fn longest(&self) -> u64 {
+        self.tree.window().saturating_mul(u64::from(self.tree.most()))
+    }
+
+    pub(crate) fn longest_bypass(&self) -> Option<Duration> {
+        self.reorders().then(|| owner::time_of(self.longest()))
     }
 
     /// Whether newcomers may go before who waits.
@@ -137,7 +157,7 @@ impl Space {
         if is_earlier(ticket, self.tree.beside.late.load(Ordering::Relaxed)) {
             due
         } else {
-            due.max(self.tree.rests_until())
+            due.max(self.tree.rests_until()).min(ticket.saturating_add(self.longest()))
         }
     }
 

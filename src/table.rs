@@ -125,13 +125,12 @@ struct Inner<K> {
     map: Arc<Map<K>>,
     ways: [Arc<Way<K>>; WAYS],
     hasher: RandomState,
-    namer: Option<Namer<K>>,
-    /// Of all its locks; zero is none.
-    window: Duration,
+    /// [`RangeLock::new`], if nothing is said.
+    maker: Option<Maker<K>>,
 }
 
-/// What the lock of a key is called.
-type Namer<K> = Box<dyn Fn(&K) -> String + Send + Sync>;
+/// Makes the lock of a key.
+type Maker<K> = Box<dyn Fn(&K) -> RangeLock + Send + Sync>;
 
 /// A way back from an entry to its map, which ends with the table. Aligned, so that its `Arc`'s counts share no cache
 /// line.
@@ -310,7 +309,35 @@ impl<K: Eq + Hash> LockTable<K> {
     /// A table without entries. The first one, of any key type, asks the system for the number of processors, and may
     /// open files to do so.
     pub fn new() -> LockTable<K> {
-        LockTable::reordering(Duration::ZERO)
+        LockTable::made_by(None)
+    }
+
+    fn made_by(maker: Option<Maker<K>>) -> LockTable<K> {
+        let map = Arc::new(Map::with_hasher_and_shard_amount(BuildHasherDefault::default(), processors::shards()));
+        let ways = std::array::from_fn(|_| Arc::new(Way(Arc::clone(&map))));
+        LockTable(Arc::new(Inner { map, ways, hasher: RandomState::new(), maker }))
+    }
+
+    /// A table whose locks are what `make` makes of a key, at the key's first use: with a name, a window or both. (If several threads use a key for the first time at once, `make` is called by each, and one
+    /// of the locks is taken.)
+    ///
+    /// # Panics
+    /// If `make` panics, so does the call that used the key, and the table is as before.
+    ///
+    /// # Examples
+    /// ```
+    /// use spanlock::{LockTable, RangeLock};
+    /// use std::time::Duration;
+    ///
+    /// let inodes = LockTable::with_locks(|number: &u64| {
+    ///     let mut lock = RangeLock::new().reordering(Duration::from_millis(1));
+    ///     lock.set_name(format!("inode {number}"));
+    ///     lock
+    /// });
+    /// assert_eq!(inodes.lock(17).name(), Some("inode 17"));
+    /// ```
+    pub fn with_locks(make: impl Fn(&K) -> RangeLock + Send + Sync + 'static) -> LockTable<K> {
+        LockTable::made_by(Some(Box::new(make)))
     }
 
     /// A table without entries, in whose locks newcomers may go before those who have waited for less than `window`: see [`RangeLock::reordering`].
@@ -322,9 +349,7 @@ impl<K: Eq + Hash> LockTable<K> {
     /// assert_eq!(rows.lock("accounts").window(), Some(Duration::from_millis(1)));
     /// ```
     pub fn reordering(window: Duration) -> LockTable<K> {
-        let map = Arc::new(Map::with_hasher_and_shard_amount(BuildHasherDefault::default(), processors::shards()));
-        let ways = std::array::from_fn(|_| Arc::new(Way(Arc::clone(&map))));
-        LockTable(Arc::new(Inner { map, ways, hasher: RandomState::new(), namer: None, window }))
+        LockTable::with_locks(move |_| RangeLock::new().reordering(window))
     }
 
     /// A table whose locks have names, for snapshots and for the messages about deadlocks: what `namer` makes of a key, at the key's first use. That allocates once more.
@@ -336,9 +361,11 @@ impl<K: Eq + Hash> LockTable<K> {
     /// assert_eq!(inodes.lock(17).name(), Some("inode 17"));
     /// ```
     pub fn with_names(namer: impl Fn(&K) -> String + Send + Sync + 'static) -> LockTable<K> {
-        let LockTable(mut inner) = LockTable::new();
-        Arc::get_mut(&mut inner).expect("nobody has it yet").namer = Some(Box::new(namer));
-        LockTable(inner)
+        LockTable::with_locks(move |key| {
+            let mut lock = RangeLock::new();
+            lock.set_name(namer(key));
+            lock
+        })
     }
 
     /// The lock of `key`, made if there is none.
@@ -370,10 +397,7 @@ impl<K: Eq + Hash> LockTable<K> {
     #[cold]
     fn make(&self, key: Key<K>) -> TableLock<K> {
         let way = Arc::downgrade(&self.0.ways[key.hash as usize % WAYS]);
-        let mut lock = RangeLock::new().reordering(self.0.window);
-        if let Some(namer) = &self.0.namer {
-            lock.set_name(namer(&key.key));
-        }
+        let lock = self.0.maker.as_ref().map_or_else(RangeLock::new, |make| make(&key.key));
         let new = Arc::new(Entry { lock, key, users: AtomicU64::new(1), way });
         match self.0.map.entry(Slot(Arc::clone(&new))) {
             Place::Vacant(place) => {

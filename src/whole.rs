@@ -38,6 +38,12 @@ impl WholeFileLock {
         self
     }
 
+    /// As [`RangeLock::reordering_within`].
+    pub const fn reordering_within(mut self, window: Duration, most: Duration) -> WholeFileLock {
+        self.lock.set_window_within(window, most);
+        self
+    }
+
     /// For how long those who wait let newcomers pass; `None` if nobody does.
     pub fn window(&self) -> Option<Duration> {
         self.lock.window()

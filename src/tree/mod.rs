@@ -86,6 +86,8 @@ pub(crate) struct Tree<R, T = ()> {
     /// How many nodes the hand has left in chains when it last went to their ends, or as many as this holds; and how many were made since.
     chained: hint::AtomicU16,
     made: hint::AtomicU16,
+    /// A number for the layers above, which those in conflict read, and nobody writes. (It is here because there is room.)
+    most: u16,
     pub(crate) beside: T,
 }
 
@@ -127,6 +129,7 @@ impl<R: Room, T> Tree<R, T> {
                 is_sweeping: hint::AtomicBool::new(false),
                 chained: hint::AtomicU16::new(0),
                 made: hint::AtomicU16::new(0),
+                most: 0,
                 beside,
             }
         }
@@ -153,8 +156,15 @@ impl<R: Room, T> Tree<R, T> {
         self.shape.window
     }
 
-    pub(crate) const fn set_window(&mut self, window: u64) {
+    /// How many windows.
+    #[inline]
+    pub(crate) fn most(&self) -> u16 {
+        self.most
+    }
+
+    pub(crate) const fn set_window(&mut self, window: u64, most: u16) {
         self.shape.window = window;
+        self.most = most;
     }
 
     #[inline]

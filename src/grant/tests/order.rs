@@ -14,6 +14,8 @@ const STEP: Duration = Duration::from_secs(10);
 /// The window, and a rest, in steps.
 const WINDOW: u64 = 80;
 const REST: u64 = 10;
+/// The window and all rests, in windows, if nothing is said.
+const MOST: u64 = 16;
 
 /// What asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,9 +43,10 @@ struct Live {
 }
 
 /// The rule, as the documentation has it. Requests are named by when they came.
-#[derive(Default)]
 struct Oracle {
     now: u64,
+    /// In steps.
+    most: u64,
     live: BTreeMap<usize, Live>,
     /// Who was granted last of those who were due, and until when the others rest.
     late: Option<(usize, u64)>,
@@ -52,7 +55,7 @@ struct Oracle {
 impl Oracle {
     fn due(&self, id: usize, since: u64) -> u64 {
         match self.late {
-            Some((late, until)) if id > late => until.max(since + WINDOW),
+            Some((late, until)) if id > late => until.max(since + WINDOW).min(since + self.most),
             _ => since + WINDOW,
         }
     }
@@ -132,9 +135,27 @@ impl History {
     fn new() -> History {
         let mut space = Space::new(None);
         space.set_window(STEP * WINDOW as u32);
+        History::of(space, MOST)
+    }
+
+    /// With so many windows at most.
+    fn within(most: u64) -> History {
+        let mut space = Space::new(None);
+        space.set_window_within(STEP * WINDOW as u32, STEP * (WINDOW * most) as u32);
+        History::of(space, most)
+    }
+
+    fn of(space: Space, most: u64) -> History {
         let space = Box::leak(Box::new(space));
         let _alone = CLOCK.lock().unwrap_or_else(PoisonError::into_inner);
-        History { _alone, space, oracle: Oracle::default(), real: BTreeMap::new(), tally: Tally::default(), next: 0 }
+        History {
+            _alone,
+            space,
+            oracle: Oracle { now: 0, most: most * WINDOW, live: BTreeMap::new(), late: None },
+            real: BTreeMap::new(),
+            tally: Tally::default(),
+            next: 0,
+        }
     }
 
     fn later(&mut self, steps: u64) {
@@ -265,7 +286,7 @@ fn histories_with_a_window() {
     let (mut passed, mut behind, mut late) = (0, 0, 0);
     for seed in 0..if cfg!(miri) { 10 } else { 600 } {
         let mut rng = Rng::with_seed(seed);
-        let mut history = History::new();
+        let mut history = if seed % 2 == 0 { History::new() } else { History::within(rng.u64(1..4)) };
         let bytes = rng.u64(1..6);
         let modes = [Mode::Exclusive, Mode::Add, Mode::Block];
         let modes = &modes[..rng.usize(1..=3)];
@@ -308,6 +329,31 @@ fn newcomers_have_a_rest_behind_each_who_was_due() {
         }
         holder = usize::MAX;
     }
+    history.finish();
+}
+
+/// Rests end for whoever has waited for as long as the caller has said: from then on those who wait get on one after the other.
+#[test]
+fn rests_end_for_who_has_waited_for_long() {
+    let mut history = History::within(2);
+    (0..40).for_each(|_| history.enter(Kind::Task, exclusive()));
+    history.later(WINDOW);
+    let (mut passed, mut refused) = (0, 0);
+    history.end(0);
+    for waiter in 1..39 {
+        history.poll(waiter);
+        history.end(waiter);
+        history.later(REST / 2);
+        let next = history.oracle.live[&(waiter + 1)].since.expect("it waits");
+        history.enter(Kind::Task, exclusive());
+        let newcomer = history.next - 1;
+        let passes = matches!(history.real[&newcomer].0, Real::Holds(_));
+        assert_eq!(passes, history.oracle.now < next + 2 * WINDOW, "#{newcomer}, in the rest behind #{waiter}");
+        *if passes { &mut passed } else { &mut refused } += 1;
+        history.end(newcomer);
+        history.later(REST / 2);
+    }
+    assert!(passed > 2 && refused > 20, "empty talk: {passed}, {refused}");
     history.finish();
 }
 
