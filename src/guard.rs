@@ -528,9 +528,12 @@ impl<L: LockRef, O: OwnedBy> fmt::Debug for Guard<L, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Guard");
         out.field("lock", &format_args!("{}", self.lock.space().label())).field("range", &self.range());
-        out.field("mode", &self.mode());
+        out.field("mode", &format_args!("{}", self.mode()));
         if let Some(owner) = self.owner() {
-            out.field("owner", &format_args!("{owner}"));
+            match owner::name_of(owner) {
+                Some(name) => out.field("owner", &format_args!("{owner} {name:?}")),
+                None => out.field("owner", &format_args!("{owner}")),
+            };
         }
         out.finish()
     }

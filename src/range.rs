@@ -1,7 +1,7 @@
 //! Byte ranges over the whole of `u64`, the last byte included.
 
 use std::fmt;
-use std::ops::{Bound, Range, RangeBounds, RangeFrom, RangeFull, RangeInclusive, RangeTo};
+use std::ops::{Bound, Range, RangeBounds, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
 
 /// A range of bytes. It may be empty, and it may contain the byte `u64::MAX`, which `Range<u64>` cannot.
 ///
@@ -211,6 +211,13 @@ macro_rules! from_ranges {
             #[track_caller]
             fn from(range: RangeTo<$int>) -> ByteRange {
                 ByteRange::new(..byte(range.end))
+            }
+        }
+
+        impl From<RangeToInclusive<$int>> for ByteRange {
+            #[track_caller]
+            fn from(range: RangeToInclusive<$int>) -> ByteRange {
+                ByteRange::new(..=byte(range.end))
             }
         }
     )* };

@@ -238,6 +238,26 @@ pub struct TimedRequest<L: LockRef, O: OwnedBy = <L as LockRef>::Owner> {
     deadline: Option<Instant>,
 }
 
+/// What no kind of owner does: a request with a deadline waits in a call, as the library has no clock that wakes tasks. The compiler names this to whoever awaits one.
+pub trait AwaitTheRequestItselfInsideOfTheRuntimesTimeout {}
+
+/// For the compiler's message only.
+///
+/// ```compile_fail,E0277
+/// # use spanlock::{Mode, RangeLock};
+/// # async {
+/// RangeLock::new().request(.., Mode::Add).timeout(std::time::Duration::MAX).await;
+/// # };
+/// ```
+impl<L: LockRef, O: OwnedBy + AwaitTheRequestItselfInsideOfTheRuntimesTimeout> IntoFuture for TimedRequest<L, O> {
+    type Output = Result<Guard<L, O>, AcquireError>;
+    type IntoFuture = std::future::Pending<Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        unreachable!("no await of it compiles")
+    }
+}
+
 impl<L: LockRef, O: OwnedBy> TimedRequest<L, O> {
     /// Waits until the range is granted or the deadline has passed.
     ///

@@ -1,11 +1,13 @@
 //! The whole-file lock: the full range, nothing more.
 
+use crate::error::AcquireError;
 use crate::guard::RangeGuard;
+use crate::inspect::Snapshot;
 use crate::lock::RangeLock;
 use crate::mode::Mode;
 use crate::request::Request;
 use crate::sync::const_fn;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A lock with the three modes and no ranges: the two-state lock (add, block) that Kent Overstreet's notes on page-cache consistency ask
 /// for, and an exclusive mode. It is a [`RangeLock`] of which always everything is asked for, and grants first come, first served.
@@ -83,6 +85,77 @@ impl WholeFileLock {
     #[must_use = "if it is granted, the lock is released at once"]
     pub fn try_exclusive(&self) -> Option<RangeGuard<'_>> {
         self.lock.try_exclusive(..)
+    }
+
+    /// As [`RangeLock::try_add_for`].
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn try_add_for(&self, timeout: Duration) -> Result<RangeGuard<'_>, AcquireError> {
+        self.lock.try_add_for(.., timeout)
+    }
+
+    /// As [`RangeLock::try_block_for`].
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn try_block_for(&self, timeout: Duration) -> Result<RangeGuard<'_>, AcquireError> {
+        self.lock.try_block_for(.., timeout)
+    }
+
+    /// As [`RangeLock::try_exclusive_for`].
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn try_exclusive_for(&self, timeout: Duration) -> Result<RangeGuard<'_>, AcquireError> {
+        self.lock.try_exclusive_for(.., timeout)
+    }
+
+    /// As [`RangeLock::try_add_until`].
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn try_add_until(&self, deadline: Instant) -> Result<RangeGuard<'_>, AcquireError> {
+        self.lock.try_add_until(.., deadline)
+    }
+
+    /// As [`RangeLock::try_block_until`].
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn try_block_until(&self, deadline: Instant) -> Result<RangeGuard<'_>, AcquireError> {
+        self.lock.try_block_until(.., deadline)
+    }
+
+    /// As [`RangeLock::try_exclusive_until`].
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn try_exclusive_until(&self, deadline: Instant) -> Result<RangeGuard<'_>, AcquireError> {
+        self.lock.try_exclusive_until(.., deadline)
+    }
+
+    /// Who holds and who waits: see [`RangeLock::snapshot`].
+    pub fn snapshot(&self) -> Snapshot {
+        self.lock.snapshot()
+    }
+
+    /// The lock of ranges that it is, of which everything is asked for. It can be asked for parts as well; whoever asks for all of it waits for them.
+    ///
+    /// ```
+    /// # use spanlock::{Mode, WholeFileLock};
+    /// let file = WholeFileLock::new();
+    /// let header = file.as_range_lock().add(0..512);
+    /// assert!(file.is_locked(Mode::Exclusive));
+    /// # drop(header);
+    /// ```
+    pub fn as_range_lock(&self) -> &RangeLock {
+        &self.lock
+    }
+
+    /// The same for keeps: in an `Arc` it gives guards that keep the lock ([`RangeLock::add_arc`]), and its requests can be awaited whoever owns them.
+    pub fn into_range_lock(self) -> RangeLock {
+        self.lock
     }
 
     /// Whether a new owner that asked for it in `mode` would have to wait: see [`RangeLock::is_locked`].

@@ -276,6 +276,21 @@ proptest! {
         prop_assert!(space.point(low) <= space.point(high));
     }
 
+    /// Whatever lies between two keys begins with what they have in common, and that is all that they have: the next byte tells them apart.
+    #[test]
+    fn what_is_between_two_keys_has_their_prefix((a, b) in two_keys(), (c, _) in two_keys(), common in any_prefix()) {
+        let mut keys = [a, b, c].map(|key| [&common[..], &key].concat());
+        keys.sort();
+        let [first, between, last] = &keys;
+        let space = KeySpace::between(first, last);
+        let length = space.prefix().len();
+        prop_assert!(length >= common.len() && between.starts_with(space.prefix()));
+        prop_assert!(first == last || first.get(length) != last.get(length));
+        prop_assert!(space.point(first) <= space.point(between) && space.point(between) <= space.point(last));
+        let is_told_apart = |a: &[u8], b: &[u8]| a.get(length).unwrap_or(&0) != b.get(length).unwrap_or(&0);
+        prop_assert!(!is_told_apart(first, last) || space.point(first) < space.point(last));
+    }
+
     /// The digits of the position, drawn the other way round.
     #[test]
     fn positions_are_the_bytes(

@@ -79,7 +79,7 @@ fn a_guard_that_must_stay_says_so() {
 #[test]
 fn what_is_no_future_says_what_is() {
     let timed = "async { RangeLock::new().request(.., Mode::Add).timeout(std::time::Duration::MAX).await };";
-    assert_said("timed", timed, &["is not a future"]);
+    assert_said("timed", timed, &["AwaitTheRequestItselfInsideOfTheRuntimesTimeout"]);
     let forgotten =
         "#![deny(unused_must_use)] RangeLock::new().request(.., Mode::Add).timeout(std::time::Duration::MAX);";
     assert_said("forgotten", forgotten, &[".wait()", "runtime's timeout around `request(..)`"]);
