@@ -454,7 +454,7 @@ fn roam(options: &Options, record: &Record<'_>) -> bool {
                 bar.finish_and_clear();
                 let mut header = HEADER.map(str::to_owned);
                 header[0] = name;
-                let cells: Vec<_> = rows.iter().map(|row| row.cells(&rows[0], threads)).collect();
+                let cells: Vec<_> = rows.iter().map(|row| row.cells(&rows[0], threads, false)).collect();
                 say(format_args!("{}\n", align_right(table_of_used(&header, &cells), 1..HEADER.len())));
             }
         }

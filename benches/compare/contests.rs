@@ -1,8 +1,8 @@
 //! What is measured: each contest, and the contenders that can take part in it.
 
 use crate::peers::*;
-use crate::roaming::{PLACEMENTS, Roaming};
-use crate::support::turns::{Contender, Placement, Tally};
+use crate::roaming::{LOOK, PLACEMENTS, Roaming};
+use crate::support::turns::{Contender, Laps, Placement, Tally};
 use crate::support::{PAGE, PLACE, Section, deepen, release};
 use crossbeam_utils::CachePadded;
 use dashmap::DashMap;
@@ -38,6 +38,7 @@ pub(crate) enum Kind {
     Mixed,
     Hot,
     Hot200,
+    Windows,
     HandOff,
     Tasks,
     Files,
@@ -62,6 +63,7 @@ impl Kind {
             Kind::Mixed => "one whole file in a thousand, 200 ns".into(),
             Kind::Hot => "hot range".into(),
             Kind::Hot200 => "hot range, 200 ns".into(),
+            Kind::Windows => "windows and waiters".into(),
             Kind::HandOff => "hand-off".into(),
             Kind::Tasks => "tasks".into(),
             Kind::Files => "a million files".into(),
@@ -79,7 +81,7 @@ impl Kind {
             Kind::ChinnerOwn => "a pair; each thread takes 100 pages of its own region, then releases them all",
             Kind::ChinnerMixed => "the same, and the pages of the threads alternate",
             Kind::ArrayRandom(_) => {
-                "a pair; 256 padded slots, a random range of them is read or changed, and random work between"
+                "a pair; 256 padded slots, a random range of them is read or changed, and random work between (the longest wait is the longest pair)"
             }
             Kind::ArrayDisjoint => "a pair; the same, each thread with its own share of the slots",
             Kind::ArrayFull(_) => "a pair; the same, all slots",
@@ -89,6 +91,9 @@ impl Kind {
             Kind::Mixed => "a pair; a random page of the thread's own region, or, one in 1000, the whole file; 200 ns",
             Kind::Hot => "a pair; all threads the same page, exclusively, each acquire timed",
             Kind::Hot200 => "the same, with critical sections of 200 ns",
+            Kind::Windows => {
+                "a pair; all threads the same page, exclusively, 200 ns, each acquire timed: it shows whether many waiters turn a short window into first come, first served"
+            }
             Kind::HandOff => {
                 "from a release to the grant of the other thread, which waits; sections of 1 us; the median"
             }
@@ -96,6 +101,11 @@ impl Kind {
             Kind::Files => "a pair; a random one of 10^6 files, a page, exclusively",
             Kind::Roaming(roaming) => roaming.pattern.describe(),
         }
+    }
+
+    /// Whether it is told how many pairs there were in a second, beside what one took.
+    pub(crate) fn tells_rate(self) -> bool {
+        self == Kind::Windows
     }
 
     /// What the numbers of the contests count.
@@ -155,8 +165,11 @@ pub(crate) fn all(threads: &[usize], testing: bool) -> Vec<Contest> {
     // Half a second: in less, a system with few processors has not given its turn to each thread.
     all.push(Contest { stretch: 60, fewer: 3, ..contest(Kind::Hot, 16) });
     // Here each thread has its hundred turns in a seventh of a second.
-    let hot = [(Kind::Hot, 4), (Kind::Hot200, 4), (Kind::Hot200, 16)];
-    all.extend(hot.map(|(kind, threads)| Contest { stretch: 20, fewer: 3, ..contest(kind, threads) }));
+    all.push(Contest { stretch: 20, fewer: 3, ..contest(Kind::Hot, 4) });
+    // A second, for that is what Jain's index of a lock with a window is asked of.
+    let second = |kind, threads| Contest { stretch: 125, fewer: 5, ..contest(kind, threads) };
+    all.extend([4, 16].map(|threads| second(Kind::Hot200, threads)));
+    all.extend([4, 16, 64].map(|threads| second(Kind::Windows, threads)));
     all.extend([contest(Kind::HandOff, 2), bound(Kind::HandOff, 2)]);
     all.push(Contest { stretch: 4, ..lone(Kind::Tasks, 1) });
     all.extend([1, 2].map(|threads| contest(Kind::Files, threads)));
@@ -172,7 +185,13 @@ pub(crate) fn contenders(contest: &Contest) -> Vec<Contender> {
     let threads = contest.threads as u64;
     let (own, page_of) = (|thread| page(thread as u64 * REGION / PAGE), |at: u64| page(at));
     match contest.kind {
-        Kind::Uncontended => everybody(&Pairs::new(move |thread, _: &mut Rng| (own(thread), Access::Exclusive))),
+        Kind::Uncontended => {
+            let pairs = Pairs::new(move |thread, _: &mut Rng| (own(thread), Access::Exclusive));
+            let mut all = everybody(&pairs);
+            // Beside the strict one, whose price it is to have: what a machine does meanwhile shows in both.
+            all.insert(1, pairs.contender::<Reordering>());
+            all
+        }
         Kind::Levels => vec![levels(contest.number as u32)],
         Kind::Disjoint | Kind::Disjoint200 => {
             let nanos = if contest.kind == Kind::Disjoint { 0 } else { 200 };
@@ -208,21 +227,31 @@ pub(crate) fn contenders(contest: &Contest) -> Vec<Contender> {
                     if random.u32(..1000) == 0 { 0..FILE } else { page(thread as u64 * pages + random.u64(..pages)) };
                 (range, Access::Exclusive)
             };
-            everybody_in_any_order(&Pairs { section: Section::nanos(200), ..Pairs::new(plan) })
+            everybody_in_any_order(&Pairs { section: Section::nanos(200), timed: Timed::Laps, ..Pairs::new(plan) })
         }
-        Kind::Hot | Kind::Hot200 => {
-            let section = Section::nanos(if contest.kind == Kind::Hot { 0 } else { 200 });
-            everybody_in_any_order(&Pairs {
-                timed: true,
-                section,
-                ..Pairs::new(|_, _: &mut Rng| (page(0), Access::Exclusive))
-            })
+        Kind::Hot => everybody_in_any_order(&hot(0)),
+        Kind::Hot200 => everybody_in_any_order(&hot(200)),
+        Kind::Windows => {
+            let hot = hot(200);
+            vec![
+                hot.contender::<Spanlock>(),
+                hot.contender::<Window<100>>(),
+                hot.contender::<Window<1000>>(),
+                hot.contender::<Window<4000>>(),
+                hot.contender::<RwLock>(),
+            ]
         }
         Kind::HandOff => everybody(&HandOff),
         Kind::Tasks => tasks(),
         Kind::Files => files(),
         Kind::Roaming(roaming) => roaming.contenders(),
     }
+}
+
+/// All want one page.
+fn hot(nanos: u64) -> impl Recipe {
+    let pairs = Pairs::new(|_, _: &mut Rng| (page(0), Access::Exclusive));
+    Pairs { section: Section::nanos(nanos), timed: Timed::Acquires, ..pairs }
 }
 
 fn page(index: u64) -> Range<u64> {
@@ -276,11 +305,21 @@ fn everybody_and_two_state(recipe: &impl Recipe) -> Vec<Contender> {
     all
 }
 
+/// What the longest wait is taken from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Timed {
+    No,
+    /// Each acquire: two looks at the clock for a pair, one of them while it is held.
+    Acquires,
+    /// [`LOOK`] pairs in a row, where a look for each would be a part of what is measured.
+    Laps,
+}
+
 /// Pairs, one after the other: what to ask for is up to `plan`.
 struct Pairs<F> {
     plan: F,
     section: Section,
-    timed: bool,
+    timed: Timed,
 }
 
 impl<F> Pairs<F> {
@@ -288,7 +327,7 @@ impl<F> Pairs<F> {
     where
         F: Fn(usize, &mut Rng) -> (Range<u64>, Access),
     {
-        Pairs { plan, section: Section::nanos(0), timed: false }
+        Pairs { plan, section: Section::nanos(0), timed: Timed::No }
     }
 }
 
@@ -297,18 +336,23 @@ impl<F: Fn(usize, &mut Rng) -> (Range<u64>, Access) + Copy + Send + Sync + 'stat
         let (lock, plan, section, timed) = (P::new(FILE), self.plan, self.section, self.timed);
         Contender::new(title::<P>(), move |thread, stop: &AtomicBool| {
             let (mut tally, mut random) = (Tally::default(), Rng::with_seed(thread as u64));
+            let mut laps = (timed == Timed::Laps).then(|| Laps::every(LOOK));
             while !stop.load(Ordering::Relaxed) {
                 let (range, access) = black_box(plan(thread, &mut random));
-                let asked = timed.then(Instant::now);
+                let asked = (timed == Timed::Acquires).then(Instant::now);
                 let guard = lock.acquire(thread, range, access);
                 if let Some(asked) = asked {
                     tally.longest = tally.longest.max(asked.elapsed());
                 }
                 section.under(guard);
                 tally.count += 1;
+                if let Some(laps) = &mut laps {
+                    laps.lap(&mut tally);
+                }
             }
             tally
         })
+        .passing(P::PASSES)
     }
 }
 
@@ -354,6 +398,8 @@ impl Recipe for Array {
         let array: Vec<CachePadded<AtomicU64>> = (0..SLOTS).map(|_| CachePadded::default()).collect();
         Contender::new(title::<P>(), move |thread, stop: &AtomicBool| {
             let (mut tally, mut random) = (Tally::default(), Rng::with_seed(thread as u64));
+            // Who never waits is not asked how long.
+            let mut laps = (!matches!(share, Share::Own { .. })).then(|| Laps::every(1));
             while !stop.load(Ordering::Relaxed) {
                 let (first, last) = match share {
                     Share::Random => {
@@ -375,9 +421,13 @@ impl Recipe for Array {
                 // Nothing that needs the lock: up to 2048 empty turns.
                 (0..random.u32(..2048)).for_each(|turn| _ = black_box(turn));
                 tally.count += 1;
+                if let Some(laps) = &mut laps {
+                    laps.lap(&mut tally);
+                }
             }
             tally
         })
+        .passing(P::PASSES)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The contenders of a contest take turns, A B C A B C, each for a few milliseconds, on threads that stay; the first rounds do not count. What is told is
 //! the median of the rounds, and of each round's ratio to spanlock, with the interval that holds the true median in 95 of 100 cases.
+//! With `--features stats` a column tells how many newcomers went before others who waited, in locks with a window; counting costs something, so take times without.
 //! A star marks a lock that takes exclusively what others share. At the end stands what was asked of this lock, and what came of it.
 //!
 //! Threads that have no home (`support/roaming.rs`) have the most contests: each pattern with sections of 0, 200 ns and 1 us, on threads that are free and on bound ones; and a minute of

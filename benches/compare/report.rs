@@ -20,7 +20,8 @@ const END: &str = "<!-- end of the figures -->";
 
 /// One contest, beside its first contender.
 fn rows(outcome: &Outcome) -> Vec<[String; HEADER.len()]> {
-    outcome.rows.iter().map(|row| row.cells(&outcome.rows[0], outcome.contest.threads)).collect()
+    let (first, contest) = (&outcome.rows[0], &outcome.contest);
+    outcome.rows.iter().map(|row| row.cells(first, contest.threads, contest.kind.tells_rate())).collect()
 }
 
 fn header(first: String) -> [String; HEADER.len()] {
@@ -92,6 +93,8 @@ pub(crate) fn json(path: &Path, results: &Results, machine: &Value) -> Result<()
                 "median": row.nanos().middle,
                 "jain": row.jain().middle,
                 "longest_wait_nanos": row.longest(),
+                "pairs_a_second": row.rate().middle,
+                "passed_a_second": row.passed().map(|passed| passed.middle),
                 "whole_file_nanos": row.whole().map(|whole| whole.middle),
                 "nodes": row.nodes,
             })

@@ -202,8 +202,8 @@ fn strict() -> Vec<Target> {
 /// Those that let newcomers pass are as fast as others that do.
 fn window() -> Vec<Target> {
     use Limit::{AtLeast, AtMost};
-    const WINDOW: &str = "spanlock, window";
-    const WHOLE_WINDOW: &str = "spanlock-whole, window";
+    const WINDOW: &str = "spanlock, window 1 ms";
+    const WHOLE_WINDOW: &str = "spanlock-whole, window 1 ms";
     fn speed_of(ours: &str, results: &Results, kind: Kind, number: u64, of: &[&str]) -> Option<Median> {
         let rows = of.iter().filter_map(|name| results.row(kind, number, name));
         let best = rows.min_by(|a, b| a.nanos().middle.total_cmp(&b.nanos().middle))?;
@@ -223,6 +223,9 @@ fn window() -> Vec<Target> {
         }),
         Target::new("hot range, 200 ns, 16 threads, window: longest wait, ms", AtMost(10.0), |r| {
             Some(exactly(r.row(Kind::Hot200, 16, WINDOW)?.longest() / 1e6))
+        }),
+        Target::new("uncontended, window / strict", AtMost(1.02), |r| {
+            Some(r.row(Kind::Uncontended, 1, WINDOW)?.times(r.row(Kind::Uncontended, 1, OURS)?))
         }),
     ];
     let rivals: Vec<&'static str> = RANGES.iter().chain(&WHOLE_FILES).copied().filter(|&name| name != WHOLE).collect();

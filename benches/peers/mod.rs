@@ -26,7 +26,7 @@ pub(crate) use self::ofd::Ofd;
 pub(crate) use self::range_lock::RangeLockCrate;
 pub(crate) use self::segments::Segments;
 pub(crate) use self::spanlock::Private;
-pub(crate) use self::spanlock::{Reordering, Spanlock, SpanlockWhole, WholeReordering};
+pub(crate) use self::spanlock::{Reordering, Spanlock, SpanlockWhole, WholeReordering, Window};
 pub(crate) use self::whole::{FairMutex, Mutex, RwLock, StdRwLock, TokioRwLock};
 use std::ops::Range;
 
@@ -65,6 +65,8 @@ pub(crate) trait Peer: Sync {
     const EXCLUDES: Excludes = Excludes::AllButShared;
     /// Whether two shared holders go together. If not, who asks for shared gets exclusive.
     const SHARES: bool = true;
+    /// Whether it counts the newcomers that go before others who wait. (This library's do, where they have a window.)
+    const PASSES: bool = false;
     type Guard<'a>
     where
         Self: 'a;

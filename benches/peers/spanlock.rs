@@ -36,20 +36,29 @@ impl Peer for Spanlock {
     }
 }
 
-/// How long those who wait let newcomers pass, in the contenders that have a window.
-const WINDOW: Duration = Duration::from_millis(1);
-
-/// The same with a window.
+/// The same with a window of so many microseconds.
 #[derive(Debug)]
-pub(crate) struct Reordering(RangeLock);
+pub(crate) struct Window<const MICROS: u64>(RangeLock);
 
-impl Peer for Reordering {
-    const NAME: &'static str = "spanlock, window";
+/// With the window that the contests have which do not name another.
+pub(crate) type Reordering = Window<USUAL>;
+
+/// In microseconds.
+const USUAL: u64 = 1000;
+
+impl<const MICROS: u64> Peer for Window<MICROS> {
+    const NAME: &'static str = match MICROS {
+        100 => "spanlock, window 0.1 ms",
+        1000 => "spanlock, window 1 ms",
+        4000 => "spanlock, window 4 ms",
+        _ => panic!("a window of that length has no name"),
+    };
     const COVERS: Covers = Covers::Range;
+    const PASSES: bool = true;
     type Guard<'a> = RangeGuard<'a>;
 
-    fn new(_bytes: u64) -> Reordering {
-        Reordering(RangeLock::new().reordering(WINDOW))
+    fn new(_bytes: u64) -> Window<MICROS> {
+        Window(RangeLock::new().reordering(Duration::from_micros(MICROS)))
     }
 
     #[inline(always)]
@@ -96,12 +105,13 @@ impl Peer for SpanlockWhole {
 pub(crate) struct WholeReordering(WholeFileLock);
 
 impl Peer for WholeReordering {
-    const NAME: &'static str = "spanlock-whole, window";
+    const NAME: &'static str = "spanlock-whole, window 1 ms";
     const COVERS: Covers = Covers::WholeFile;
+    const PASSES: bool = true;
     type Guard<'a> = RangeGuard<'a>;
 
     fn new(_bytes: u64) -> WholeReordering {
-        WholeReordering(WholeFileLock::new().reordering(WINDOW))
+        WholeReordering(WholeFileLock::new().reordering(Duration::from_micros(USUAL)))
     }
 
     #[inline(always)]

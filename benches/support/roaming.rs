@@ -10,7 +10,7 @@
 use crate::peers::*;
 use crate::support::Section;
 use crate::support::pattern::{Ask, PAGE, Pattern, Walk};
-use crate::support::turns::{Contender, Effort, Placement, Tally, processors};
+use crate::support::turns::{Contender, Effort, Laps, Placement, Tally, processors};
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex as Cell;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) const SECTIONS: [u64; 3] = [0, 200, 1000];
 const MOST_LOCKS: u64 = 4096;
 
 /// Pairs between two looks at the clock.
-const LOOK: u64 = 16;
+pub(crate) const LOOK: u64 = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Roaming {
@@ -72,7 +72,7 @@ impl Roaming {
         let (section, grown) = (Section::nanos(self.section), Arc::clone(&lock));
         let work = move |thread: usize, stop: &AtomicBool| {
             let (mut tally, mut walk) = (Tally::default(), walks[thread].lock());
-            let mut looked = Instant::now();
+            let mut laps = Laps::every(LOOK);
             while !stop.load(Ordering::Relaxed) {
                 match walk.next() {
                     Ask::Shared(range) => section.under(lock.acquire(thread, range, Access::Shared)),
@@ -86,15 +86,11 @@ impl Roaming {
                     }
                 }
                 tally.count += 1;
-                if tally.count % LOOK == 0 {
-                    let now = Instant::now();
-                    tally.longest = tally.longest.max(now - looked);
-                    looked = now;
-                }
+                laps.lap(&mut tally);
             }
             tally
         };
-        Contender::new(title::<P>(), work).with_nodes(move || grown.nodes())
+        Contender::new(title::<P>(), work).with_nodes(move || grown.nodes()).passing(P::PASSES)
     }
 }
 

@@ -24,6 +24,29 @@ pub(crate) struct Tally {
     pub(crate) whole: Vec<u32>,
 }
 
+/// A thread's looks at the clock, outside of sections: the longest time between two of them is above its longest wait, by no more than the pairs between and what they held.
+pub(crate) struct Laps {
+    every: u64,
+    last: Instant,
+}
+
+impl Laps {
+    /// One behind so many pairs.
+    pub(crate) fn every(pairs: u64) -> Laps {
+        Laps { every: pairs, last: Instant::now() }
+    }
+
+    /// A pair is over, and counted.
+    #[inline(always)]
+    pub(crate) fn lap(&mut self, tally: &mut Tally) {
+        if tally.count % self.every == 0 {
+            let now = Instant::now();
+            tally.longest = tally.longest.max(now - self.last);
+            self.last = now;
+        }
+    }
+}
+
 /// What a thread, of a number, does until it is told to stop.
 type Work = Box<dyn Fn(usize, &AtomicBool) -> Tally + Send + Sync>;
 
@@ -31,6 +54,8 @@ pub(crate) struct Contender {
     pub(crate) name: String,
     work: Work,
     nodes: Option<Box<dyn Fn() -> Option<usize> + Send + Sync>>,
+    /// Whether newcomers that go before others are counted, in a build that counts.
+    passes: bool,
 }
 
 impl Contender {
@@ -38,12 +63,22 @@ impl Contender {
         name: impl Into<String>,
         work: impl Fn(usize, &AtomicBool) -> Tally + Send + Sync + 'static,
     ) -> Contender {
-        Contender { name: name.into(), work: Box::new(work), nodes: None }
+        Contender { name: name.into(), work: Box::new(work), nodes: None, passes: false }
     }
 
     /// `nodes` says how many nodes the lock has on the heap.
     pub(crate) fn with_nodes(self, nodes: impl Fn() -> Option<usize> + Send + Sync + 'static) -> Contender {
         Contender { nodes: Some(Box::new(nodes)), ..self }
+    }
+
+    /// `passes` is whether it is a lock that counts whom newcomers pass.
+    pub(crate) fn passing(self, passes: bool) -> Contender {
+        Contender { passes, ..self }
+    }
+
+    /// How many newcomers went before others, in this process up to now.
+    fn passed(&self) -> Option<u64> {
+        self.passes.then(passed).flatten()
     }
 
     /// Nodes on the heap now, where anybody can tell.
@@ -63,6 +98,21 @@ pub(crate) struct Turn {
     pub(crate) longest: f64,
     /// The median of the waits for the whole file, in nanoseconds, if there were any.
     pub(crate) whole: Option<f64>,
+    /// How many pairs there were in a second.
+    pub(crate) rate: f64,
+    /// How many newcomers went before others in a second, where it is counted.
+    pub(crate) passed: Option<f64>,
+}
+
+#[cfg(feature = "stats")]
+fn passed() -> Option<u64> {
+    Some(spanlock::stats::read().went_before)
+}
+
+/// Only with the feature `stats`: counting costs something.
+#[cfg(not(feature = "stats"))]
+fn passed() -> Option<u64> {
+    None
 }
 
 /// How long to measure.
@@ -133,6 +183,17 @@ impl Row {
         self.turns.iter().map(|turn| turn.longest).fold(0.0, f64::max)
     }
 
+    /// Pairs in a second.
+    pub(crate) fn rate(&self) -> Median {
+        Median::of(self.turns.iter().map(|turn| turn.rate))
+    }
+
+    /// How many newcomers went before others in a second, where it was counted.
+    pub(crate) fn passed(&self) -> Option<Median> {
+        let counted: Vec<f64> = self.turns.iter().filter_map(|turn| turn.passed).collect();
+        (!counted.is_empty()).then(|| Median::of(counted.into_iter()))
+    }
+
     /// How long a request for the whole file takes to be granted, in nanoseconds, if there were any.
     pub(crate) fn whole(&self) -> Option<Median> {
         let timed: Vec<f64> = self.turns.iter().filter_map(|turn| turn.whole).collect();
@@ -144,9 +205,10 @@ impl Row {
         Median::of(self.turns.iter().zip(&other.turns).map(|(mine, theirs)| mine.nanos / theirs.nanos))
     }
 
-    /// Under [`HEADER`], beside the contender that comes first.
-    pub(crate) fn cells(&self, first: &Row, threads: usize) -> [String; HEADER.len()] {
+    /// Under [`HEADER`], beside the contender that comes first. `rated` is whether it is told how many there were in a second.
+    pub(crate) fn cells(&self, first: &Row, threads: usize, rated: bool) -> [String; HEADER.len()] {
         let (nanos, ratio, longest) = (self.nanos(), self.times(first), self.longest());
+        let thousands = |figure: Median| format!("{:.1}", figure.middle / 1e3);
         let if_any = |text: Option<String>| text.unwrap_or_default();
         [
             self.contender.clone(),
@@ -157,13 +219,25 @@ impl Row {
             if_any((threads > 1 && longest > 0.0).then(|| format!("{:.2}", longest / 1e6))),
             if_any(self.whole().map(|whole| format!("{:.1}", whole.middle / 1e3))),
             if_any(self.nodes.map(|nodes| nodes.to_string())),
+            if_any(self.passed().map(thousands)),
+            if_any(rated.then(|| thousands(self.rate()))),
         ]
     }
 }
 
 /// Above [`Row::cells`]. The first one has the contest's name.
-pub(crate) const HEADER: [&str; 8] =
-    ["", "ns", "its time / the first's", "95 %", "Jain", "longest wait, ms", "whole file, us", "nodes"];
+pub(crate) const HEADER: [&str; 10] = [
+    "",
+    "ns",
+    "its time / the first's",
+    "95 %",
+    "Jain",
+    "longest wait, ms",
+    "whole file, us",
+    "nodes",
+    "10^3 passed/s",
+    "10^3 pairs/s",
+];
 
 /// Has each contender take its turn in every round; what each did. `after` is called behind each turn, while nobody runs.
 pub(crate) fn run(
@@ -204,14 +278,15 @@ pub(crate) fn run(
             for (index, (contender, row)) in contenders.iter().zip(&mut rows).enumerate() {
                 current.store(index, Ordering::Relaxed);
                 stop.store(false, Ordering::Relaxed);
+                let before = contender.passed();
                 gate.wait();
                 thread::sleep(effort.turn);
                 stop.store(true, Ordering::Relaxed);
                 gate.wait();
                 if round >= effort.warm_up {
-                    row.turns.push(turn(
-                        done.iter().map(|done| done.lock().unwrap_or_else(PoisonError::into_inner).clone()),
-                    ));
+                    let passed = contender.passed().zip(before).map(|(after, before)| after - before);
+                    let parts = done.iter().map(|done| done.lock().unwrap_or_else(PoisonError::into_inner).clone());
+                    row.turns.push(turn(parts, passed));
                 }
                 after(contender);
             }
@@ -236,12 +311,13 @@ struct Part {
 
 /// The time is from the first start to the last end: with more threads than processors each runs for a part of that only, and its own clock
 /// would flatter it.
-fn turn(parts: impl Iterator<Item = Part>) -> Turn {
+fn turn(parts: impl Iterator<Item = Part>, passed: Option<u64>) -> Turn {
     let parts: Vec<Part> = parts.collect();
     let start = parts.iter().map(|part| part.start).min().expect("there is a thread");
     let end = parts.iter().map(|part| part.end).max().expect("there is a thread");
     let counts = || parts.iter().map(|part| part.tally.count as f64);
     let (sum, squares) = (counts().sum::<f64>(), counts().map(|count| count * count).sum::<f64>());
+    let seconds = (end - start).as_secs_f64();
     Turn {
         nanos: match median(parts.iter().map(|part| &part.tally.samples)) {
             Some(median) => median,
@@ -251,6 +327,8 @@ fn turn(parts: impl Iterator<Item = Part>) -> Turn {
         jain: if squares > 0.0 { sum * sum / (parts.len() as f64 * squares) } else { 1.0 },
         longest: parts.iter().map(|part| part.tally.longest.as_nanos() as f64).fold(0.0, f64::max),
         whole: median(parts.iter().map(|part| &part.tally.whole)),
+        rate: sum / seconds,
+        passed: passed.map(|passed| passed as f64 / seconds),
     }
 }
 

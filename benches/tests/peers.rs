@@ -101,6 +101,8 @@ macro_rules! torture {
 torture! {
     spanlock_excludes: Spanlock,
     spanlock_whole_excludes: SpanlockWhole,
+    spanlock_with_a_window_excludes: Reordering,
+    spanlock_whole_with_a_window_excludes: WholeReordering,
     std_rwlock_excludes: StdRwLock,
     parking_lot_rwlock_excludes: RwLock,
     parking_lot_mutex_excludes: Mutex,
