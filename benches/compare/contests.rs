@@ -88,7 +88,9 @@ impl Kind {
             Kind::Crowd => "a pair on one thread: a page between two of as many as stand there, all held, at random",
             Kind::Covering => "a pair on one thread: the whole file shared, while that many hold it so",
             Kind::Readers => "a pair; the whole file, shared",
-            Kind::Mixed => "a pair; a random page of the thread's own region, or, one in 1000, the whole file; 200 ns",
+            Kind::Mixed => {
+                "a pair; a random page of the thread's own region, or, one in 1000, the whole file; 200 ns (the longest wait is that of 16 pairs in a row)"
+            }
             Kind::Hot => "a pair; all threads the same page, exclusively, each acquire timed",
             Kind::Hot200 => "the same, with critical sections of 200 ns",
             Kind::Windows => {

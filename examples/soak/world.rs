@@ -1,10 +1,11 @@
-//! What everybody works on: locks of different temper, a table, and the word of who failed.
+//! What everybody works on: locks of different temper, some with a window, a table, and the word of who failed.
 
 use crate::shadow::Shadow;
 use fastrand::Rng;
 use spanlock::{ByteRange, LockTable, Mode, RangeLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Keys of the table, each with a file of one cell.
 pub(crate) const KEYS: u64 = 64;
@@ -19,7 +20,12 @@ pub(crate) struct Place {
 
 impl Place {
     fn new(name: &'static str, cells: usize, scale: u32) -> Place {
-        let mut lock = RangeLock::new();
+        Place::passing(name, cells, scale, Duration::ZERO)
+    }
+
+    /// Where newcomers may pass who has not waited for the window. That changes the order, and nothing that is looked for.
+    fn passing(name: &'static str, cells: usize, scale: u32, window: Duration) -> Place {
+        let mut lock = RangeLock::new().reordering(window);
         lock.set_name(name);
         Place { name, lock: Arc::new(lock), shadow: Shadow::new(cells, scale) }
     }
@@ -40,7 +46,7 @@ impl Place {
 
 #[derive(Debug)]
 pub(crate) struct World {
-    pub(crate) places: [Place; 4],
+    pub(crate) places: [Place; 6],
     pub(crate) table: LockTable<u64>,
     pub(crate) table_shadow: Shadow,
     /// That a round is over.
@@ -62,6 +68,9 @@ impl World {
                 Place::new("wide", 64, 58),
                 // Few meet.
                 Place::new("large", 1 << 16, 20),
+                // Everybody meets, and now and then somebody has waited for the window.
+                Place::passing("hot, passing", 8, 0, Duration::from_micros(200)),
+                Place::passing("wide, passing", 64, 58, Duration::from_millis(2)),
             ],
             table: LockTable::new(),
             table_shadow: Shadow::new(KEYS as usize, 0),
