@@ -5,6 +5,8 @@
 //! race there, which ThreadSanitizer reports. Threads meet in atomics and parking_lot only, which are compiled with the test:
 //! the sanitizer does not see into a std that was not built for it.
 //!
+//! Each guard draws tickets besides, as it comes in and before it goes: they must grow along every chain of conflicting grants, with a window and without.
+//!
 //! `SPANLOCK_STRESS_MS` sets how long each test goes on.
 
 mod common;
@@ -27,11 +29,14 @@ const MAX_THREADS: usize = 32;
 /// - `alone` is written by exclusive holders and read by everybody;
 /// - `marks[Add][t]` is written by thread t as an adder, and read by blockers and exclusive holders;
 /// - `marks[Block][t]` the other way round.
+///
+/// Beside it, of each mode, the highest ticket that one of its guards has drawn.
 #[derive(Default)]
 struct Cell {
     inside: Inside,
     alone: UnsafeCell<u64>,
     marks: [[UnsafeCell<u64>; MAX_THREADS]; 2],
+    tickets: [AtomicU64; 3],
 }
 
 impl Cell {
@@ -62,6 +67,16 @@ impl Cell {
         self.marks[mode].iter().map(|mark| unsafe { *mark.get() }).sum()
     }
 
+    /// A holder has drawn `ticket`. Relaxed: that those who conflict have left, and what they drew, the lock itself has to make known.
+    fn stamp(&self, ticket: u64, mode: Mode) {
+        let goes_with = |other: Mode| other == mode && mode != Mode::Exclusive;
+        for other in Mode::ALL.into_iter().filter(|other| !goes_with(*other)) {
+            let earlier = self.tickets[other as usize].load(Ordering::Relaxed);
+            assert!(ticket > earlier, "{mode:?} drew {ticket}, and {other:?} before it {earlier}");
+        }
+        self.tickets[mode as usize].fetch_max(ticket, Ordering::Relaxed);
+    }
+
     fn leave(&self, mode: Mode) {
         self.inside.leave(mode);
     }
@@ -77,19 +92,23 @@ impl Shadow {
         Shadow((0..cells).map(|_| Cell::default()).collect())
     }
 
-    /// What a holder does: into every cell, perhaps a pause, out again.
-    fn visit(&self, me: usize, range: ByteRange, scale: u32, mode: Mode, rng: &mut Rng) {
+    /// What a holder does: into every cell, perhaps a pause, out again. `draw` gives it a ticket.
+    fn visit(&self, me: usize, (range, scale): (ByteRange, u32), mode: Mode, rng: &mut Rng, draw: &dyn Fn() -> u64) {
         let cells = match (range.start(), range.last()) {
             (Some(start), Some(last)) => (start >> scale) as usize..=(last >> scale) as usize,
             _ => return,
         };
         let seen: Vec<u64> = self.0[cells.clone()].iter().map(|cell| cell.enter(me, mode)).collect();
+        // Drawing orders as well: so it is behind the first look at the plain memory, and before the last change, which only the lock makes known.
+        let stamp = |ticket| self.0[cells.clone()].iter().for_each(|cell| cell.stamp(ticket, mode));
+        stamp(draw());
         match rng.u8(0..16) {
             0 => thread::yield_now(),
             1..4 => (0..rng.u32(0..200)).for_each(|_| std::hint::spin_loop()),
             _ => {}
         }
-        for (cell, seen) in self.0[cells].iter().zip(seen) {
+        stamp(draw());
+        for (cell, seen) in self.0[cells.clone()].iter().zip(seen) {
             if mode == Mode::Exclusive {
                 // SAFETY: as in `enter`.
                 let alone = unsafe { &mut *cell.alone.get() };
@@ -125,40 +144,40 @@ fn ask_somehow(
     rng: &mut Rng,
 ) -> u64 {
     let seed = rng.u64(..);
-    let visit = || shadow.visit(me, range, scale, mode, &mut Rng::with_seed(seed));
+    let visit = |draw: &dyn Fn() -> u64| shadow.visit(me, (range, scale), mode, &mut Rng::with_seed(seed), draw);
     let patience = Duration::from_micros(rng.u64(0..300));
     // The guard is named in each arm: it must live through the visit.
     let granted = match rng.u8(0..12) {
         0 | 1 => {
-            let _guard = match mode {
+            let guard = match mode {
                 Mode::Add => lock.add(range),
                 Mode::Block => lock.block(range),
                 Mode::Exclusive => lock.exclusive(range),
             };
-            visit();
+            visit(&|| guard.ticket());
             true
         }
         2 => {
-            let _guard = lock.request(range, mode).wait().unwrap();
-            visit();
+            let guard = lock.request(range, mode).wait().unwrap();
+            visit(&|| guard.ticket());
             true
         }
-        3 | 4 => lock.request(range, mode).try_now().map(|_guard| visit()).is_some(),
-        5 | 6 => lock.request(range, mode).timeout(patience).wait().map(|_guard| visit()).is_ok(),
+        3 | 4 => lock.request(range, mode).try_now().map(|guard| visit(&|| guard.ticket())).is_some(),
+        5 | 6 => lock.request(range, mode).timeout(patience).wait().map(|guard| visit(&|| guard.ticket())).is_ok(),
         7 => {
-            let _guard = block_on(lock.request(range, mode));
-            visit();
+            let guard = block_on(lock.request(range, mode));
+            visit(&|| guard.ticket());
             true
         }
         8 => {
-            let _guard = block_on(lock.request_arc(range, mode));
-            visit();
+            let guard = block_on(lock.request_arc(range, mode));
+            visit(&|| guard.ticket());
             true
         }
-        9 => lock.request_arc(range, mode).timeout(patience).wait().map(|_guard| visit()).is_ok(),
+        9 => lock.request_arc(range, mode).timeout(patience).wait().map(|guard| visit(&|| guard.ticket())).is_ok(),
         10 => {
-            let _guard = lock.request_arc(range, mode).wait();
-            visit();
+            let guard = lock.request_arc(range, mode).wait();
+            visit(&|| guard.ticket());
             true
         }
         // Polled a few times, then given up.
@@ -166,8 +185,8 @@ fn ask_somehow(
             let mut future = lock.request(range, mode).into_future();
             (0..rng.u8(1..4)).any(|_| {
                 let ready = match poll_once(&mut future) {
-                    std::task::Poll::Ready(_guard) => {
-                        visit();
+                    std::task::Poll::Ready(guard) => {
+                        visit(&|| guard.ticket());
                         true
                     }
                     std::task::Poll::Pending => false,
@@ -487,8 +506,8 @@ fn whole_file() {
                             (_, Mode::Block) => Some(lock.block()),
                             (_, Mode::Exclusive) => Some(lock.exclusive()),
                         };
-                        if guard.is_some() {
-                            shadow.visit(me, ByteRange::new(0..1), 0, mode, &mut rng);
+                        if let Some(guard) = &guard {
+                            shadow.visit(me, (ByteRange::new(0..1), 0), mode, &mut rng, &|| guard.ticket());
                             done[mode as usize] += 1;
                         }
                         drop(guard);
