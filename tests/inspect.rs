@@ -106,6 +106,53 @@ fn the_counters_count() {
     assert!(now.waits.len() >= 3, "{now}");
 }
 
+/// No other test of this process has a window, so these counts are exact.
+#[cfg(feature = "stats")]
+#[test]
+fn the_counters_know_who_was_passed_and_who_was_late() {
+    use spanlock::stats;
+    use std::time::Instant;
+
+    let counted = || {
+        let now = stats::read();
+        (now.went_before, now.woken_in_vain, now.latest)
+    };
+    let ask = |lock: &RangeLock| Hand::new(lasting(lock).request(0..8, Mode::Exclusive));
+    assert_eq!(counted(), (0, 0, Duration::ZERO));
+
+    // So long that nobody here waits for it.
+    let lock = RangeLock::new().reordering(Duration::from_secs(3600));
+    let holder = ask(&lock).ready();
+    let mut waiter = ask(&lock);
+    waiter.pending();
+    assert_eq!(counted(), (0, 0, Duration::ZERO));
+    drop(holder);
+    assert!(waiter.woken());
+    let newcomer = ask(&lock).ready();
+    assert_eq!(counted(), (1, 0, Duration::ZERO), "it went before the one who waits");
+    waiter.pending();
+    assert_eq!(counted(), (1, 1, Duration::ZERO), "who waits has found it there");
+    drop(newcomer);
+    drop(waiter.ready());
+    assert_eq!(counted(), (1, 1, Duration::ZERO), "nobody was late");
+
+    // So short that it is over at the first look.
+    let lock = RangeLock::new().reordering(Duration::from_nanos(1));
+    let begun = Instant::now();
+    let holder = ask(&lock).ready();
+    let mut waiter = ask(&lock);
+    waiter.pending();
+    drop(holder);
+    let mut newcomer = ask(&lock);
+    newcomer.pending();
+    drop(waiter.ready());
+    let (went_before, _, latest) = counted();
+    assert_eq!(went_before, 1, "nobody goes before one who has waited for the window");
+    assert!(latest > Duration::ZERO && latest < begun.elapsed(), "granted {latest:?} after the window");
+    assert!(stats::read().to_string().ends_with("after the window at the latest"));
+    drop(newcomer.ready());
+}
+
 #[test]
 fn a_lock_has_the_name_that_it_was_given() {
     let mut lock = RangeLock::new();
