@@ -312,33 +312,83 @@ fn exclusive() -> Parts {
     SmallVec::from_iter([(0, 8, Mode::Exclusive)])
 }
 
+/// How many wait.
+const CROWDS: &[usize] = if cfg!(miri) { &[4] } else { &[4, 16, 64] };
+
+/// Steps from a release to the coming of who was called: if that takes 50 us, the window is one of 0.1, 1 and 4 ms.
+const HAND_OFFS: [u64; 3] = [WINDOW / 2, WINDOW / 20, WINDOW / 80];
+
+/// Each with a lock whose rests do not end before the queue has gone round once: behind that it is first come, first served, as the caller has said.
+fn crowds() -> impl Iterator<Item = (usize, u64, History)> {
+    let crowds = CROWDS.iter().flat_map(|&waiters| HAND_OFFS.map(|hand_off| (waiters, hand_off)));
+    crowds.map(|(waiters, hand_off)| {
+        let round = waiters as u64 * (hand_off + REST);
+        (waiters, hand_off, History::within(2 + round.div_ceil(WINDOW)))
+    })
+}
+
 /// As many as wait get on one after the other, a rest apart: the newcomers have the time between, however many there are. (Handing over in turns would be for good otherwise.)
 #[test]
 fn newcomers_have_a_rest_behind_each_who_was_due() {
-    let mut history = History::new();
-    history.enter(Kind::Task, exclusive());
-    (0..64).for_each(|_| history.enter(Kind::Task, exclusive()));
-    history.later(2 * WINDOW);
-    let mut holder = 0;
-    for waiter in 1..=64 {
-        history.end(holder);
-        // It is due, and nobody goes before it.
+    for (waiters, hand_off, mut history) in crowds() {
         history.enter(Kind::Task, exclusive());
-        let refused = history.next - 1;
-        assert!(matches!(history.real[&refused].0, Real::Waits(..)), "#{refused} came when #{waiter} was due");
-        history.end(refused);
-        history.poll(waiter);
-        assert!(matches!(history.real[&waiter].0, Real::Holds(..)));
-        history.end(waiter);
-        for _ in 1..REST {
+        (0..waiters).for_each(|_| history.enter(Kind::Task, exclusive()));
+        history.later(2 * WINDOW);
+        let mut holder = 0;
+        for waiter in 1..=waiters {
+            history.end(holder);
+            // It is due, and nobody goes before it.
             history.enter(Kind::Task, exclusive());
-            let newcomer = history.next - 1;
-            assert!(matches!(history.real[&newcomer].0, Real::Holds(..)), "#{newcomer} came in the rest");
-            history.end(newcomer);
+            let refused = history.next - 1;
+            assert!(matches!(history.real[&refused].0, Real::Waits(..)), "#{refused} came when #{waiter} was due");
+            history.end(refused);
+            history.later(hand_off - 1);
+            history.poll(waiter);
+            assert!(matches!(history.real[&waiter].0, Real::Holds(..)));
+            history.end(waiter);
+            for _ in 1..REST {
+                history.enter(Kind::Task, exclusive());
+                let newcomer = history.next - 1;
+                assert!(matches!(history.real[&newcomer].0, Real::Holds(..)), "#{newcomer} came in the rest");
+                history.end(newcomer);
+            }
+            holder = usize::MAX;
         }
-        holder = usize::MAX;
+        history.finish();
     }
-    history.finish();
+}
+
+/// The same of those who come again: whoever was served is the last, and where a round takes longer than the window each is due when its turn comes. It is not first come, first served for good: of the newcomers
+/// as many go before somebody as come in a rest between two hand-offs.
+#[test]
+fn newcomers_get_on_though_all_who_wait_are_due() {
+    for (waiters, hand_off, mut history) in crowds() {
+        history.enter(Kind::Task, exclusive());
+        (0..waiters).for_each(|_| history.enter(Kind::Task, exclusive()));
+        history.end(0);
+        let (mut came, rounds) = (0, 4);
+        for _ in 0..rounds * waiters {
+            // Whoever is first was called, and is on its way.
+            for _ in 0..hand_off {
+                history.enter(Kind::Task, exclusive());
+                history.end(history.next - 1);
+                history.check();
+                came += 1;
+            }
+            let first = *history.real.keys().next().expect("all come again");
+            history.poll(first);
+            assert!(matches!(history.real[&first].0, Real::Holds(..)), "#{first} is the first");
+            history.enter(Kind::Task, exclusive());
+            history.end(first);
+        }
+        let went = history.tally.passed as u64;
+        // Two steps of a rest are not theirs: who was served comes again, and the first to come when it is over is refused.
+        let least = came * (REST - 2) / (REST + hand_off);
+        assert!(went >= least, "{waiters} wait, hand-offs of {hand_off}: {went} of {came} went before others");
+        let round = waiters as u64 * (hand_off + 1);
+        assert!(round <= WINDOW || history.tally.late >= waiters / 2, "{waiters}, {hand_off}: they were due");
+        history.finish();
+    }
 }
 
 /// Rests end for whoever has waited for as long as the caller has said: from then on those who wait get on one after the other.
