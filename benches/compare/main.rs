@@ -136,7 +136,8 @@ fn effort(options: &Options, testing: bool, contest: &Contest) -> Effort {
     let turn = Duration::from_millis(options.turn) * contest.stretch;
     let effort = Effort { rounds, warm_up: rounds.div_ceil(10), turn };
     match contest.kind {
-        Kind::Roaming(_) => roaming::effort(contest.threads, effort),
+        // Whose longest wait is told: it is not above a turn, and Jain's index is of those who had one.
+        Kind::Roaming(_) | Kind::ArrayRandom(_) | Kind::ArrayFull(_) => roaming::effort(contest.threads, effort),
         _ => effort,
     }
 }
