@@ -127,9 +127,12 @@ impl Space {
     /// The same, with so many windows in all at most: `most` divided by the window, rounded down, but one at least.
     pub(crate) const fn set_window_within(&mut self, window: Duration, most: Duration) {
         let window = owner::span_of(window);
-        let windows = if window == 0 { 1 } else { owner::span_of(most) / window };
-        let windows = if windows == 0 { 1 } else { windows };
-        self.tree.set_window(window, if windows > u16::MAX as u64 { u16::MAX } else { windows as u16 });
+        let most = match owner::span_of(most).checked_div(window) {
+            None | Some(0) => 1,
+            Some(windows) if windows > u16::MAX as u64 => u16::MAX,
+            Some(windows) => windows as u16,
+        };
+        self.tree.set_window(window, most);
     }
 
     pub(crate) fn window(&self) -> Option<Duration> {
