@@ -30,6 +30,8 @@ fn requests_are_granted_in_order_across_sessions() {
         let beside = its.request(0..4096, Mode::Block).await.unwrap();
         let elsewhere = its.request(4096..8192, Mode::Exclusive).await.unwrap();
         assert!(its.request(4095..4096, Mode::Add).try_now().await.unwrap().is_none());
+        // The try has left its place, and is not taken for one of those who wait.
+        until_waiting(&mine, 0).await;
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = JoinSet::new();
         for (number, mode) in [Mode::Exclusive, Mode::Add, Mode::Add, Mode::Exclusive].into_iter().enumerate() {
