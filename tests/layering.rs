@@ -134,7 +134,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         &["batch", "error", "guard", "inspect", "kind", "lock", "mode", "owner", "range", "request"],
         &["memmap2", "std::sync"],
     ),
-    ("whole.rs", &["guard", "lock", "mode", "request", "sync"], &[]),
+    ("whole.rs", &["error", "guard", "inspect", "lock", "mode", "request", "sync"], &[]),
 ];
 
 /// Words that only some rooms may say: taking a pin, and retiring a node.
