@@ -242,7 +242,7 @@ fn guards_say_what_they_hold() {
         for (range, held, debug, written) in said {
             assert_eq!(held, mode);
             assert_eq!(format!("{range:?}"), written);
-            assert!(debug.contains(written) && debug.contains(&format!("{mode:?}")), "{debug}");
+            assert!(debug.contains(written) && debug.contains(&format!("mode: {mode},")), "{debug}");
         }
     }
     let waiting = lock.request(0..10, Mode::Block);

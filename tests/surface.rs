@@ -74,7 +74,10 @@ fn a_guard_says_whose_it_is_and_what_it_covers() {
     assert!(one.covers(0..10, Add) && one.covers(9..10, Block) && !one.covers(.., Add) && one.covers(20..20, Add));
     assert!(other.covers(5..6, Add) && !other.covers(5..6, Block) && !other.covers(5..6, Exclusive));
     let said = format!("{one:?}");
-    assert_eq!(said, format!("Guard {{ lock: file, range: 0..10, mode: Exclusive, owner: {} }}", owner.id()));
+    assert_eq!(
+        said,
+        format!("Guard {{ lock: file, range: 0..10, mode: exclusive, owner: {} \"writer\" }}", owner.id())
+    );
     let nothing = lock.add(5..5);
     assert_eq!(nothing.owner(), None);
     assert!(format!("{:?}", *lock).contains("\"file\""));
