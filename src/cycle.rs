@@ -376,9 +376,9 @@ impl Enlisted {
                 Err(Stop::Deadlock(deadlock)) => {
                     // It leaves: whoever searches next must not be refused for a cycle that is broken already.
                     index::remove(&self.blocked);
-                    Err(Some(deadlock))
+                    Err(AcquireError::Deadlock(deadlock))
                 }
-                Err(Stop::Late) => Err(None),
+                Err(Stop::Late) => Err(AcquireError::TimedOut),
             }
         };
         // With no turn in hand, and not pinned. So for a listener that goes, and may wake others.
@@ -392,13 +392,10 @@ impl Enlisted {
                     .map_or(Searched::InVain, Searched::Owed));
             }
         }
-        outcome.map_err(|deadlock| match deadlock {
-            Some(deadlock) => {
-                observe::deadlock(&deadlock);
-                AcquireError::Deadlock(deadlock)
-            }
-            None => AcquireError::TimedOut,
-        })
+        if let Err(AcquireError::Deadlock(deadlock)) = &outcome {
+            observe::deadlock(deadlock);
+        }
+        outcome
     }
 }
 

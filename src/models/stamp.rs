@@ -3,7 +3,7 @@
 //! One who is stopped there stays until those whom he must not hold up have been granted: if they wait for him, that is a deadlock.
 
 use super::check;
-use super::stage::{MIDDLE, Stage, add, assert_idle, exclusive, queue_batch, spawn, spawn_on};
+use super::stage::{Ask, MIDDLE, Stage, add, assert_idle, exclusive, queue_batch, spawn, spawn_on};
 use crate::convert::{shrink, split_off};
 use crate::error::AcquireError;
 use crate::grant::{Held, Live, Waiter};
@@ -66,18 +66,22 @@ fn a_later_one_holds_no_batch_up() {
     });
 }
 
+/// `earlier` stops in its doorway, which is that of a hold; who queues behind it gets on when it has gone.
+fn is_waited_for(stage: &Arc<Stage>, earlier: &Ask) {
+    let earlier = stage.stop_in_doorway(earlier);
+    let waiter = stage.queue(exclusive(0..=0, 3));
+    let it = spawn(stage, |stage| stage.finish(waiter, Exclusive));
+    stage.byte.touch(Exclusive);
+    drop(earlier);
+    it.join().unwrap();
+    stage.assert_idle();
+}
+
 /// Property: one in his doorway who came before may find nobody in his way, and is waited for. Shape: it holds. Bound 4.
 #[test]
 fn an_earlier_one_is_waited_for() {
     check(4, || {
-        let stage = Stage::new();
-        let earlier = stage.stop_in_doorway(&exclusive(0..=0, 2));
-        let waiter = stage.queue(exclusive(0..=0, 3));
-        let it = spawn(&stage, |stage| stage.finish(waiter, Exclusive));
-        stage.byte.touch(Exclusive);
-        drop(earlier);
-        it.join().unwrap();
-        stage.assert_idle();
+        is_waited_for(&Stage::new(), &exclusive(0..=0, 2));
     });
 }
 
@@ -85,14 +89,7 @@ fn an_earlier_one_is_waited_for() {
 #[test]
 fn an_earlier_one_that_is_nested_is_waited_for() {
     check(4, || {
-        let stage = Stage::new();
-        let earlier = stage.stop_in_doorway(&exclusive(0..=0, 2).nested());
-        let waiter = stage.queue(exclusive(0..=0, 3));
-        let it = spawn(&stage, |stage| stage.finish(waiter, Exclusive));
-        stage.byte.touch(Exclusive);
-        drop(earlier);
-        it.join().unwrap();
-        stage.assert_idle();
+        is_waited_for(&Stage::new(), &exclusive(0..=0, 2).nested());
     });
 }
 
@@ -104,13 +101,7 @@ fn an_earlier_one_with_a_stamp_is_waited_for() {
         let holder = stage.hold(exclusive(MIDDLE..=MIDDLE, 2));
         drop(stage.queue(exclusive(MIDDLE..=MIDDLE, 3)));
         drop(holder);
-        let earlier = stage.stop_in_doorway(&exclusive(0..=0, 2));
-        let waiter = stage.queue(exclusive(0..=0, 3));
-        let it = spawn(&stage, |stage| stage.finish(waiter, Exclusive));
-        stage.byte.touch(Exclusive);
-        drop(earlier);
-        it.join().unwrap();
-        stage.assert_idle();
+        is_waited_for(&stage, &exclusive(0..=0, 2));
     });
 }
 
