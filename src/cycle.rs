@@ -88,6 +88,7 @@ use crate::turn::{Known, Turn, Turns};
 use crate::wait::{self, Listener, Luck, Patience};
 use search::Search;
 use smallvec::SmallVec;
+use std::mem;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Instant;
@@ -193,11 +194,11 @@ impl Blocked {
         place.is_err()
     }
 
-    fn set_open(&self, over: u64, open: bool) {
+    /// Whether that changed anything.
+    fn set_open(&self, over: u64, open: bool) -> bool {
         let mut passes = lock(&self.passes);
-        if let Ok(place) = place_of(&passes, over) {
-            passes[place].open = open;
-        }
+        let Ok(place) = place_of(&passes, over) else { return false };
+        mem::replace(&mut passes[place].open, open) != open
     }
 
     fn drop_pass(&self, over: u64) {

@@ -500,6 +500,8 @@ impl<'p> Search<'p> {
         let (mut unsettled, mut undecided, mut late) = (false, None, Ok(()));
         // Of each z, whether its slots say that it passes somebody.
         let mut marked: BTreeMap<KnotId, bool> = BTreeMap::new();
+        // Those who may pass somebody as of now. Nobody else is woken: the searcher may sleep beside them, and search again when it wakes.
+        let mut enabled = BTreeSet::new();
         for &(z, w, seen) in pairs {
             self.pace.step(1);
             late = self.pace.in_time();
@@ -525,7 +527,7 @@ impl<'p> Search<'p> {
             let is_new = passing.note_pass(over);
             let passed = self.knots[w].blocked.as_ref();
             // From here on w waits for z; and if it was to pass z before, z still waits for w.
-            passed.iter().for_each(|passed| passed.set_open(passing.ticket, false));
+            passed.iter().for_each(|passed| _ = passed.set_open(passing.ticket, false));
             if ask_to_rescan(&seen) == Rescan::Granted {
                 if is_new {
                     passing.drop_pass(over);
@@ -534,12 +536,14 @@ impl<'p> Search<'p> {
                 continue;
             }
             passed.iter().for_each(|passed| passed.drop_pass(passing.ticket));
-            passing.set_open(over, true);
+            if passing.set_open(over, true) {
+                enabled.insert(z);
+            }
             if is_new {
                 observe::passed(1);
             }
         }
-        let sleepers = marked.keys().filter(|&&z| self.knots[z].ticket != searcher.ticket);
+        let sleepers = enabled.iter().filter(|&&z| self.knots[z].ticket != searcher.ticket);
         let views: BTreeSet<ViewId> =
             sleepers.flat_map(|&z| self.knots[z].views.iter().map(|&(view, _)| view)).collect();
         views.into_iter().for_each(|view| self.wake(view));

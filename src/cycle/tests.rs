@@ -246,7 +246,14 @@ impl Request {
     }
 
     /// It queues: if it is nested, or a token's, or a batch, by way of the index.
-    fn queue(mut self, token: Option<&Owner>) -> Request {
+    fn queue(self, token: Option<&Owner>) -> Request {
+        let request = self.enlist(token);
+        request.lives.iter().for_each(|live| live.0.queue(request.ticket));
+        request
+    }
+
+    /// It is about to queue.
+    fn enlist(mut self, token: Option<&Owner>) -> Request {
         self.lives.iter().for_each(|live| live.0.start_queuing());
         let first = self.asks[0];
         self.ticket = owner::ticket_for(first.is_nested());
@@ -258,7 +265,6 @@ impl Request {
             // SAFETY: the space is there for good, and the slots are for as long as the `Request`, which drops this first.
             self.enlisted = Some(unsafe { Enlisted::new(self.ticket, &first, token, sites) });
         }
-        self.lives.iter().for_each(|live| live.0.queue(self.ticket));
         self
     }
 

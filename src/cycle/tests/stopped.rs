@@ -3,7 +3,7 @@
 use super::*;
 use crate::cycle::Searched;
 use crate::error::AcquireError;
-use crate::wait::{Luck, Patience};
+use crate::wait::{self, Luck, Patience};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::task::Wake;
@@ -337,4 +337,32 @@ fn who_has_failed_begins_with_all_turns_that_it_knows() {
     let (answer, mine) = stopped.go_on();
     assert!(matches!(answer, Searched::Done));
     drop((mine, others));
+}
+
+/// Whom it is to let past is in his doorway: it sleeps until he has queued, beside those who wait for the same as he does, and wakes none of them for nothing.
+#[test]
+fn who_cannot_let_somebody_past_yet_sleeps() {
+    let (hot, rows, me, it) = (lock(), lock(), Owner::new(), Owner::new());
+    let row = hold(rows, &me, 0..1, Mode::Exclusive);
+    let held = [(&it, 0..2), (&Owner::new(), 1..2)].map(|(owner, range)| hold(hot, owner, range, Mode::Add));
+    // It waits for the searcher, and he whom the searcher needs comes behind it.
+    let mut between = Box::pin(Batch::new().exclusive(rows, 0..1).exclusive(hot, 1..2).into_future());
+    assert!(poll(&mut between).is_pending());
+    let in_its_doorway = Request::publish(hot.space(), &it.enter(), &[bytes(1..2)], Mode::Exclusive).enlist(Some(&it));
+
+    let calls = Arc::new(Count::default());
+    let waker = Waker::from(calls.clone());
+    let mut searcher = at_once("a poll", move || {
+        let mut searcher = Box::pin(hot.request(0..1, Mode::Exclusive).owner(&me).into_future());
+        assert!(searcher.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        searcher
+    });
+    let passes = |request: &Request| !request.enlisted.as_ref().expect("it is in the index").passes().is_empty();
+    assert_eq!((calls.0.load(Ordering::Relaxed), passes(&in_its_doorway)), (0, false));
+    in_its_doorway.lives[0].0.queue(in_its_doorway.ticket);
+    wait::deliver();
+    assert_eq!(calls.0.load(Ordering::Relaxed), 1, "it hears that the other one has queued");
+    assert!(poll(&mut searcher).is_pending());
+    assert!(passes(&in_its_doorway), "and lets it past");
+    drop((searcher, in_its_doorway, between, held, row));
 }
