@@ -54,7 +54,7 @@ use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Bells, Own, Seen, Space, Tree, what};
 use crate::sync::{Ordering, fence};
-use crate::tree::{ByShortcut, Extent, Glance, Grant, Placed, Query, Rank, Scope, Whose};
+use crate::tree::{ByShortcut, Entry, Extent, Glance, Grant, Placed, Query, Rank, Scope, Whose};
 use crate::wait::{self, Lingering, Listener, Patience, Woken};
 use smallvec::SmallVec;
 use std::fmt;
@@ -201,8 +201,9 @@ pub(crate) unsafe fn acquire(
     match unsafe { publish_and_look(space, ask, visitor) } {
         Ok(held) => Ok(held),
         Err(live) => {
+            let Entry { start, last, mode, owner, order } = ask.entry;
             // SAFETY: as above.
-            unsafe { pass_or_wait(space, live, ask.range(), ask.mode(), ask.owner(), ask.entry.order, token, visitor) }
+            unsafe { pass_or_wait(space, live, start, last, mode, owner, order, token, visitor) }
         }
     }
 }
@@ -216,17 +217,17 @@ pub(crate) unsafe fn acquire(
 unsafe fn pass_or_wait(
     space: &Space,
     live: Live,
-    range: ByteRange,
-    mode: Mode,
-    owner: OwnerId,
+    start: u64,
+    last: u64,
+    mode: u64,
+    owner: u64,
     order: u64,
     token: Option<&Owner>,
     visitor: Visitor,
 ) -> Result<Held, Box<AcquireError>> {
+    let ask = Ask { entry: Entry { start, last, mode, owner, order } };
     // SAFETY: the caller's promise.
-    match unsafe {
-        pass_or_queue(space, live, Ask::at(range, mode, owner.get(), order), token, visitor, Patience::Spin)
-    } {
+    match unsafe { pass_or_queue(space, live, ask, token, visitor, Patience::Spin) } {
         Doorway::Granted(held) => Ok(held),
         Doorway::Queued(waiter) => waiter.wait().map(the_one).map_err(Box::new),
     }
@@ -383,7 +384,7 @@ pub(crate) unsafe fn acquire_until(
 /// As for [`acquire`].
 pub(crate) unsafe fn try_acquire(space: &Space, ask: &Ask, visitor: Visitor) -> Option<Held> {
     // A look first, so that one who tries in a loop publishes nothing that others would have to wait for.
-    if !ask.is_clear(&space.tree, None, &LazyPin::new()) {
+    if !space.tree.is_quiet(ask.against(), None) && !ask.is_clear(&space.tree, None, &LazyPin::new()) {
         observe::contended();
         return None;
     }
@@ -409,7 +410,7 @@ unsafe fn publish_and_look(space: &Space, ask: &Ask, visitor: Visitor) -> Result
         count_grants(1, ask);
         held
     }
-    let against = ask.mode().against();
+    let against = ask.against();
     // SAFETY: the caller's promise, word by word.
     let (published, turned_back) = match unsafe { space.tree.place_in_root(&ask.entry, against, visitor) } {
         Some((placed, Glance::Clear)) => return Ok(granted(placed, ask)),
@@ -423,9 +424,9 @@ unsafe fn publish_and_look(space: &Space, ask: &Ask, visitor: Visitor) -> Result
             ByShortcut::None => (None, false),
         },
     };
-    let (range, mode, owner, order) = (ask.range(), ask.mode(), ask.owner(), ask.entry.order);
+    let Entry { start, last, mode, owner, order } = ask.entry;
     // SAFETY: as above.
-    unsafe { publish_and_look_from_root(space, range, mode, owner, order, visitor, published, turned_back) }
+    unsafe { publish_and_look_from_root(space, start, last, mode, owner, order, visitor, published, turned_back) }
 }
 
 /// The same from the root down, for who is not alone there and has no shortcut; or for who is `published`, and may have somebody in its way. What an [`Ask`] says
@@ -437,15 +438,16 @@ unsafe fn publish_and_look(space: &Space, ask: &Ask, visitor: Visitor) -> Result
 #[allow(clippy::too_many_arguments)]
 unsafe fn publish_and_look_from_root(
     space: &Space,
-    range: ByteRange,
-    mode: Mode,
-    owner: OwnerId,
+    start: u64,
+    last: u64,
+    mode: u64,
+    owner: u64,
     order: u64,
     visitor: Visitor,
     published: Option<Live>,
     owes_wakes: bool,
 ) -> Result<Held, Live> {
-    let ask = Ask::at(range, mode, owner.get(), order);
+    let ask = Ask { entry: Entry { start, last, mode, owner, order } };
     let pin = LazyPin::new();
     if owes_wakes {
         pin.owe_wakes();

@@ -65,8 +65,13 @@ impl Mode {
 
     /// The bits of the modes that this one does not go with.
     pub(crate) const fn against(self) -> u64 {
+        Mode::against_bit(self.bit())
+    }
+
+    /// The same for the mode's bit.
+    pub(crate) const fn against_bit(bit: u64) -> u64 {
         // All, but for itself if it goes with itself. (Computed, not looked up: this is on every path.)
-        0b111 ^ (self.bit() & 0b011)
+        0b111 ^ (bit & 0b011)
     }
 }
 

@@ -188,7 +188,7 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
         if recursion.unwrap_or(owner.recursion()) == Recursion::Refuse {
             check_recursion(lock.space(), range, mode, &owner)?;
         }
-        match begin(lock.space(), range, mode, &owner, acquire) {
+        match begin(lock.space(), range, mode.bit(), &owner, acquire) {
             Ok(held) => Ok(Guard::new(lock, held, owner)),
             Err(refused) => Err(error(refused)),
         }
@@ -198,17 +198,18 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
 /// Counts the request, and has `acquire` do the rest.
 ///
 /// This is where a call out of the caller's code goes to, with arguments and an answer that fit into registers: through memory they would cost as
-/// much as another atomic operation.
+/// much as another atomic operation. (The mode as its bit, which the caller most often knows as he is compiled.)
 #[inline(never)]
 fn begin<O: OwnedBy, E>(
     space: &Space,
     range: ByteRange,
-    mode: Mode,
+    mode: u64,
     owner: &O,
     acquire: impl FnOnce(&Space, &Ask, Visitor, Option<&Owner>) -> Result<Held, E>,
 ) -> Result<Held, E> {
     let (entered, asker) = Entered::new(owner);
-    let held = acquire(space, &Ask::new(space, range, mode, &asker), asker.visitor, owner.token())?;
+    let ask = Ask::with_bit(space, range, mode, &asker);
+    let held = acquire(space, &ask, asker.visitor, owner.token())?;
     entered.keep();
     Ok(held)
 }

@@ -204,8 +204,15 @@ impl Ask {
     /// A request of `asker` in `space`: from now on whoever queues there need not wait for it.
     #[inline]
     pub(crate) fn new(space: &Space, range: ByteRange, mode: Mode, asker: &Asker) -> Ask {
+        Ask::with_bit(space, range, mode.bit(), asker)
+    }
+
+    /// The same in the mode of this bit.
+    #[inline]
+    pub(crate) fn with_bit(space: &Space, range: ByteRange, mode: u64, asker: &Asker) -> Ask {
+        let (start, last) = range.bounds();
         let order = if asker.order == owner::OUTERMOST { space.tree.bar() } else { asker.order };
-        Ask::at(range, mode, asker.owner.get(), order)
+        Ask { entry: Entry { start, last, mode, owner: asker.owner.get(), order } }
     }
 
     /// A request of `owner` that came at `order`.
@@ -219,7 +226,7 @@ impl Ask {
     #[inline]
     pub(crate) fn query(&self) -> Query {
         let Entry { start, last, owner, .. } = self.entry;
-        Query { start, last, against: self.mode().against(), owner, whose: Whose::Others }
+        Query { start, last, against: self.against(), owner, whose: Whose::Others }
     }
 
     #[inline]
@@ -241,6 +248,12 @@ impl Ask {
     #[inline]
     pub(crate) fn mode(&self) -> Mode {
         Mode::from_bit(self.entry.mode)
+    }
+
+    /// The bits of the modes that are in its way.
+    #[inline]
+    pub(crate) fn against(&self) -> u64 {
+        Mode::against_bit(self.entry.mode)
     }
 }
 

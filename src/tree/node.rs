@@ -401,24 +401,28 @@ impl<R> Node<R> {
         self.states.iter().zip(&self.records).map(|(state, record)| Slot { state, record })
     }
 
-    /// Whether one look at the state words tells that nothing here concerns a scan of `start..=last` for the modes `against`: no slot
-    /// is live in one of them, or none in a part of the span that the range touches, or none but the scanner's own, of mode `own`.
+    /// The parts of the span that a scan of `start..=last` for the modes `against` has to look at more closely. `None` if one look at the state words tells that nothing here concerns
+    /// it: no slot is live in one of these modes, or none in a part that the range touches, or none but the scanner's own, of mode `own`.
     ///
     /// ORDERING (S2): Acquire: a slot that is seen free is passed over without another look.
     #[inline(always)]
-    pub(super) fn is_clear(&self, start: u64, last: u64, against: u64, own: Option<u64>) -> bool {
-        let any = self.words_against(against, own);
-        any == 0 || !self.parts(start, last).are_in(any)
+    pub(super) fn unclear(&self, start: u64, last: u64, against: u64, own: Option<u64>) -> Option<Parts> {
+        match self.words_against(against, own) {
+            0 => None,
+            any => Some(self.parts(start, last)).filter(|parts| parts.are_in(any)),
+        }
     }
 
     /// The same for `start..=last`, a part of the span.
     #[inline(always)]
-    pub(super) fn is_clear_within(&self, start: u64, last: u64, against: u64, own: Option<u64>) -> bool {
-        let any = self.words_against(against, own);
-        any == 0 || !self.parts_within(start, last).are_in(any)
+    pub(super) fn unclear_within(&self, start: u64, last: u64, against: u64, own: Option<u64>) -> Option<Parts> {
+        match self.words_against(against, own) {
+            0 => None,
+            any => Some(self.parts_within(start, last)).filter(|parts| parts.are_in(any)),
+        }
     }
 
-    /// The same for the whole span.
+    /// Whether nothing in the whole span concerns such a scan.
     #[inline(always)]
     pub(super) fn is_quiet(&self, against: u64, own: Option<u64>) -> bool {
         self.words_against(against, own) == 0
@@ -462,7 +466,7 @@ impl<R> Node<R> {
         let home = APART[home % SLOTS];
         (0..SLOTS).map(|step| (home + step) % SLOTS).find(|&index| {
             let slot = self.slot(index);
-            slot.found_free().is_some_and(|found| slot.occupy(found, entry, scale))
+            slot.found_free().is_some_and(|found| slot.occupy(found, entry, Some(scale)))
         })
     }
 
@@ -482,10 +486,10 @@ impl<R> Node<R> {
 
     #[inline(always)]
     fn occupy_in_root(&self, entry: &Entry, index: usize) -> Option<usize> {
-        const SHIFT: u32 = 64 - CELL_BITS;
         let slot = self.slot(index);
         let found = slot.found_free().filter(|found| !found.next_claim().is_due())?;
-        slot.occupy(found, entry, Scale::new(0, SHIFT - 1)).then_some(index)
+        // A part is 2 EiB: which of them it is, tells hardly any two ranges apart.
+        slot.occupy(found, entry, None).then_some(index)
     }
 
     /// The same for a node of any span; and the word of the claim. For who comes by a shortcut.
@@ -503,7 +507,7 @@ impl<R> Node<R> {
     fn occupy_at(&self, index: usize, entry: &Entry, scale: Scale) -> Option<(usize, Word)> {
         let slot = self.slot(index);
         let found = slot.found_free()?;
-        slot.occupy(found, entry, scale).then_some((index, found.next_claim()))
+        slot.occupy(found, entry, Some(scale)).then_some((index, found.next_claim()))
     }
 
     /// Sets `frozen`; `false` if somebody else has.

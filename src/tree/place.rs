@@ -384,7 +384,7 @@ impl<R: Room, T> Tree<R, T> {
     /// Gives the thread a node of its own in the chain of `node`, which it shares with others, if its requests go with their like but cannot go
     /// down. As long as the chain is of one such mode, those who ask for it need not even look at one another's nodes.
     fn part(&self, node: &Node<R>, entry: &Entry, mine: u16, pin: &LazyPin) {
-        let is_shared = Mode::from_bit(entry.mode).against() & entry.mode == 0;
+        let is_shared = Mode::against_bit(entry.mode) & entry.mode == 0;
         let front = node.overflow().load();
         if !is_shared || front.modes() & !entry.mode != 0 {
             return;

@@ -87,9 +87,14 @@ impl<R: Room, T> Tree<R, T> {
         visitor: Visitor,
     ) -> Option<(Placed<R>, Glance)> {
         let index = self.root.occupy_root(entry, visitor.home())?;
-        let clear = self.root.is_quiet(against, Some(entry.mode)) && self.root.is_alone();
-        let glance = if clear { Glance::Clear } else { Glance::Unsure };
+        let glance = if self.is_quiet(against, Some(entry.mode)) { Glance::Clear } else { Glance::Unsure };
         Some((Placed::new(&self.root, index), glance))
+    }
+
+    /// Whether there is nobody in one of the modes `against`, as far as one look tells; but for one who asks, if he is in the root in the mode `own`.
+    #[inline(always)]
+    pub(crate) fn is_quiet(&self, against: u64, own: Option<u64>) -> bool {
+        self.root.is_quiet(against, own) && self.root.is_alone()
     }
 
     /// Publishes a request as [`Tree::place`] does, and looks along the way there for others that `query` is about.
@@ -223,8 +228,8 @@ impl<R: Room, T> Tree<R, T> {
 /// Breaks off if somebody is in the way in a slot of `node`, which covers the range.
 #[inline(always)]
 fn look<R: Room>(node: &Node<R>, query: &Query, own: Option<Own<R>>) -> ControlFlow<()> {
-    if node.is_clear_within(query.start, query.last, query.against, own.map(|own| own.mode())) {
-        return Continue(());
+    match node.unclear_within(query.start, query.last, query.against, own.map(|own| own.mode())) {
+        None => Continue(()),
+        Some(parts) => scan::look_closer(node, query, parts, own.map(|own| own.index()), &mut |_| Break(())),
     }
-    scan::look_closer(node, query, own.map(|own| own.index()), &mut |_| Break(()))
 }

@@ -26,6 +26,9 @@ const TURNS: u64 = 4;
 /// Spells for which it counts how many threads were at work.
 const SPELLS: u64 = 8;
 
+/// Shares of the part of the space where threads have nodes: a thread remembers one place in each. (One in a model: there are no more places there.)
+pub(super) const SHARES: usize = if cfg!(any(loom, spanlock_shuttle)) { 1 } else { 32 };
+
 pub(super) struct Quota {
     /// Nodes in the tree that were made for threads to part.
     nodes: hint::AtomicU16,
@@ -39,8 +42,8 @@ pub(super) struct Quota {
     /// The most threads that were at work since then; and in as many spells before.
     most: hint::AtomicU8,
     most_before: hint::AtomicU8,
-    /// log2 of the bytes in the largest span of such a node: where they all are. It only rises.
-    span_shift: hint::AtomicU8,
+    /// log2 of the bytes in a share of the largest span of such a node: where they all are. It only rises.
+    share_shift: hint::AtomicU8,
 }
 
 impl Quota {
@@ -54,7 +57,7 @@ impl Quota {
                 spells: hint::AtomicU8::new(0),
                 most: hint::AtomicU8::new(0),
                 most_before: hint::AtomicU8::new(0),
-                span_shift: hint::AtomicU8::new(0),
+                share_shift: hint::AtomicU8::new(0),
             }
         }
     }
@@ -122,16 +125,17 @@ impl Quota {
         self.nodes() > TOO_MANY_PER_THREAD * usize::from(most)
     }
 
-    /// log2 of the bytes in the part of the space where threads have nodes, about.
+    /// log2 of the bytes in a share of the part of the space where threads have nodes, about.
     #[inline(always)]
-    pub(super) fn span_shift(&self) -> u32 {
-        u32::from(self.span_shift.load(Ordering::Relaxed))
+    pub(super) fn share_shift(&self) -> u32 {
+        u32::from(self.share_shift.load(Ordering::Relaxed))
     }
 
     /// A node for threads was linked, with a span of `1 << shift` bytes.
     pub(super) fn node_made(&self, shift: u32) {
-        if shift > self.span_shift() {
-            self.span_shift.store(shift as u8, Ordering::Relaxed);
+        let share = shift.saturating_sub(SHARES.ilog2());
+        if share > self.share_shift() {
+            self.share_shift.store(share as u8, Ordering::Relaxed);
         }
         self.nodes.fetch_add(1, Ordering::Relaxed);
     }

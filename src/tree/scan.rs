@@ -21,7 +21,7 @@
 
 use super::node::{Node, SLOTS};
 use super::place::REACH;
-use super::slot::{Own, Placed, Reading, Slot, Word};
+use super::slot::{Own, Parts, Placed, Reading, Slot, Word};
 use super::{Room, Tree, steps};
 use crate::reclaim::{LazyPin, Pin};
 use smallvec::SmallVec;
@@ -391,23 +391,23 @@ fn look<'t, R: Room>(
 ) -> ControlFlow<()> {
     steps::add(1);
     let own = own.filter(|own| own.is_in(node));
-    if node.is_clear(query.start, query.last, query.against, own.map(|own| own.mode())) {
+    let Some(parts) = node.unclear(query.start, query.last, query.against, own.map(|own| own.mode())) else {
         return ControlFlow::Continue(());
-    }
-    let own = own.map(|own| own.index());
-    look_closer(node, query, own, visit)
+    };
+    look_closer(node, query, parts, own.map(|own| own.index()), visit)
 }
 
+/// Visits what there is in the slots of a node, of whose span the range touches `parts`.
 #[inline(never)]
 pub(super) fn look_closer<'t, R: Room>(
     node: &'t Node<R>,
     query: &Query,
+    parts: Parts,
     own: Option<usize>,
     visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     steps::add(SLOTS);
-    let parts = node.parts(query.start, query.last);
-    for index in (0..SLOTS).filter(|&index| Some(index) != own) {
+    for index in (0..SLOTS).filter(|&index| node.slot(index).is_against(query.against) && Some(index) != own) {
         if query.whose == Whose::OthersWhoInsist && node.slot(index).yields() {
             continue;
         }

@@ -6,7 +6,7 @@
 //! node: that is, before he can be granted something above nodes that others have shortcuts to. As long as the era is the same, a request that is
 //! placed by a shortcut needs to look at its node, and at nothing else.
 //!
-//! A thread remembers [`SHORTCUTS`] ways, each for its share of the part of the space where threads have nodes: so threads that ask everywhere in a large file
+//! A thread remembers [`SHARES`] ways, each for its share of the part of the space where threads have nodes: so threads that ask everywhere in a large file
 //! have one to most of the nodes that such threads share it by.
 //!
 //! # Why nobody is missed
@@ -27,12 +27,13 @@
 //! queues, if its scan would have ([`Tree::bar_shortcuts`]), or others would come past it.
 //!
 //! # Memory
-//! The thread that has a shortcut to a node is one of its *keepers*, as the tree is: the last of them frees it. So a thread keeps [`SHORTCUTS`] nodes at most
+//! The thread that has a shortcut to a node is one of its *keepers*, as the tree is: the last of them frees it. So a thread keeps [`SHARES`] nodes at most
 //! that are in no tree any more, until it has other shortcuts, or ends. No two eras of any two trees are alike, so that a shortcut
 //! into one tree is never taken for one into another, wherever either is moved.
 
 use super::node::Node;
-use super::quick::{Glance, Path};
+use super::quick::{Glance, Path, Step};
+use super::quota::SHARES;
 use super::scan::{self, Query, Seen, Whose};
 use super::slot::{Entry, MODES, Own, Placed};
 use super::{Room, Tree, steps};
@@ -95,7 +96,8 @@ impl Era {
     }
 }
 
-/// One way that a thread remembers.
+/// One way that a thread remembers. A line of its own, for a cheap index.
+#[repr(align(64))]
 struct Shortcut {
     era: Cell<u64>,
     /// The modes, as their bits, that the links of the way carry.
@@ -173,17 +175,14 @@ impl Shortcut {
     }
 }
 
-/// Ways that a thread remembers. (One in a model: there are no more places there.)
-const SHORTCUTS: usize = if cfg!(any(loom, spanlock_shuttle)) { 1 } else { 32 };
-
 /// The thread's shortcuts, each for its share of the places.
-struct Shortcuts([Shortcut; SHORTCUTS]);
+struct Shortcuts([Shortcut; SHARES]);
 
 impl Shortcuts {
-    /// The one for requests that begin at `start`, in a tree with such a `key` where threads share a part of `1 << shift` bytes.
+    /// The one for requests that begin at `start`, in a tree with such a `key` where a share is of `1 << shift` bytes.
     #[inline(always)]
     fn at(&self, key: usize, start: u64, shift: u32) -> &Shortcut {
-        &self.0[((start >> shift.saturating_sub(SHORTCUTS.ilog2())) as usize).wrapping_add(key / 512) % SHORTCUTS]
+        &self.0[((start >> shift) as usize).wrapping_add(key / 512) % SHARES]
     }
 }
 
@@ -198,12 +197,12 @@ impl Drop for AtEnd {
 
 #[cfg(not(any(loom, spanlock_shuttle)))]
 thread_local! {
-    static SHORTCUTS_HERE: Shortcuts = const { Shortcuts([const { Shortcut::none() }; SHORTCUTS]) };
+    static SHORTCUTS_HERE: Shortcuts = const { Shortcuts([const { Shortcut::none() }; SHARES]) };
     static AT_END: AtEnd = const { AtEnd };
 }
 #[cfg(any(loom, spanlock_shuttle))]
 thread_local! {
-    static SHORTCUTS_HERE: Shortcuts = Shortcuts([const { Shortcut::none() }; SHORTCUTS]);
+    static SHORTCUTS_HERE: Shortcuts = Shortcuts([const { Shortcut::none() }; SHARES]);
     static AT_END: AtEnd = AtEnd;
 }
 
@@ -237,7 +236,7 @@ impl<R: Room, T> Tree<R, T> {
         // SAFETY: the era is the tree's, so it is a node of this tree, of the same type. The thread is one of its keepers until it forgets it, below, or remembers
         // another, which only a walk does: not while this one is borrowed.
         let node = unsafe { &*node.cast::<Node<R>>() };
-        // Others who share its chain have nodes of their own there; and by now it may not be the deepest one for the range.
+        // Others who share its chain have nodes of their own there; and by now it may not be the deepest one for the range: whoever took it would look below, and end the era.
         if !node.overflow().is_null() || node.is_cut_at(entry.start, entry.last) {
             return ByShortcut::None;
         }
@@ -253,11 +252,11 @@ impl<R: Room, T> Tree<R, T> {
         if claim.is_due() {
             self.sample_here(node, entry, visitor);
         }
-        // Behind the fence of the publication (T4). If the node has a child for the range by now: who comes next goes there, or does not.
+        // Behind the fence of the publication (T4). If the node has a child for the range by now: who comes next goes there.
         let glance = if self.shape.era.now() != era {
             Glance::Unsure
         } else if !node.leads_on_from(entry.start, entry.last, against)
-            && node.is_clear_within(entry.start, entry.last, against, Some(entry.mode))
+            && node.unclear_within(entry.start, entry.last, against, Some(entry.mode)).is_none()
         {
             Glance::Clear
         } else {
@@ -272,7 +271,8 @@ impl<R: Room, T> Tree<R, T> {
         let query = Query { start, last, against, owner, whose: Whose::Others };
         let own = Placed::new(node, index).own(0);
         let mut meet = |_: Seen<'_, R>| Break(());
-        let met = scan::look_closer(node, &query, Some(index), &mut meet).is_break()
+        let parts = node.parts_within(start, last);
+        let met = scan::look_closer(node, &query, parts, Some(index), &mut meet).is_break()
             || self.scan_from(node, &query, Some(own), &LazyPin::new(), &mut meet).is_break();
         if met { Glance::Met } else { Glance::Clear }
     }
@@ -333,7 +333,7 @@ impl<R: Room, T> Tree<R, T> {
     /// The thread's shortcut for requests that begin at `start`; `None` if the thread has ended, and has none any more.
     #[inline(always)]
     fn with_shortcut<A>(&self, start: u64, use_it: impl FnOnce(&Shortcut) -> A) -> Option<A> {
-        let shift = self.shape.quota.span_shift();
+        let shift = self.shape.quota.share_shift();
         SHORTCUTS_HERE.try_with(|shortcuts| use_it(shortcuts.at(self.key(), start, shift))).ok()
     }
 
@@ -362,6 +362,12 @@ impl<R: Room, T> Tree<R, T> {
             self.shape.era.begin();
             return;
         }
+        // In a chain of others than of a class somebody comes, and ends the era, all the time.
+        let has_chain_of_others =
+            |step: &Step<'_, R>| !step.node.overflow().is_null() && !step.node.is_cut_by_class(pin);
+        if path.steps.iter().any(has_chain_of_others) {
+            return;
+        }
         // As it came from `Target::make`: whoever lets go of it last frees it by this.
         let (node, address) = (path.end, last_step.target.pointer());
         let modes = path.steps.iter().fold(MODES, |modes, step| modes & step.target.modes());
@@ -381,10 +387,11 @@ impl<R: Room, T> Tree<R, T> {
         };
         // ORDERING (T4): the era, and the links with their modes, were there before the publication, and its fence; who is above, is looked for behind it.
         let is_clear = path.steps.iter().all(|step| {
-            let mut look = |node| scan::look_closer(node, &anybody, None, &mut keep_away).is_continue();
-            // In a chain of others than of a class somebody comes, and ends the era, all the time.
-            let has_chain_of_others = !step.node.overflow().is_null() && !step.node.is_cut_by_class(pin);
-            let is_clear = look(step.node) && !has_chain_of_others && step.node.chain(pin).all(look);
+            let mut look = |node: &Node<R>| {
+                let parts = node.parts_within(anybody.start, anybody.last);
+                scan::look_closer(node, &anybody, parts, None, &mut keep_away).is_continue()
+            };
+            let is_clear = look(step.node) && step.node.chain(pin).all(look);
             is_clear && step.is_as_before()
         });
         // A thread that ends keeps no more.

@@ -230,6 +230,12 @@ impl Parts {
         Parts(parts | Classes::of(start, end).0)
     }
 
+    /// All parts, and the grains of the bytes `start..=end`.
+    #[inline(always)]
+    pub(super) fn all(start: u64, end: u64) -> Parts {
+        Parts(ALL_PARTS | Classes::of(start, end).0)
+    }
+
     /// Whether the range of a word, or of one of several OR-ed, may share a byte with this one.
     #[inline]
     pub(super) fn are_in(self, words: u64) -> bool {
@@ -249,7 +255,13 @@ impl Classes {
     #[inline(always)]
     pub(super) fn of(start: u64, last: u64) -> Classes {
         let (low, high) = (start >> GRAIN_SHIFT, last >> GRAIN_SHIFT);
-        if high - low > 1 { Classes::ALL } else { Classes(Classes::bit_of(low) | Classes::bit_of(high)) }
+        if low == high {
+            Classes(Classes::bit_of(low))
+        } else if low + 1 == high {
+            Classes(Classes::bit_of(low) | Classes::bit_of(high))
+        } else {
+            Classes::ALL
+        }
     }
 
     /// The bit of a grain's class. The golden ratio's multiples are spread evenly, also those of numbers in regular steps.
@@ -383,9 +395,9 @@ impl Slot<'_> {
         Some(Word(self.state.load(Ordering::Relaxed))).filter(|word| word.is_free())
     }
 
-    /// Claims the slot if it is as it was found, writes the record and publishes: PENDING, behind a full fence.
+    /// Claims the slot if it is as it was found, writes the record and publishes: PENDING, behind a full fence. Without a `scale` the word says all parts.
     #[inline(always)]
-    pub(super) fn occupy(self, found: Word, entry: &Entry, scale: Scale) -> bool {
+    pub(super) fn occupy(self, found: Word, entry: &Entry, scale: Option<Scale>) -> bool {
         let claim = found.next_claim().0;
         // ORDERING (S2): Acquire, from the release of whoever was here before. It hands on what was done under that range to
         // whoever finds *this* request, and keeps the record's stores behind the claim.
@@ -400,10 +412,21 @@ impl Slot<'_> {
         self.record.owner.store(entry.owner, Ordering::Relaxed);
         self.record.order.store(entry.order, Ordering::Relaxed);
         // Here and not earlier: what the claim had to wait for would delay it.
-        let parts = scale.parts(entry.start, entry.last);
+        let parts = match scale {
+            Some(scale) => scale.parts(entry.start, entry.last),
+            None => Parts::all(entry.start, entry.last),
+        };
         // ORDERING (S1, S6): no plain store can be lost here: nobody else changes a CLAIMED word (INV-S1).
         publish(self.state, claim | parts.0 | entry.mode);
         true
+    }
+
+    /// Whether it is live in one of the modes `against`.
+    ///
+    /// ORDERING (S2): Acquire, as for [`Node::unclear`].
+    #[inline]
+    pub(super) fn is_against(self, against: u64) -> bool {
+        Word(self.state.load(Ordering::Acquire)).has(against)
     }
 
     /// Reads the slot if it is live in one of the modes `against` and meets `start..=last`, which touches `parts` of the node.

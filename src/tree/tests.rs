@@ -297,6 +297,23 @@ fn who_is_at_home_nowhere_keeps_what_there_was() {
     filler.iter().for_each(|put| tree.free(put));
 }
 
+/// Its node is cut by now where the thread asks: it goes down, and does not look below from there, which would end everybody's shortcuts.
+#[test]
+fn a_shortcut_to_a_node_that_has_been_cut_is_none() {
+    let tree = Bare::new();
+    part(&tree);
+    let byte = |n: u64| Ask { start: page(1).start + 64 * n, last: page(1).start + 64 * n, ..page(1) };
+    come_home(&tree, byte(0));
+    let mut filler: Vec<_> = (1..2 * SLOTS as u64).map(|n| tree.put(byte(n), Passing(1))).collect();
+    // The first ones are in the node; who found no room there is below.
+    filler.drain(..SLOTS).for_each(|put| tree.free(&put));
+    assert!(!tree.has_shortcut(byte(0)));
+    let (put, met) = tree.put_and_look(byte(0), MODE, Passing(1));
+    assert!(!met && filler.iter().any(|below| below.0.shares_node_with(&put.0)));
+    tree.free(&put);
+    filler.iter().for_each(|put| tree.free(put));
+}
+
 #[test]
 fn somebody_above_who_has_other_bytes_bars_no_shortcut() {
     let tree = Bare::new();
