@@ -33,6 +33,8 @@ mod workloads;
 mod chart;
 #[path = "../support/figures.rs"]
 mod figures;
+#[path = "../support/machine.rs"]
+mod machine;
 #[path = "../support/pattern.rs"]
 mod pattern;
 #[path = "../support/stripes.rs"]

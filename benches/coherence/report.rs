@@ -2,11 +2,11 @@
 
 use crate::chart::{self, Frame, Line};
 use crate::cpus::Tally;
-use crate::figures;
 use crate::rivals::Kind;
 use crate::sites::Site;
 use crate::workloads::Workload;
 use crate::{Run, per_pair};
+use crate::{figures, machine};
 use comfy_table::Table;
 use std::error::Error;
 use std::path::Path;
@@ -125,7 +125,9 @@ pub(crate) fn plot(folder: &Path, workload: Workload, runs: &[Run]) -> Result<()
     let words = workload.name().replace(',', "");
     let path = folder.join(format!("coherence-{}.svg", words.replace(' ', "-")));
     let caption = format!("{}: transfers per acquire and release, after warm-up", workload.name());
-    let frame = Frame { caption: &caption, x: "CPUs", y: "transfers", base: 2.0, foot: FOOT };
+    let origin = format!("simulated; {}; {}", machine::today(), machine::command("coherence"));
+    let frame =
+        Frame { caption: &caption, x: "CPUs", y: "transfers of a line", base: 2.0, foot: FOOT, origin: &origin };
     let line = |kind: Kind| {
         let runs = runs.iter().filter(|run| run.kind == kind);
         (kind.name().to_string(), runs.map(|run| (run.cpus as f64, run.transfers())).collect())

@@ -29,10 +29,11 @@ use results::{Outcome, Results};
 use serde_json::{Value, json};
 use series::Series;
 use std::error::Error;
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use std::{fs, thread};
+use support::machine;
 use support::turns::{self, Effort};
 
 /// Puts spanlock beside its rivals.
@@ -144,12 +145,10 @@ fn effort(options: &Options, testing: bool, contest: &Contest) -> Effort {
 
 /// What the figures belong to.
 fn machine(options: &Options) -> Value {
-    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model =
-        cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.trim()));
     json!({
-        "cpus": thread::available_parallelism().map_or(0, usize::from),
-        "model": model.unwrap_or("unknown"),
+        "cpus": machine::cpus(),
+        "model": machine::model(),
+        "day": machine::today(),
         "rounds": options.rounds,
         "turn": format!("{} ms", options.turn),
     })

@@ -5,6 +5,7 @@ use crate::results::{Outcome, Results};
 use crate::series::Series;
 use crate::support::chart::{self, Frame, Line};
 use crate::support::figures::{align_right, table, table_of_used, used};
+use crate::support::machine;
 use crate::support::turns::{HEADER, Placement};
 use crate::targets;
 use comfy_table::Table;
@@ -127,7 +128,7 @@ pub(crate) fn json(path: &Path, results: &Results, machine: &Value) -> Result<()
 
 /// A picture for each kind of contest that was run at several numbers of threads, or sizes.
 pub(crate) fn pictures(folder: &Path, results: &Results) -> Result<Vec<(Kind, String)>, Box<dyn Error>> {
-    let mut written = Vec::new();
+    let (mut written, origin) = (Vec::new(), machine::origin("compare"));
     for kind in results.kinds() {
         let is_free = |outcome: &&Outcome| outcome.contest.placement == Placement::Free;
         let outcomes: Vec<&Outcome> = results.of_kind(kind).filter(is_free).collect();
@@ -144,9 +145,10 @@ pub(crate) fn pictures(folder: &Path, results: &Results) -> Result<Vec<(Kind, St
         };
         let lines: Vec<Line> = outcomes[0].rows.iter().map(|row| line(&row.contender)).collect();
         let lowest = lines.iter().flat_map(|(_, points)| points).map(|(_, y)| *y).fold(f64::INFINITY, f64::min);
-        let caption = format!("{}: nanoseconds for a pair", kind.name());
+        let caption = format!("{}: an acquire and its release", kind.name());
         let base = if kind.axis() == "held" { 10.0 } else { 2.0 };
-        let frame = Frame { caption: &caption, x: kind.axis(), y: "ns", base, foot: lowest / 2.0 };
+        let frame =
+            Frame { caption: &caption, x: kind.axis(), y: "ns a pair", base, foot: lowest / 2.0, origin: &origin };
         let words = kind.name().replace(['%', ','], "");
         let file = words.split_whitespace().collect::<Vec<_>>().join("-") + ".svg";
         chart::draw(&folder.join(&file), frame, &lines)?;
@@ -172,7 +174,8 @@ pub(crate) fn pictures_of_series(folder: &Path, results: &Results) -> Result<(),
     if results.series.is_empty() {
         return Ok(());
     }
-    let frame = Frame { caption: "", x: "seconds", y: "", base: 2.0, foot: 1.0 };
+    let origin = machine::origin("compare");
+    let frame = Frame { caption: "", x: "seconds", y: "", base: 2.0, foot: 1.0, origin: &origin };
     let caption = "two threads at random pages: millions of pairs a second";
     chart::draw(&folder.join(SPEED_OVER_TIME), Frame { caption, y: "10^6 pairs/s", foot: 0.1, ..frame }, &speeds)?;
     let caption = "two threads at random pages: nodes on the heap";

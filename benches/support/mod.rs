@@ -7,6 +7,7 @@
 
 pub(crate) mod chart;
 pub(crate) mod figures;
+pub(crate) mod machine;
 pub(crate) mod pattern;
 pub(crate) mod turns;
 
