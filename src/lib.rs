@@ -115,25 +115,71 @@ mod turn;
 mod wait;
 mod whole;
 
-#[cfg(not(any(loom, spanlock_shuttle)))]
-pub use any::AnyLock;
-pub use batch::{AcquireBatch, Batch, BatchGuard, TimedBatch};
-pub use error::{AcquireError, Deadlock, OwnerName, Wait};
-pub use guard::{ArcOwnerGuard, ArcRangeGuard, ArcThreadGuard, Guard, Nesting, OwnerGuard, RangeGuard, SendRangeGuard};
-pub use inspect::{RequestInfo, Snapshot};
+pub use batch::Batch;
+pub use error::{AcquireError, Deadlock};
+pub use guard::{Guard, RangeGuard};
+pub use inspect::Snapshot;
 pub use keys::{KeyBounds, KeySpace};
-pub use kind::{AwaitedOn, ByOwner, ByTask, ByThread, OwnedBy, TheGuardOfAThreadStaysOnIt};
 pub use lock::RangeLock;
 pub use mode::Mode;
-pub use owner::{Owner, OwnerId, Recursion};
+pub use owner::{Owner, Recursion};
 pub use range::ByteRange;
-pub use request::{Acquire, LockRef, Request, TimedRequest};
-pub use scope::Scope;
+pub use request::Request;
 #[cfg(not(any(loom, spanlock_shuttle)))]
-pub use slices::{
-    AcquireSlice, DataRef, InArc, InRef, Part, RangeLocked, Read, ReadSlice, SliceKind, SliceRequest, Storage,
-    TimedSlice, Whole, WholeStorage, Write, WriteSlice,
-};
+pub use slices::RangeLocked;
 #[cfg(not(any(loom, spanlock_shuttle)))]
-pub use table::{LockTable, SendTableGuard, TableGuard, TableLock};
+pub use table::LockTable;
 pub use whole::WholeFileLock;
+
+// What users seldom name stands in the modules, so that the front page shows what they begin with. It has its name here, too.
+#[doc(hidden)]
+pub use guards::*;
+#[doc(hidden)]
+pub use owners::*;
+#[doc(hidden)]
+pub use requests::*;
+#[doc(hidden)]
+#[cfg(not(any(loom, spanlock_shuttle)))]
+pub use slice::*;
+#[doc(hidden)]
+pub use snapshots::*;
+
+/// Guards, by who owns them and what they keep the lock by. All are a [`Guard`], or are made of one.
+pub mod guards {
+    pub use crate::batch::BatchGuard;
+    pub use crate::guard::{ArcOwnerGuard, ArcRangeGuard, ArcThreadGuard, Nesting, OwnerGuard, SendRangeGuard};
+    #[cfg(not(any(loom, spanlock_shuttle)))]
+    pub use crate::table::{SendTableGuard, TableGuard};
+}
+
+/// Requests on their way: with a deadline, as futures, and by what they reach a lock.
+pub mod requests {
+    pub use crate::any::AnyLock;
+    pub use crate::batch::{AcquireBatch, TimedBatch};
+    pub use crate::request::{Acquire, LockRef, TimedRequest};
+    #[cfg(not(any(loom, spanlock_shuttle)))]
+    pub use crate::table::TableLock;
+}
+
+/// Who owns a request: the kinds of owners, their numbers and names, and the scope that makes a future's requests theirs. See [`Owner`].
+pub mod owners {
+    pub use crate::error::OwnerName;
+    pub use crate::kind::{AwaitedOn, ByOwner, ByTask, ByThread, OwnedBy, TheGuardOfAThreadStaysOnIt};
+    pub use crate::owner::OwnerId;
+    pub use crate::scope::Scope;
+}
+
+/// Slices of the data in a [`RangeLocked`]: how they are asked for, what they are, and what may lie behind the lock.
+#[cfg(not(any(loom, spanlock_shuttle)))]
+pub mod slice {
+    pub use crate::slices::{
+        AcquireSlice, DataRef, InArc, InRef, Part, Read, ReadSlice, SliceKind, SliceRequest, Storage, TimedSlice,
+        Whole, WholeStorage, Write, WriteSlice,
+    };
+}
+
+/// What a [`Snapshot`] and a [`Deadlock`] are made of.
+pub mod snapshots {
+    pub use crate::error::Wait;
+    pub use crate::inspect::RequestInfo;
+}
