@@ -1172,18 +1172,21 @@ pub(crate) fn count(tree: &Tree) -> (usize, usize) {
 /// Every live request. To find them is lock-free, as for [`own_conflict`]; to ask whom those who wait may pass takes locks of the index (INV-P7).
 pub(crate) fn rows(space: &Space) -> Vec<Row> {
     space.look_at_rest(|tree| {
-        let mut rows = Vec::new();
-        survey(tree, |seen| rows.push(row(seen)));
+        // One time for all: who came first has waited longer.
+        let (mut rows, now) = (Vec::new(), owner::now());
+        survey(tree, |seen| rows.push(row(seen, now)));
         rows
     })
 }
 
-fn row(seen: &Seen<'_>) -> Row {
+fn row(seen: &Seen<'_>, now: u64) -> Row {
     let (start, last) = seen.range();
     let owner = OwnerId::from_slot(seen.owner());
     let place = seen.ticket().map(|ticket| {
         let passes = cycle::passes_of(owner, ticket).to_vec();
-        Place { ticket, age: owner::age_of(ticket), passes, is_part: cycle::is_batch(ticket) }
+        // Less than nothing: it has come since.
+        let age = owner::time_of(now.saturating_sub(ticket));
+        Place { ticket, age, passes, is_part: cycle::is_batch(ticket) }
     });
     let came = if seen.word().is_granted() { Came::Holds } else { Came::At(seen.order()) };
     Row { start, last, mode: Mode::from_bit(seen.mode()), owner, came, place }

@@ -633,11 +633,6 @@ pub(crate) fn ticket_for(nested: bool) -> u64 {
     next_ticket() | u64::from(nested)
 }
 
-/// How long ago `ticket` was drawn. (Zero for a while, if tickets are drawn faster than one in 64 ns.)
-pub(crate) fn age_of(ticket: u64) -> Duration {
-    Duration::from_nanos(nanoseconds().saturating_sub(ticket >> ORDER_SHIFT))
-}
-
 /// The time, in the unit of tickets.
 #[cfg(not(any(loom, spanlock_shuttle)))]
 pub(crate) fn now() -> u64 {
