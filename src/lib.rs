@@ -154,6 +154,7 @@ pub mod guards {
 
 /// Requests on their way: with a deadline, as futures, and by what they reach a lock.
 pub mod requests {
+    #[cfg(not(any(loom, spanlock_shuttle)))]
     pub use crate::any::AnyLock;
     pub use crate::batch::{AcquireBatch, TimedBatch};
     pub use crate::request::{Acquire, LockRef, TimedRequest};
