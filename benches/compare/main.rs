@@ -90,7 +90,7 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         let known: Vec<String> = contests::all(&[2], testing).iter().map(Contest::name).collect();
         return Err(format!("no contest's name contains {:?}; there are: {}", options.filter, known.join("; ")).into());
     }
-    let machine = machine(options);
+    let machine = made_on(options);
     if !testing {
         warn_if_busy();
     }
@@ -144,7 +144,7 @@ fn effort(options: &Options, testing: bool, contest: &Contest) -> Effort {
 }
 
 /// What the figures belong to.
-fn machine(options: &Options) -> Value {
+fn made_on(options: &Options) -> Value {
     json!({
         "cpus": machine::cpus(),
         "model": machine::model(),

@@ -103,6 +103,23 @@ impl Wake for Count {
     }
 }
 
+/// An exclusive request that has been polled once, which must wait for nobody, and is pending; and how often it is woken.
+#[track_caller]
+fn polled(
+    lock: &'static RangeLock,
+    owner: Owner,
+    range: Range<u64>,
+) -> (Pin<Box<impl Future<Output = Result<impl Send + use<>, AcquireError>> + Send + use<>>>, Arc<Count>) {
+    let calls = Arc::new(Count::default());
+    let waker = Waker::from(calls.clone());
+    let future = at_once("a poll", move || {
+        let mut future = Box::pin(lock.request(range, Mode::Exclusive).owner(&owner).into_future());
+        assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        future
+    });
+    (future, calls)
+}
+
 #[test]
 fn nobody_in_another_lock_waits_for_it() {
     let (one, other, third) = (lock(), lock(), lock());
@@ -164,13 +181,7 @@ fn who_would_search_where_it_goes_on_sleeps() {
     let timed_out =
         at_once("a deadline", move || hot.request(0..1, Mode::Add).owner(&owner).timeout(SOON).wait().map(drop));
     assert!(matches!(timed_out, Err(AcquireError::TimedOut)));
-    let calls = Arc::new(Count::default());
-    let waker = Waker::from(calls.clone());
-    let mut nested = at_once("a poll", move || {
-        let mut nested = Box::pin(hot.request(8..9, Mode::Exclusive).owner(&two).into_future());
-        assert!(nested.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        nested
-    });
+    let (mut nested, calls) = polled(hot, two, 8..9);
     let apart = hot.request(16..17, Mode::Exclusive).owner(&Owner::new()).try_now().unwrap();
     let granted = at_once("a grant", move || {
         let mut future = Box::pin(hot.request(16..17, Mode::Add).owner(&one).into_future());
@@ -196,13 +207,7 @@ fn who_sleeps_has_no_turn() {
     let in_b = hold(b, &it, 0..1, Mode::Exclusive);
     let waiting = queue(a, &it, 0..1, Mode::Exclusive);
     let stopped = Stopped::at(1, move || search(a, &me, 0..1, Mode::Exclusive));
-    let calls = Arc::new(Count::default());
-    let waker = Waker::from(calls.clone());
-    let mut nested = at_once("a poll", move || {
-        let mut nested = Box::pin(b.request(0..1, Mode::Exclusive).owner(&other).into_future());
-        assert!(nested.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        nested
-    });
+    let (mut nested, calls) = polled(b, other, 0..1);
     assert!(a.space().turn().is_awaited() && !b.space().turn().is_taken());
     let _answer = stopped.go_on();
     assert_eq!(calls.0.load(Ordering::Relaxed), 1);
@@ -350,13 +355,7 @@ fn who_cannot_let_somebody_past_yet_sleeps() {
     assert!(poll(&mut between).is_pending());
     let in_its_doorway = Request::publish(hot.space(), &it.enter(), &[bytes(1..2)], Mode::Exclusive).enlist(Some(&it));
 
-    let calls = Arc::new(Count::default());
-    let waker = Waker::from(calls.clone());
-    let mut searcher = at_once("a poll", move || {
-        let mut searcher = Box::pin(hot.request(0..1, Mode::Exclusive).owner(&me).into_future());
-        assert!(searcher.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        searcher
-    });
+    let (mut searcher, calls) = polled(hot, me, 0..1);
     let passes = |request: &Request| !request.enlisted.as_ref().expect("it is in the index").passes().is_empty();
     assert_eq!((calls.0.load(Ordering::Relaxed), passes(&in_its_doorway)), (0, false));
     in_its_doorway.lives[0].0.queue(in_its_doorway.ticket);
