@@ -57,6 +57,7 @@ use crate::sync::{Ordering, fence};
 use crate::tree::{ByShortcut, Entry, Extent, Glance, Grant, Placed, Query, Rank, Scope, Whose};
 use crate::wait::{self, Lingering, Listener, Patience, Woken};
 use smallvec::SmallVec;
+use std::cell::Cell;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::ControlFlow::{Break, Continue};
@@ -198,12 +199,12 @@ pub(crate) unsafe fn acquire(
     token: Option<&Owner>,
 ) -> Result<Held, Box<AcquireError>> {
     // SAFETY: the caller's promise, word by word.
-    match unsafe { publish_and_look(space, ask, visitor) } {
+    match unsafe { publish_and_look(space, ask, visitor, Some(Patience::Spin)) } {
         Ok(held) => Ok(held),
-        Err(live) => {
+        Err(barred) => {
             let Entry { start, last, mode, owner, order } = ask.entry;
             // SAFETY: as above.
-            unsafe { pass_or_wait(space, live, start, last, mode, owner, order, token, visitor) }
+            unsafe { come_again_or_wait(space, barred, start, last, mode, owner, order, token, visitor) }
         }
     }
 }
@@ -214,9 +215,9 @@ pub(crate) unsafe fn acquire(
 /// As for [`acquire`].
 #[cold]
 #[allow(clippy::too_many_arguments)]
-unsafe fn pass_or_wait(
+unsafe fn come_again_or_wait(
     space: &Space,
-    live: Live,
+    barred: Barred,
     start: u64,
     last: u64,
     mode: u64,
@@ -227,63 +228,42 @@ unsafe fn pass_or_wait(
 ) -> Result<Held, Box<AcquireError>> {
     let ask = Ask { entry: Entry { start, last, mode, owner, order } };
     // SAFETY: the caller's promise.
-    match unsafe { pass_or_queue(space, live, ask, token, visitor, Patience::Spin) } {
+    match unsafe { come_again_or_queue(space, barred, ask, token, visitor, Patience::Spin) } {
         Doorway::Granted(held) => Ok(held),
         Doorway::Queued(waiter) => waiter.wait().map(the_one).map_err(Box::new),
     }
 }
 
-/// Grants what was published, if all that is in its way waits, and yields; queues it, if not. If only a holder is in its way, and it has some `patience`, it leaves, looks for a moment whether that one
-/// goes, and comes again: who has waited for no longer than that, and has no place in the queue, is a newcomer still.
+/// Queues what was published. But if it may pass who yields, and has found a holder only, and has some `patience`, it leaves, looks for a moment whether that one goes, and comes again: who has waited
+/// for no longer than that, and has no place in the queue, is a newcomer still.
 ///
 /// # Safety
 /// As for [`acquire`], and for the `Waiter` too.
 #[cold]
-unsafe fn pass_or_queue(
+unsafe fn come_again_or_queue(
     space: &Space,
-    mut live: Live,
+    mut barred: Barred,
     mut ask: Ask,
     token: Option<&Owner>,
     visitor: Visitor,
     patience: Patience,
 ) -> Doorway<Held> {
-    if space.reorders() && may_pass(&ask, patience) {
-        let mut lingering = Lingering::new();
-        loop {
-            let pin = LazyPin::new();
-            match look_past(space, &ask, &live, &pin) {
-                None => {
-                    drop(pin);
-                    lingering.has_paid(&space.tree.beside.luck);
-                    live.0.hold_quietly();
-                    wait::deliver();
-                    count_grants(1, &ask);
-                    return Doorway::Granted(Held(live));
-                }
-                Some(queued) if queued.ticket().is_some() => break,
-                Some(_) => {
-                    let luck = &space.tree.beside.luck;
-                    if !lingering.may_go_on(luck, patience) {
-                        break;
-                    }
-                    live.leave();
-                }
+    let (luck, mut lingering) = (&space.tree.beside.luck, Lingering::new());
+    while barred.may_come_again && lingering.may_go_on(luck, patience) {
+        barred.live.leave();
+        wait::deliver();
+        lingering.pause();
+        ask.entry.order = space.tree.bar();
+        // SAFETY: the caller's promise.
+        match unsafe { publish_and_look(space, &ask, visitor, Some(patience)) } {
+            Ok(held) => {
+                lingering.has_paid(luck);
+                return Doorway::Granted(held);
             }
-            drop(pin);
-            wait::deliver();
-            lingering.pause();
-            ask.entry.order = space.tree.bar();
-            // SAFETY: the caller's promise.
-            match unsafe { publish_and_look(space, &ask, visitor) } {
-                Ok(held) => {
-                    lingering.has_paid(&space.tree.beside.luck);
-                    return Doorway::Granted(held);
-                }
-                Err(again) => live = again,
-            }
+            Err(again) => barred = again,
         }
     }
-    let part = Part { space: NonNull::from(space), live, ask, is_covered: false };
+    let part = Part { space: NonNull::from(space), live: barred.live, ask, is_covered: false };
     Doorway::Queued(Waiter::queue(SmallVec::from_buf([part]), token))
 }
 
@@ -300,29 +280,59 @@ fn held_up_by(ask: &Ask) -> (Option<OwnerId>, Option<Owner>) {
     (owner::thread_held_up_by(ask.owner()), Owner::current())
 }
 
-/// Looks for somebody whom a request that was published, and has not waited, may not pass.
-fn look_past<'t>(space: &'t Space, ask: &Ask, live: &Live, pin: &'t LazyPin) -> Option<Seen<'t>> {
-    let own = live.0.own(ask.entry.mode);
-    // Behind the publication: who was due before that is passed by nobody.
-    let now = owner::now();
-    let is_calm = space.is_calm(now);
-    let whose = if is_calm { Whose::OthersWhoInsist } else { Whose::Others };
-    let mut met = None;
-    let _ = space.tree.scan(&Query { whose, ..ask.query() }, Some(own), pin, |seen| {
-        if seen.word().is_yielding() && now < space.due_at(seen.order()) {
-            Continue(())
-        } else {
-            met = Some(seen);
-            Break(())
+/// Who is in the way of a request that was published, and may pass who yields.
+enum Way {
+    Clear,
+    /// Such as yield, and may be passed.
+    Past,
+    /// Somebody whom it may not pass.
+    Barred {
+        /// Or by one in the queue.
+        by_holder: bool,
+    },
+}
+
+impl Way {
+    fn of(space: &Space, ask: &Ask, own: Own, pin: &LazyPin) -> Way {
+        let barred_by = |seen: Seen<'_>| Way::Barred { by_holder: seen.ticket().is_none() };
+        let some_yield = Cell::new(false);
+        let insisting = Query { whose: Whose::OthersWhoInsist(&some_yield), ..ask.query() };
+        if let Some(seen) = find(space, &insisting, own, pin, |_| true) {
+            return barred_by(seen);
         }
-    });
-    if met.is_none() {
-        observe::went_before();
-        if !is_calm {
+        if !some_yield.get() {
+            return Way::Clear;
+        }
+        // Behind the publication: who was due before that is passed by nobody.
+        let now = owner::now();
+        if !space.is_calm(now) {
+            let insists = |seen: &Seen<'_>| !seen.word().is_yielding() || space.due_at(seen.order()) <= now;
+            if let Some(seen) = find(space, &ask.query(), own, pin, insists) {
+                return barred_by(seen);
+            }
             find_calm(space, ask.entry.order, pin);
         }
+        Way::Past
     }
-    met
+}
+
+/// Somebody whom `query` is about, but for the caller's `own`, and for whom `is` says so.
+fn find<'t>(
+    space: &'t Space,
+    query: &Query,
+    own: Own,
+    pin: &'t LazyPin,
+    is: impl Fn(&Seen<'t>) -> bool,
+) -> Option<Seen<'t>> {
+    let mut found = None;
+    let _ = space.tree.scan(query, Some(own), pin, |seen| {
+        if !is(&seen) {
+            return Continue(());
+        }
+        found = Some(seen);
+        Break(())
+    });
+    found
 }
 
 /// Finds out until when nobody is going to be due in `space`, if few are there. A newcomer knows then that it may pass whoever yields, without a look at who that is.
@@ -367,10 +377,10 @@ pub(crate) unsafe fn acquire_until(
         return unsafe { try_acquire(space, ask, visitor) }.ok_or(AcquireError::TimedOut);
     }
     // SAFETY: the caller's promise, word by word.
-    let entered = match unsafe { publish_and_look(space, ask, visitor) } {
+    let entered = match unsafe { publish_and_look(space, ask, visitor, Some(Patience::Spin)) } {
         Ok(held) => return Ok(held),
         // SAFETY: as above.
-        Err(live) => unsafe { pass_or_queue(space, live, *ask, token, visitor, Patience::Spin) },
+        Err(barred) => unsafe { come_again_or_queue(space, barred, *ask, token, visitor, Patience::Spin) },
     };
     match entered {
         Doorway::Granted(held) => Ok(held),
@@ -389,16 +399,28 @@ pub(crate) unsafe fn try_acquire(space: &Space, ask: &Ask, visitor: Visitor) -> 
         return None;
     }
     // SAFETY: the caller's promise, word by word.
-    unsafe { publish_and_look(space, ask, visitor) }.map_err(|live| refuse([live])).ok()
+    unsafe { publish_and_look(space, ask, visitor, None) }.map_err(|barred| refuse([barred.live])).ok()
 }
 
-/// The first half of the doorway: publishes the request; and grants it if nobody is in its way. If not, wakers may have to be
-/// [delivered](wait::deliver) when it is decided: not before, or they would meet an undecided request of the same thread.
+/// A request that was published, and has found somebody in its way.
+struct Barred {
+    live: Live,
+    /// It may pass who yields, and has found a holder only.
+    may_come_again: bool,
+}
+
+/// The first half of the doorway: publishes the request; and grants it if nobody is in its way, or only such as it may pass. If not, wakers may have to be
+/// [delivered](wait::deliver) when it is decided: not before, or they would meet an undecided request of the same thread. It will wait with some `patience`, or not at all.
 ///
 /// # Safety
 /// As for [`acquire`].
 #[inline(always)]
-unsafe fn publish_and_look(space: &Space, ask: &Ask, visitor: Visitor) -> Result<Held, Live> {
+unsafe fn publish_and_look(
+    space: &Space,
+    ask: &Ask,
+    visitor: Visitor,
+    patience: Option<Patience>,
+) -> Result<Held, Barred> {
     /// In line at each of its callers: that is most of what a quiet acquire does behind its look.
     #[inline(always)]
     fn granted(placed: Placed<Bells>, ask: &Ask) -> Held {
@@ -418,15 +440,19 @@ unsafe fn publish_and_look(space: &Space, ask: &Ask, visitor: Visitor) -> Result
         // SAFETY: as above.
         None => match unsafe { space.tree.place_by_shortcut(ask.entry, against, visitor) } {
             ByShortcut::Placed(placed, Glance::Clear) => return Ok(granted(placed, ask)),
-            ByShortcut::Placed(placed, Glance::Met) => return Err(Live(placed)),
-            ByShortcut::Placed(placed, Glance::Unsure) => (Some(Live(placed)), false),
+            ByShortcut::Placed(placed, Glance::Met) if !space.reorders() => {
+                return Err(Barred { live: Live(placed), may_come_again: false });
+            }
+            ByShortcut::Placed(placed, _) => (Some(Live(placed)), false),
             ByShortcut::TurnedBack => (None, true),
             ByShortcut::None => (None, false),
         },
     };
     let Entry { start, last, mode, owner, order } = ask.entry;
     // SAFETY: as above.
-    unsafe { publish_and_look_from_root(space, start, last, mode, owner, order, visitor, published, turned_back) }
+    unsafe {
+        publish_and_look_from_root(space, start, last, mode, owner, order, visitor, patience, published, turned_back)
+    }
 }
 
 /// The same from the root down, for who is not alone there and has no shortcut; or for who is `published`, and may have somebody in its way. What an [`Ask`] says
@@ -444,9 +470,10 @@ unsafe fn publish_and_look_from_root(
     owner: u64,
     order: u64,
     visitor: Visitor,
+    patience: Option<Patience>,
     published: Option<Live>,
     owes_wakes: bool,
-) -> Result<Held, Live> {
+) -> Result<Held, Barred> {
     let ask = Ask { entry: Entry { start, last, mode, owner, order } };
     let pin = LazyPin::new();
     if owes_wakes {
@@ -460,17 +487,25 @@ unsafe fn publish_and_look_from_root(
             (Live(placed), glance)
         }
     };
-    let clear = match glance {
-        Glance::Clear => true,
-        Glance::Met => false,
-        Glance::Unsure => ask.is_clear(&space.tree, Some(live.0.own(ask.entry.mode)), &pin),
+    let way = match glance {
+        Glance::Clear => Way::Clear,
+        _ if space.reorders() && patience.is_some_and(|patience| may_pass(&ask, patience)) => {
+            Way::of(space, &ask, live.0.own(ask.entry.mode), &pin)
+        }
+        Glance::Unsure if ask.is_clear(&space.tree, Some(live.0.own(ask.entry.mode)), &pin) => Way::Clear,
+        _ => Way::Barred { by_holder: false },
     };
-    if !clear {
-        return Err(live);
-    }
     let mut owes_wakes = pin.owes_wakes();
     drop(pin);
-    let held = Held::decided(live, &ask, &mut owes_wakes);
+    let held = match way {
+        Way::Barred { by_holder } => return Err(Barred { live, may_come_again: by_holder }),
+        Way::Clear => Held::decided(live, &ask, &mut owes_wakes),
+        Way::Past => {
+            live.0.hold_quietly();
+            observe::went_before();
+            Held(live)
+        }
+    };
     if owes_wakes {
         wait::deliver();
     }
@@ -512,10 +547,10 @@ pub(crate) enum Doorway<H> {
 /// As for [`acquire`], and for the `Waiter` too.
 pub(crate) unsafe fn enter(space: &Space, ask: &Ask, visitor: Visitor, token: Option<&Owner>) -> Doorway<Held> {
     // SAFETY: the caller's promise, word by word.
-    match unsafe { publish_and_look(space, ask, visitor) } {
+    match unsafe { publish_and_look(space, ask, visitor, Some(Patience::None)) } {
         Ok(held) => Doorway::Granted(held),
         // SAFETY: as above.
-        Err(live) => unsafe { pass_or_queue(space, live, *ask, token, visitor, Patience::None) },
+        Err(barred) => unsafe { come_again_or_queue(space, barred, *ask, token, visitor, Patience::None) },
     }
 }
 
@@ -541,18 +576,17 @@ pub(crate) unsafe fn try_acquire_batch(asks: &[(&Space, Ask)], visitor: Visitor)
 /// # Safety
 /// As for [`acquire`], for each space, and for the `Waiter` too.
 pub(crate) unsafe fn enter_batch(asks: &[(&Space, Ask)], visitor: Visitor, token: Option<&Owner>) -> Doorway<Holds> {
+    // One part is a request like any other.
+    if let [(space, ask)] = asks {
+        // SAFETY: the caller's promise, word by word.
+        return match unsafe { enter(space, ask, visitor, token) } {
+            Doorway::Granted(held) => Doorway::Granted(Holds::from_buf([held])),
+            Doorway::Queued(waiter) => Doorway::Queued(waiter),
+        };
+    }
     // SAFETY: the caller's promise, word by word.
     match unsafe { publish_and_look_batch(asks, visitor) } {
         Ok(holds) => Doorway::Granted(holds),
-        // One part is a request like any other.
-        Err(mut parts) if parts.len() == 1 => {
-            let Part { live, ask, .. } = parts.pop().expect("there is one");
-            // SAFETY: as above.
-            match unsafe { pass_or_queue(asks[0].0, live, ask, token, visitor, Patience::None) } {
-                Doorway::Granted(held) => Doorway::Granted(Holds::from_buf([held])),
-                Doorway::Queued(waiter) => Doorway::Queued(waiter),
-            }
-        }
         Err(parts) => Doorway::Queued(Waiter::queue(parts, token)),
     }
 }

@@ -224,7 +224,7 @@ impl Ask {
 
     /// What is in its way: requests of other owners.
     #[inline]
-    pub(crate) fn query(&self) -> Query {
+    pub(crate) fn query(&self) -> Query<'static> {
         let Entry { start, last, owner, .. } = self.entry;
         Query { start, last, against: self.against(), owner, whose: Whose::Others }
     }

@@ -100,7 +100,7 @@ struct Knot {
     owner: OwnerId,
     /// None for an outermost request of a thread, and for a task's.
     blocked: Option<Arc<Blocked>>,
-    places: SmallVec<[(NonNull<Space>, Query); 1]>,
+    places: SmallVec<[(NonNull<Space>, Query<'static>); 1]>,
     /// What it sees from its places, different views only, and from which place. Empty until somebody asks.
     views: SmallVec<[(ViewId, usize); 1]>,
     /// Whether any edges lead to it.
@@ -146,7 +146,7 @@ impl Thing<'_> {
 /// What those see who wait for the same bytes in the same mode.
 struct View<'p> {
     space: NonNull<Space>,
-    query: Query,
+    query: Query<'static>,
     /// The last ticket that had been drawn before the scan.
     since: u64,
     /// Whom its only waiter may pass. Nobody, if there are several.
@@ -620,7 +620,7 @@ impl<'p> Search<'p> {
     }
 
     /// A new view of what is in the way of `query`, whoever asks.
-    fn look(&mut self, space: NonNull<Space>, query: Query, passes: Passes) -> Result<ViewId, Stop<'p>> {
+    fn look(&mut self, space: NonNull<Space>, query: Query<'static>, passes: Passes) -> Result<ViewId, Stop<'p>> {
         // Before the scan: see INV-V2.
         let since = owner::last_ticket();
         // No owner has the id 0.

@@ -49,7 +49,7 @@ impl Ask {
         Entry { start: self.start, last: self.last, mode: self.mode.bit(), owner: self.who, order: 0 }
     }
 
-    pub(super) fn query(self) -> Query {
+    pub(super) fn query(self) -> Query<'static> {
         let Ask { start, last, mode, who } = self;
         Query { start, last, against: mode.against(), owner: who, whose: Whose::Others }
     }

@@ -1600,18 +1600,20 @@ fn passing_the_young(stage: &mut Stage) {
         "going before who waits",
         |_| {
             let lock = lock(Duration::from_secs(1000));
-            ((lock, crowd(lock)), lock)
+            // Who does not yield, and is in nobody's way: newcomers look at each slot by itself.
+            let elsewhere = Hand::new(lock.request(PLACE.end + 10..PLACE.end + 20, Mode::Block)).ready();
+            ((lock, crowd(lock), elsewhere), lock)
         },
         // The second time it is known until when nobody is due.
         |_, lock, gate| {
             stoppable(gate, || (0..2).for_each(|_| drop(Hand::new(lock.request(PLACE, Mode::Add)).ready())))
         },
-        |_, (lock, _), moment| {
+        |_, (lock, ..), moment| {
             moment.must("another newcomer", || drop(Hand::new(lock.request(10..20, Mode::Add)).ready()));
             assert!(!moment.must("a try", || is_free(lock, PLACE, Mode::Add)), "it passes nobody");
         },
-        |_, (lock, (holder, mut young)), ()| {
-            drop(holder);
+        |_, (lock, (holder, mut young), elsewhere), ()| {
+            drop((holder, elsewhere));
             assert!(young.woken());
             drop(young.ready());
             assert!(lock.try_exclusive(..).is_some());

@@ -187,7 +187,7 @@ fn entry(Ask { start, last, mode, owner }: Ask) -> Entry {
     Entry { start, last, mode, owner, order: 0 }
 }
 
-fn query(Ask { start, last, owner, .. }: Ask, against: u64) -> Query {
+fn query(Ask { start, last, owner, .. }: Ask, against: u64) -> Query<'static> {
     Query { start, last, against, owner, whose: Whose::Others }
 }
 

@@ -449,6 +449,17 @@ impl<R> Node<R> {
         }
     }
 
+    /// Whether somebody insists: a slot may be live in one of the modes `against` that does not yield, and is not the scanner's own.
+    ///
+    /// ORDERING (S2, S8): Acquire, as for [`Node::unclear`]; and who has closed before the scanner's fence is found to have.
+    pub(super) fn has_insisting(&self, against: u64, own: Option<usize>) -> bool {
+        let insisting = |(index, state): (usize, &AtomicU64)| {
+            let word = Word::from_bits(state.load(Ordering::Acquire)).unless_yielding();
+            if Some(index) == own { 0 } else { word }
+        };
+        self.states.iter().enumerate().map(insisting).fold(0, |any, word| any | word) & against != 0
+    }
+
     /// Whether no slot is in use. Acquire (S2): whoever removes the node goes on behind everything done under its slots.
     pub(super) fn is_vacant(&self) -> bool {
         self.states.iter().all(|state| Word::from_bits(state.load(Ordering::Acquire)).is_free())

@@ -33,6 +33,7 @@ use crate::observe;
 use crate::owner::{self, OwnerId, Visitor};
 use crate::reclaim::{LazyPin, Pin};
 use smallvec::SmallVec;
+use std::ptr;
 
 /// Nodes of a chain that a thread looks through for its own. A chain of as many gets no more for threads, only for requests that find no room.
 const WITHIN_REACH: usize = 32;
@@ -88,7 +89,7 @@ impl<R: Room, T> Tree<R, T> {
             Occupied::Full | Occupied::Frozen => {
                 // A withdrawal from a frozen node notifies.
                 lazy.owe_wakes();
-                self.make_room(entry, visitor, pin)
+                self.make_room(node, entry, visitor, pin)
             }
         }
     }
@@ -113,22 +114,25 @@ impl<R: Room, T> Tree<R, T> {
         }
     }
 
-    /// The rest: nodes that are full, or being removed.
+    /// The rest: nodes that are full, or being removed, as `tried` is.
     #[cold]
-    fn make_room(&self, entry: &Entry, visitor: Visitor, pin: &Pin) -> Placed<R> {
+    pub(super) fn make_room(&self, tried: &Node<R>, entry: &Entry, visitor: Visitor, pin: &Pin) -> Placed<R> {
         // How deep it may go: a node that is being removed pushes the request up above itself. It only falls, and the root is never
         // frozen; so each round but the last was made necessary by another thread's progress (INV-P1).
         let mut limit = usize::MAX;
+        let mut tried = Some(tried).filter(|tried| !tried.is_frozen());
         loop {
             let spot = self.descend(entry, limit, pin);
             let node = spot.node;
-            match node.occupy_unless_frozen(entry, visitor.home(), pin) {
-                Occupied::Slot(index) => return Placed::new(node, index),
-                Occupied::Frozen => {
-                    limit = spot.depth - 1;
-                    continue;
+            if !tried.take().is_some_and(|tried| ptr::eq(tried, node)) {
+                match node.occupy_unless_frozen(entry, visitor.home(), pin) {
+                    Occupied::Slot(index) => return Placed::new(node, index),
+                    Occupied::Frozen => {
+                        limit = spot.depth - 1;
+                        continue;
+                    }
+                    Occupied::Full => {}
                 }
-                Occupied::Full => {}
             }
             if let Some(cell) = spot.cell {
                 if let Some(placed) = self.place_by_class(node, entry, visitor, pin) {

@@ -129,8 +129,11 @@ impl<R: Room, T> Tree<R, T> {
         let Occupied::Slot(index) = node.occupy_unless_frozen(entry, visitor.home(), pin) else {
             // A withdrawal from a frozen node notifies.
             lazy.owe_wakes();
-            // SAFETY: the caller's promise.
-            return (unsafe { self.place(entry, visitor, lazy) }, Glance::Unsure);
+            let placed = self.make_room(node, entry, visitor, pin);
+            if placed.is_due() {
+                self.sample(entry, visitor, lazy);
+            }
+            return (placed, Glance::Unsure);
         };
         let placed = Placed::new(node, index);
         let own = placed.own(entry.mode);

@@ -30,24 +30,24 @@ use std::ops::ControlFlow;
 
 /// What a scan looks for: live requests in one of the modes `against` that meet `start..=last`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Query {
+pub(crate) struct Query<'a> {
     pub(crate) start: u64,
     pub(crate) last: u64,
     /// The bits of the modes looked for.
     pub(crate) against: u64,
     pub(crate) owner: u64,
-    pub(crate) whose: Whose,
+    pub(crate) whose: Whose<'a>,
 }
 
 /// Of which owners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Whose {
+pub(crate) enum Whose<'a> {
     /// Of all but the query's.
     Others,
     /// Of the query's only.
     Own,
-    /// Of all but the query's, and none who yields. Their records are not read.
-    OthersWhoInsist,
+    /// Of all but the query's, and none who yields: their records are not read, and the cell says in the end whether somebody of these may be in the way.
+    OthersWhoInsist(&'a Cell<bool>),
 }
 
 /// Where somebody in front of a waiting request can be.
@@ -407,15 +407,26 @@ pub(super) fn look_closer<'t, R: Room>(
     visit: &mut impl FnMut(Seen<'t, R>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     steps::add(SLOTS);
-    for index in (0..SLOTS).filter(|&index| node.slot(index).is_against(query.against) && Some(index) != own) {
-        if query.whose == Whose::OthersWhoInsist && node.slot(index).yields() {
-            continue;
+    let some_yield = match query.whose {
+        Whose::OthersWhoInsist(some_yield) => Some(some_yield),
+        Whose::Others | Whose::Own => None,
+    };
+    if let Some(some_yield) = some_yield {
+        if !node.has_insisting(query.against, own) {
+            some_yield.set(true);
+            return ControlFlow::Continue(());
         }
-        match node.slot(index).read(query.start, query.last, parts, query.against) {
-            Some(reading) if (reading.owner == query.owner) == (query.whose == Whose::Own) => {
-                visit(Seen { node, index, reading })?;
-            }
-            _ => {}
+    }
+    for index in (0..SLOTS).filter(|&index| node.slot(index).is_against(query.against) && Some(index) != own) {
+        let slot = node.slot(index);
+        match some_yield {
+            Some(some_yield) if slot.yields() => some_yield.set(true),
+            _ => match slot.read(query.start, query.last, parts, query.against) {
+                Some(reading) if (reading.owner == query.owner) == (query.whose == Whose::Own) => {
+                    visit(Seen { node, index, reading })?;
+                }
+                _ => {}
+            },
         }
     }
     ControlFlow::Continue(())

@@ -173,6 +173,13 @@ impl Word {
         self.0 & YIELDING == YIELDING
     }
 
+    /// Its bits; none if newcomers may go before it. (Without a branch: for a look at all words of a node.)
+    pub(super) fn unless_yielding(self) -> u64 {
+        const _: () = assert!(QUEUED << 1 == GRANTED);
+        let yields = self.0 & (self.0 >> 1) & QUEUED;
+        self.0 & (yields / QUEUED).wrapping_sub(1)
+    }
+
     /// Which of the slot's requests it is of, a shrunk one being another: for [`Room`].
     pub(crate) fn age(self) -> u64 {
         self.0 & VERSION
