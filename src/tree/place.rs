@@ -10,7 +10,7 @@
 //!   it is shared. It is so, too, if there are nodes below: who stays above writes a line that every scan through it reads.
 //!
 //! A child for threads has to pay. So at least half of the others whose records are in the node must work outside of its span, and unless that is a whole cell, the
-//! thread must have been within it when it looked last ([`apart`]). And there are only so many
+//! thread must have been within it when it looked last ([`apart`]). It must not be in the way of others, who ask for more than a part of it ([`is_broad`]). And there are only so many
 //! for each thread at work ([`super::quota`]): threads that ask everywhere end with a partition of the part of the space that they use, and leave it alone from then on.
 //!
 //! Threads that go the same way, as at the tail of a file, would meet again in each child. Whoever is found [going along](goes_along) with others, look after look, gets a node for the
@@ -40,6 +40,9 @@ const WITHIN_REACH: usize = 32;
 
 /// log2 of the bytes in the cells of a node that is cut by class when it is full: what is smaller, threads have soon left behind.
 const WORTH_A_CUT: u32 = GRAIN_SHIFT + 6;
+
+/// Nodes below its own that a request looks at, from which on it is a broad one.
+const BROAD: usize = 4;
 
 /// Nodes of a chain that are tried for a free slot. Others are ahead of a new one in the chain, and run empty.
 pub(super) const REACH: usize = if cfg!(any(loom, spanlock_shuttle)) { 2 } else { 4 };
@@ -324,13 +327,14 @@ impl<R: Room, T> Tree<R, T> {
         let mine = visitor.mark();
         self.shape.quota.note(visitor);
         let before = places::swap(self.key(), visitor, entry);
-        let (node, cell) = if self.root.is_alone() {
-            (&self.root, self.root.cell_around(entry.start, entry.last))
+        let (node, cell, is_broad) = if self.root.is_alone() {
+            (&self.root, self.root.cell_around(entry.start, entry.last), false)
         } else {
             self.tidy_now_and_then(pin);
             let spot = self.descend(entry, usize::MAX, pin.get());
-            (spot.node, spot.cell)
+            (spot.node, spot.cell, is_broad(spot.node, entry, pin.get()))
         };
+        self.shape.quota.note_breadth(is_broad);
         // Those who were parted by class meet there, if anywhere.
         let meeting = if node.is_alone() { None } else { node.of_its_class(entry, pin.get()) };
         let place = meeting.unwrap_or(node);
@@ -348,7 +352,7 @@ impl<R: Room, T> Tree<R, T> {
         }
         // Who is parted by class already, and may go on with the others, is not to leave them a node wherever they were.
         let stays = goes == Some(false) || goes.is_none() && meeting.is_none();
-        if stays && along < MOST_ALONG / 2 {
+        if stays && along < MOST_ALONG / 2 && !self.shape.quota.is_in_the_way(false) {
             if let Some(block) = apart(place, entry, before) {
                 self.grow(node, cell, entry, block, Why::Shared, pin.get());
             }
@@ -430,6 +434,25 @@ fn apart<R>(node: &Node<R>, entry: &Entry, before: Option<(u64, u64)>) -> Option
         let span = !(u64::MAX << shift);
         (entry.start & !span, entry.start | span)
     })
+}
+
+/// Whether a request of `entry`, which is in `node`, looks at several nodes below.
+fn is_broad<R>(node: &Node<R>, entry: &Entry, pin: &Pin) -> bool {
+    let (against, mut found) = (Mode::against_bit(entry.mode), 0);
+    let mut rest: SmallVec<[&Node<R>; BROAD]> = SmallVec::from_elem(node, 1);
+    while let Some(node) = rest.pop() {
+        let first = node.cell_of(entry.start.max(node.base()));
+        let last = node.cell_of(entry.last.min(node.last()));
+        let below = node.children()[first..=last].iter().filter_map(|link| link.load_if(against).node(pin));
+        for child in below.filter(|child| child.meets(entry.start, entry.last)) {
+            found += 1;
+            if found == BROAD {
+                return true;
+            }
+            rest.push(child);
+        }
+    }
+    false
 }
 
 /// Whether the slots are threads', nearly each another one's. A hint. (By the records: some of those who fill a node have not published yet.)

@@ -166,7 +166,10 @@ impl<R: Room, T> Tree<R, T> {
         if !may_lead_to(before, link, node.overflow().load(), pin) {
             return false;
         }
-        let is_one_too_many = node.is_for_threads() && self.shape.quota.is_exceeded();
+        let is_chained = ptr::eq(link, before.overflow());
+        let quota = &self.shape.quota;
+        let is_one_too_many =
+            node.is_for_threads() && (quota.is_exceeded() || !is_chained && quota.is_in_the_way(true));
         if useful == Useful::Spared && !is_one_too_many && (node.take_chance() || before.is_full()) {
             return false;
         }

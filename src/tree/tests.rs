@@ -208,6 +208,29 @@ fn threads_that_take_turns_part_and_meet_nowhere() {
     placed.iter().for_each(|put| tree.free(put));
 }
 
+/// Four threads without a home ask for single pages, then for ranges of any length, then for single pages again: nodes below are for those who stay within one of them.
+#[test]
+fn threads_that_ask_across_nodes_get_few() {
+    const PAGES: u64 = 256;
+    let tree = Bare::new();
+    let mut rng = Rng::with_seed(1);
+    let mut nodes_of = |is_range: bool| {
+        for turn in 0..64 << 10 {
+            let thread = 1 + turn % 4;
+            let (one, other) = (rng.u64(..PAGES), rng.u64(..PAGES));
+            let (first, last) = if is_range { (one.min(other), one.max(other)) } else { (one, one) };
+            let ask = Ask { start: first << 12, last: (last << 12) + 4095, mode: 4, owner: thread };
+            let looks = turn / 4 % 32 == thread;
+            tree.free(&tree.put(ask, if looks { Looking(thread) } else { Passing(thread) }));
+        }
+        tree.nodes()
+    };
+    let nodes = [nodes_of(false), nodes_of(true), nodes_of(false)];
+    assert!(nodes[0] >= 16, "{nodes:?}: threads part");
+    assert!(nodes[1] <= 10, "{nodes:?}: and come together");
+    assert!(nodes[2] >= 16, "{nodes:?}: and part again");
+}
+
 #[test]
 fn who_stays_above_is_told_to_go_down() {
     let tree = Bare::new();
