@@ -335,6 +335,9 @@ impl<R: Room, T> Tree<R, T> {
             (spot.node, spot.cell, is_broad(spot.node, entry, pin.get()))
         };
         self.shape.quota.note_breadth(is_broad);
+        if self.shape.quota.is_in_the_way(true) {
+            self.sweep(1, pin.get());
+        }
         // Those who were parted by class meet there, if anywhere.
         let meeting = if node.is_alone() { None } else { node.of_its_class(entry, pin.get()) };
         let place = meeting.unwrap_or(node);

@@ -9,8 +9,8 @@
 //! of this spell and of the last one: threads that run, that is, as spells are short. More than 64 count as 64. So nodes are made for threads that run beside one another.
 //! Whether there are too many, goes by the most that were at work in any of some spells: a thread that was off its processor for a while finds its nodes again.
 //!
-//! A node that parts threads costs those who look for what is in their way across it. So where more than a quarter of all requests look at several nodes below their own, as random ranges of a small file do,
-//! no cell is given one more; and where more than half do, the pruner takes those out that are vacant, until it is less.
+//! A node that parts threads costs those who look for what is in their way across it. So where one of thirteen requests looks at several nodes below its own, as random ranges of a small file do,
+//! no cell is given one more; and where one of nine does, the pruner takes those out that are vacant. That such nodes were in the way is forgotten slowly: in some 6000 requests, when none is left.
 //!
 //! Everything here is a hint: it steers growth, and no argument about exclusion, order or memory rests on it.
 
@@ -45,7 +45,7 @@ pub(super) struct Quota {
     /// The most threads that were at work since then; and in as many spells before.
     most: hint::AtomicU8,
     most_before: hint::AtomicU8,
-    /// The part of the requests, of 255, that look at several nodes below their own: an average of those sampled, the last ones counting most.
+    /// How often requests look at several nodes below their own: up by a sixteenth of what is left to 255 for each sampled one that does, down by one for each that does not.
     broad: hint::AtomicU8,
     /// log2 of the bytes in a share of the largest span of such a node: where they all are. It only rises.
     share_shift: hint::AtomicU8,
@@ -133,16 +133,14 @@ impl Quota {
 
     /// A request looks at several nodes below its own, or not.
     pub(super) fn note_breadth(&self, is_broad: bool) {
-        /// So many of them are remembered, about.
-        const SPAN: u8 = 16;
         let before = self.broad.load(Ordering::Relaxed);
-        let now = if is_broad { before + (u8::MAX - before).div_ceil(SPAN) } else { before - before.div_ceil(SPAN) };
+        let now = if is_broad { before + (u8::MAX - before).div_ceil(16) } else { before.saturating_sub(1) };
         if now != before {
             self.broad.store(now, Ordering::Relaxed);
         }
     }
 
-    /// Whether nodes below those that threads share would cost others too much: one more, or those that are there.
+    /// Whether nodes that part threads cost others too much: one more, or those that are there.
     pub(super) fn is_in_the_way(&self, is_there: bool) -> bool {
         self.broad.load(Ordering::Relaxed) > if is_there { u8::MAX / 2 } else { u8::MAX / 4 }
     }
