@@ -249,8 +249,8 @@ unsafe fn come_again_or_queue(
     patience: Patience,
 ) -> Doorway<Held> {
     let (luck, mut lingering) = (&space.tree.beside.luck, Lingering::new());
-    while barred.may_come_again && lingering.may_go_on(luck, patience) {
-        barred.live.leave();
+    while matches!(barred, Barred::ByHolder(_)) && lingering.may_go_on(luck, patience) {
+        barred.live().leave();
         wait::deliver();
         lingering.pause();
         ask.entry.order = space.tree.bar();
@@ -263,12 +263,13 @@ unsafe fn come_again_or_queue(
             Err(again) => barred = again,
         }
     }
-    let part = Part { space: NonNull::from(space), live: barred.live, ask, is_covered: false };
+    let part = Part { space: NonNull::from(space), live: barred.live(), ask, is_covered: false };
     Doorway::Queued(Waiter::queue(SmallVec::from_buf([part]), token))
 }
 
 /// Whether it is such a request as may go before those who yield: none whose owner has other requests, or which holds up somebody who has. What these hold, others wait for, and so they would wait for who
 /// came later. A token can have them at any moment, on another thread.
+#[cold]
 fn may_pass(ask: &Ask, patience: Patience) -> bool {
     // A poll holds nobody up.
     let holds_up = || patience != Patience::None && matches!(held_up_by(ask), (Some(_), _) | (_, Some(_)));
@@ -293,7 +294,8 @@ enum Way {
 }
 
 impl Way {
-    fn of(space: &Space, ask: &Ask, own: Own, pin: &LazyPin) -> Way {
+    #[cold]
+    fn past(space: &Space, ask: &Ask, own: Own, pin: &LazyPin) -> Way {
         let barred_by = |seen: Seen<'_>| Way::Barred { by_holder: seen.ticket().is_none() };
         let some_yield = Cell::new(false);
         let insisting = Query { whose: Whose::OthersWhoInsist(&some_yield), ..ask.query() };
@@ -312,6 +314,7 @@ impl Way {
             }
             find_calm(space, ask.entry.order, pin);
         }
+        observe::went_before();
         Way::Past
     }
 }
@@ -399,14 +402,22 @@ pub(crate) unsafe fn try_acquire(space: &Space, ask: &Ask, visitor: Visitor) -> 
         return None;
     }
     // SAFETY: the caller's promise, word by word.
-    unsafe { publish_and_look(space, ask, visitor, None) }.map_err(|barred| refuse([barred.live])).ok()
+    unsafe { publish_and_look(space, ask, visitor, None) }.map_err(|barred| refuse([barred.live()])).ok()
 }
 
 /// A request that was published, and has found somebody in its way.
-struct Barred {
-    live: Live,
-    /// It may pass who yields, and has found a holder only.
-    may_come_again: bool,
+enum Barred {
+    /// By a holder only; and it may pass who yields, and so come again.
+    ByHolder(Live),
+    Else(Live),
+}
+
+impl Barred {
+    fn live(self) -> Live {
+        match self {
+            Barred::ByHolder(live) | Barred::Else(live) => live,
+        }
+    }
 }
 
 /// The first half of the doorway: publishes the request; and grants it if nobody is in its way, or only such as it may pass. If not, wakers may have to be
@@ -441,7 +452,7 @@ unsafe fn publish_and_look(
         None => match unsafe { space.tree.place_by_shortcut(ask.entry, against, visitor) } {
             ByShortcut::Placed(placed, Glance::Clear) => return Ok(granted(placed, ask)),
             ByShortcut::Placed(placed, Glance::Met) if !space.reorders() => {
-                return Err(Barred { live: Live(placed), may_come_again: false });
+                return Err(Barred::Else(Live(placed)));
             }
             ByShortcut::Placed(placed, _) => (Some(Live(placed)), false),
             ByShortcut::TurnedBack => (None, true),
@@ -487,25 +498,22 @@ unsafe fn publish_and_look_from_root(
             (Live(placed), glance)
         }
     };
-    let way = match glance {
-        Glance::Clear => Way::Clear,
-        _ if space.reorders() && patience.is_some_and(|patience| may_pass(&ask, patience)) => {
-            Way::of(space, &ask, live.0.own(ask.entry.mode), &pin)
+    if glance != Glance::Clear {
+        if space.reorders() && patience.is_some_and(|patience| may_pass(&ask, patience)) {
+            match Way::past(space, &ask, live.0.own(ask.entry.mode), &pin) {
+                Way::Clear => {}
+                // It says GRANTED, as it is no later request that is still in its doorway.
+                Way::Past => live.0.hold_quietly(),
+                Way::Barred { by_holder: true } => return Err(Barred::ByHolder(live)),
+                Way::Barred { by_holder: false } => return Err(Barred::Else(live)),
+            }
+        } else if glance == Glance::Met || !ask.is_clear(&space.tree, Some(live.0.own(ask.entry.mode)), &pin) {
+            return Err(Barred::Else(live));
         }
-        Glance::Unsure if ask.is_clear(&space.tree, Some(live.0.own(ask.entry.mode)), &pin) => Way::Clear,
-        _ => Way::Barred { by_holder: false },
-    };
+    }
     let mut owes_wakes = pin.owes_wakes();
     drop(pin);
-    let held = match way {
-        Way::Barred { by_holder } => return Err(Barred { live, may_come_again: by_holder }),
-        Way::Clear => Held::decided(live, &ask, &mut owes_wakes),
-        Way::Past => {
-            live.0.hold_quietly();
-            observe::went_before();
-            Held(live)
-        }
-    };
+    let held = Held::decided(live, &ask, &mut owes_wakes);
     if owes_wakes {
         wait::deliver();
     }

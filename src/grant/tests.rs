@@ -70,7 +70,7 @@ fn what_a_token_is_only_asking_for_it_does_not_hold() {
     let ask = Ask::new(space, asked, Mode::Exclusive, &asker);
     // SAFETY: as above.
     let published = unsafe { publish_and_look(space, &ask, asker.visitor, None) };
-    let Err(Barred { live, .. }) = published else { panic!("somebody holds a part") };
+    let Err(Barred::Else(live)) = published else { panic!("somebody holds a part") };
     let asker = token.enter();
     let ask = Ask::new(space, ByteRange::new(0..1), Mode::Block, &asker);
     assert_eq!(own_conflict(space, &ask), None);

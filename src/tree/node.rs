@@ -452,6 +452,7 @@ impl<R> Node<R> {
     /// Whether somebody insists: a slot may be live in one of the modes `against` that does not yield, and is not the scanner's own.
     ///
     /// ORDERING (S2, S8): Acquire, as for [`Node::unclear`]; and who has closed before the scanner's fence is found to have.
+    #[inline(never)] // Few ask.
     pub(super) fn has_insisting(&self, against: u64, own: Option<usize>) -> bool {
         let insisting = |(index, state): (usize, &AtomicU64)| {
             let word = Word::from_bits(state.load(Ordering::Acquire)).unless_yielding();

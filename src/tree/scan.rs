@@ -417,8 +417,11 @@ pub(super) fn look_closer<'t, R: Room>(
             return ControlFlow::Continue(());
         }
     }
-    for index in (0..SLOTS).filter(|&index| node.slot(index).is_against(query.against) && Some(index) != own) {
+    for index in 0..SLOTS {
         let slot = node.slot(index);
+        if !slot.may_be_in_the_way(parts, query.against) || Some(index) == own {
+            continue;
+        }
         match some_yield {
             Some(some_yield) if slot.yields() => some_yield.set(true),
             _ => match slot.read(query.start, query.last, parts, query.against) {

@@ -144,6 +144,11 @@ impl Word {
         self.0 & bits != 0
     }
 
+    #[inline]
+    fn may_be_in_the_way(self, parts: Parts, against: u64) -> bool {
+        self.has(against) && parts.are_in(self.0)
+    }
+
     /// The bit of its mode.
     pub(crate) fn mode(self) -> u64 {
         self.0 & MODES
@@ -428,12 +433,12 @@ impl Slot<'_> {
         true
     }
 
-    /// Whether it is live in one of the modes `against`.
+    /// Whether its word says that it is live in one of the modes `against`, and that it may meet what touches `parts`.
     ///
-    /// ORDERING (S2): Acquire, as for [`Node::unclear`].
+    /// ORDERING (S2, S7): Acquire, as for [`Node::unclear`].
     #[inline]
-    pub(super) fn is_against(self, against: u64) -> bool {
-        Word(self.state.load(Ordering::Acquire)).has(against)
+    pub(super) fn may_be_in_the_way(self, parts: Parts, against: u64) -> bool {
+        Word(self.state.load(Ordering::Acquire)).may_be_in_the_way(parts, against)
     }
 
     /// Reads the slot if it is live in one of the modes `against` and meets `start..=last`, which touches `parts` of the node.
@@ -442,7 +447,7 @@ impl Slot<'_> {
         // ORDERING (S1, S2, S4, S7): Acquire, so that the record is the one that this word speaks of, or a younger one.
         let mut word = Word(self.state.load(Ordering::Acquire));
         loop {
-            if !word.has(against) || !parts.are_in(word.0) {
+            if !word.may_be_in_the_way(parts, against) {
                 return None;
             }
             let its_start = self.record.start.load(Ordering::Relaxed);
