@@ -12,7 +12,8 @@ use std::sync::Arc;
 /// A table's lock is put in a box for that, and a request that names no owner is the thread's.
 ///
 /// # Examples
-/// ```
+#[cfg_attr(feature = "table", doc = "```")]
+#[cfg_attr(not(feature = "table"), doc = "```ignore")]
 /// use spanlock::{AnyLock, Batch, LockTable, RangeLock};
 ///
 /// # fn main() -> Result<(), spanlock::AcquireError> {
@@ -44,6 +45,7 @@ impl<L: LockRef + Send + Sync> Keeps for L {
 
 impl<'l> AnyLock<'l> {
     /// As `From`, for any other kind of reference: it is put in a box.
+    #[cfg_attr(not(feature = "table"), allow(dead_code))] // There is no other kind.
     pub(crate) fn boxed(lock: impl LockRef + Send + Sync + 'l) -> AnyLock<'l> {
         AnyLock(Kind::Boxed(Arc::new(lock)))
     }

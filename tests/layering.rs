@@ -90,7 +90,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     (
         "cycle.rs",
         &["error", "observe", "owner", "processors", "reclaim", "space", "sync", "tree", "turn", "wait"],
-        &["dashmap", "smallvec", "std::sync", "std::thread"],
+        &["crossbeam_utils", "smallvec", "std::sync", "std::thread"],
     ),
     (
         "cycle/search.rs",

@@ -4,9 +4,11 @@ mod common;
 
 use common::poll::Hand;
 use spanlock::{
-    AcquireError, AnyLock, ArcOwnerGuard, ArcThreadGuard, Batch, ByteRange, KeySpace, LockTable, Mode, Nesting, Owner,
-    OwnerGuard, RangeLock, WholeFileLock,
+    AcquireError, ArcOwnerGuard, ArcThreadGuard, Batch, ByteRange, KeySpace, Mode, Nesting, Owner, OwnerGuard,
+    RangeLock, WholeFileLock,
 };
+#[cfg(feature = "table")]
+use spanlock::{AnyLock, LockTable};
 use std::error::Error;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -268,6 +270,7 @@ fn errors_of_input_and_output() {
     assert!(crossed.to_string().contains("exclusive") && crossed.source().is_some(), "{crossed}");
 }
 
+#[cfg(feature = "table")]
 #[test]
 fn batches_of_different_kinds() {
     let (here, shared, table) = (RangeLock::new(), Arc::new(RangeLock::new()), LockTable::<String>::new());
@@ -283,6 +286,7 @@ fn batches_of_different_kinds() {
     assert!(here.try_exclusive(..).is_some() && shared.try_exclusive(..).is_some());
 }
 
+#[cfg(feature = "table")]
 #[test]
 fn a_table_can_be_looked_through() {
     let table = LockTable::with_names(|key: &String| format!("object {key}"));
