@@ -1,6 +1,6 @@
 //! Several requests under one ticket: all of them are granted, together, or none.
 
-use crate::error::AcquireError;
+use crate::error::{AcquireError, Refused};
 use crate::grant::{self, Doorway, Held, Holds, Waiter};
 use crate::guard::Guard;
 use crate::kind::{ByOwner, Counted, Entered, OwnedBy};
@@ -8,7 +8,7 @@ use crate::lock::RangeLock;
 use crate::mode::Mode;
 use crate::owner::{Asker, Owner, Recursion, Visitor};
 use crate::range::ByteRange;
-use crate::request::{LockRef, check_recursion};
+use crate::request::{LockRef, OwnHold, own_hold, with_deadline, would_recurse};
 use crate::space::{Ask, Space};
 use crate::wait;
 use smallvec::SmallVec;
@@ -127,22 +127,28 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
     /// As for [`Request::wait`](crate::Request::wait).
     #[track_caller]
     pub fn wait(self) -> O::Answer<BatchGuard<L, O>> {
-        O::answer(self.make(|asks, visitor, token| {
-            // SAFETY: `make` keeps the locks until it has made guards of this, which keep them from then on.
-            match unsafe { grant::enter_batch(asks, visitor, token) } {
-                Doorway::Granted(holds) => Ok(holds),
-                Doorway::Queued(waiter) => waiter.wait(),
-            }
-        }))
+        O::answer(self.make(
+            |asks, visitor, token| {
+                // SAFETY: `make` keeps the locks until it has made guards of this, which keep them from then on.
+                match unsafe { grant::enter_batch(asks, visitor, token) } {
+                    Doorway::Granted(holds) => Ok(holds),
+                    Doorway::Queued(waiter) => waiter.wait().map_err(Refused::without_deadline),
+                }
+            },
+            would_recurse,
+        ))
     }
 
     /// All parts, if no conflicting request is in the way of any of them. As for [`Request::try_now`](crate::Request::try_now).
     #[must_use = "if it is granted, the ranges are released at once"]
     pub fn try_now(self) -> Option<BatchGuard<L, O>> {
-        self.make(|asks, visitor, _| {
-            // SAFETY: as in `wait`.
-            unsafe { grant::try_acquire_batch(asks, visitor) }.ok_or(AcquireError::TimedOut)
-        })
+        self.make(
+            |asks, visitor, _| {
+                // SAFETY: as in `wait`.
+                unsafe { grant::try_acquire_batch(asks, visitor) }.ok_or(())
+            },
+            |_, _, _| (),
+        )
         .ok()
     }
 
@@ -156,16 +162,20 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
         TimedBatch { batch: self, deadline: Instant::now().checked_add(timeout) }
     }
 
-    fn make(
+    /// As for a request by itself.
+    fn make<E>(
         self,
-        acquire: impl FnOnce(&[(&Space, Ask)], Visitor, Option<&Owner>) -> Result<Holds, AcquireError>,
-    ) -> Result<BatchGuard<L, O>, AcquireError> {
+        acquire: impl FnOnce(&[(&Space, Ask)], Visitor, Option<&Owner>) -> Result<Holds, E>,
+        recurses: impl FnOnce(OwnHold, &Space, &O) -> E,
+    ) -> Result<BatchGuard<L, O>, E> {
         let Batch { parts, owner, recursion } = self;
         if parts.iter().all(|(_, range, _)| range.is_empty()) {
             return Ok(hand_out(parts, Holds::new(), owner));
         }
         begin(&parts, &owner);
-        check_recursion_of_all(&parts, &owner, recursion)?;
+        if let Some((own, space)) = own_hold_of_any(&parts, &owner, recursion) {
+            return Err(recurses(own, space, &owner));
+        }
         let (entered, asker) = Entered::new(&owner);
         let holds = acquire(&asks(&parts, &asker), asker.visitor, owner.token())?;
         entered.keep();
@@ -189,14 +199,15 @@ fn asks<'a, L: LockRef>(parts: &'a PartsOf<L>, asker: &Asker) -> SmallVec<[(&'a 
     not_empty.map(|(lock, range, mode)| (lock.space(), Ask::new(lock.space(), *range, *mode, asker))).collect()
 }
 
-fn check_recursion_of_all<L: LockRef, O: OwnedBy>(
-    parts: &PartsOf<L>,
+/// As [`own_hold`], and where.
+fn own_hold_of_any<'a, L: LockRef, O: OwnedBy>(
+    parts: &'a PartsOf<L>,
     owner: &O,
     recursion: Option<Recursion>,
-) -> Result<(), AcquireError> {
+) -> Option<(OwnHold, &'a Space)> {
     let refuses = recursion.unwrap_or(owner.recursion()) == Recursion::Refuse;
     let mut not_empty = parts.iter().filter(|(_, range, _)| refuses && !range.is_empty());
-    not_empty.try_for_each(|(lock, range, mode)| check_recursion(lock.space(), *range, *mode, owner))
+    not_empty.find_map(|(lock, range, mode)| Some((own_hold(lock.space(), *range, *mode, owner)?, lock.space())))
 }
 
 /// A guard for each part: the empty ones hold nothing, the others what is in `holds`. `owner` counts one of them so far.
@@ -227,10 +238,10 @@ impl<L: LockRef, O: OwnedBy> TimedBatch<L, O> {
     /// [`AcquireError::TimedOut`] if the deadline passed first; the others as for [`Batch::wait`].
     pub fn wait(self) -> Result<BatchGuard<L, O>, AcquireError> {
         let TimedBatch { batch, deadline } = self;
-        batch.make(|asks, visitor, token| {
+        let acquire = |asks: &[(&Space, Ask)], visitor, token: Option<&Owner>| {
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 // SAFETY: as in `Batch::wait`.
-                return unsafe { grant::try_acquire_batch(asks, visitor) }.ok_or(AcquireError::TimedOut);
+                return unsafe { grant::try_acquire_batch(asks, visitor) }.ok_or(Refused::TimedOut);
             }
             // SAFETY: as in `Batch::wait`.
             match unsafe { grant::enter_batch(asks, visitor, token) } {
@@ -240,7 +251,11 @@ impl<L: LockRef, O: OwnedBy> TimedBatch<L, O> {
                     None => waiter.wait(),
                 },
             }
-        })
+        };
+        batch.make(
+            |asks, visitor, token| acquire(asks, visitor, token).map_err(|refused| with_deadline(refused, asks, token)),
+            would_recurse,
+        )
     }
 }
 
@@ -298,7 +313,7 @@ impl<L: LockRef, O: OwnedBy> Future for AcquireBatch<L, O> {
             unreachable!("it was queued a moment ago");
         };
         // By itself, as in `Acquire`: with an error the waiter leaves its trees here, before `parts` go.
-        let holds = result.map(|()| waiter.into_holds());
+        let holds = result.map(|()| waiter.into_holds()).map_err(Refused::without_deadline);
         Poll::Ready(O::answer(holds.map(|holds| hand_out(parts, holds, owner.into_owner()))))
     }
 }
@@ -314,7 +329,9 @@ impl<L: LockRef, O: OwnedBy> AcquireBatch<L, O> {
             return Ok(Some(hand_out(parts, Holds::new(), owner)));
         }
         begin(&parts, &owner);
-        check_recursion_of_all(&parts, &owner, recursion)?;
+        if let Some((own, space)) = own_hold_of_any(&parts, &owner, recursion) {
+            return Err(would_recurse(own, space, &owner));
+        }
         let (entered, asker) = Entered::new(&owner);
         // SAFETY: what comes back goes into `state` or into guards, together with the locks, and is dropped before them. All kinds of `L` keep
         // the lock where it is when they, or this future, are moved.

@@ -77,7 +77,7 @@
 //! The distinction between edges to holders and edges to queued requests: PostgreSQL's deadlock detector (hard and soft edges). The rule was found
 //! by a model search: see `docs/internals.md`.
 
-use crate::error::{AcquireError, Deadlock, OwnerName};
+use crate::error::{Deadlock, OwnerName, Refused};
 use crate::observe;
 use crate::owner::{self, Owner, OwnerId};
 use crate::reclaim::LazyPin;
@@ -334,14 +334,14 @@ impl Enlisted {
     /// what will end what kept it.
     ///
     /// # Errors
-    /// [`AcquireError::Deadlock`]; [`AcquireError::TimedOut`].
+    /// [`Refused::Deadlock`]; [`Refused::TimedOut`].
     #[cold]
     pub(crate) fn search(
         &mut self,
         luck: &Luck,
         patience: Patience,
         deadline: Option<Instant>,
-    ) -> Result<Searched, AcquireError> {
+    ) -> Result<Searched, Refused> {
         let (mut unheard, mut taken) = (None, None);
         let outcome = {
             // Pinned first: to pin may free what others have left.
@@ -377,9 +377,9 @@ impl Enlisted {
                 Err(Stop::Deadlock(deadlock)) => {
                     // It leaves: whoever searches next must not be refused for a cycle that is broken already.
                     index::remove(&self.blocked);
-                    Err(AcquireError::Deadlock(deadlock))
+                    Err(Refused::Deadlock(deadlock))
                 }
-                Err(Stop::Late) => Err(AcquireError::TimedOut),
+                Err(Stop::Late) => Err(Refused::TimedOut),
             }
         };
         // With no turn in hand, and not pinned. So for a listener that goes, and may wake others.
@@ -393,7 +393,7 @@ impl Enlisted {
                     .map_or(Searched::InVain, Searched::Owed));
             }
         }
-        if let Err(AcquireError::Deadlock(deadlock)) = &outcome {
+        if let Err(Refused::Deadlock(deadlock)) = &outcome {
             observe::deadlock(deadlock);
         }
         outcome

@@ -1,7 +1,7 @@
 //! What a granted request hands out: a guard that holds the range until it is dropped, and what can be done with it meanwhile.
 
 use crate::convert;
-use crate::error::AcquireError;
+use crate::error::{AcquireError, Asked, OwnerName, WouldRecurse};
 use crate::grant::{self, Held};
 use crate::kind::{ByOwner, ByTask, ByThread, OwnedBy, Stays};
 use crate::lock::RangeLock;
@@ -206,8 +206,10 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
 
     /// Whether its owner holds some of these bytes by another guard too, in a mode that conflicts.
     #[cfg_attr(any(loom, spanlock_shuttle), allow(dead_code))]
-    pub(crate) fn conflict_beside(&self) -> Option<(ByteRange, Mode)> {
-        grant::conflict_beside(self.lock.space(), &self.held)
+    pub(crate) fn conflict_beside(&self) -> Option<WouldRecurse> {
+        let (held, mode) = grant::conflict_beside(self.lock.space(), &self.held)?;
+        let owner = OwnerName::of(self.owner()?, self.owner.token());
+        Some(WouldRecurse::new(owner, Asked::new(self.lock.space().label(), held, mode)))
     }
 
     /// A number that grows along every chain of conflicting grants: if two guards of this process conflict, whatever the later one says is above whatever the earlier one said. For logs, tests, and

@@ -187,8 +187,8 @@ pub mod slice {
     };
 }
 
-/// What a [`Snapshot`] and a [`Deadlock`] are made of.
+/// What a [`Snapshot`] and an [`AcquireError`] are made of.
 pub mod snapshots {
-    pub use crate::error::Wait;
+    pub use crate::error::{Asked, TimedOut, Wait, WouldRecurse};
     pub use crate::inspect::RequestInfo;
 }

@@ -613,7 +613,7 @@ impl SliceKind for Whole {
 /// `guard`, unless its owner has another one of some of these bytes, in a mode that does not go with it (INV-R2).
 fn alone<D: DataRef, O: OwnedBy>(guard: Guard<D, O>) -> Result<Guard<D, O>, AcquireError> {
     match guard.conflict_beside() {
-        Some((held, mode)) => Err(AcquireError::WouldRecurse { held, mode }),
+        Some(own) => Err(AcquireError::WouldRecurse(own)),
         None => Ok(guard),
     }
 }

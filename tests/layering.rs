@@ -37,7 +37,8 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("range.rs", &[], &[]),
     ("keys.rs", &["range"], &[]),
     ("mode.rs", &[], &[]),
-    ("error.rs", &["mode", "owner", "range"], &[]),
+    // `std::thread` there: the name of a thread.
+    ("error.rs", &["mode", "owner", "range"], &["std::thread"]),
     // `std::sync` there: `Arc`, and the clock's start.
     ("owner.rs", &["sync"], &["crossbeam_utils", "std::sync"]),
     ("kind.rs", &["error", "owner", "sync"], &["std::sync"]),
