@@ -54,6 +54,7 @@
 //! the number of keys that came and went.
 
 use crate::any::AnyLock;
+use crate::error::AcquireError;
 use crate::guard::Guard;
 use crate::inspect::Snapshot;
 use crate::kind::{ByTask, ByThread};
@@ -70,7 +71,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::ops::{Deref, RangeBounds};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A range lock for each key: for each file, inode, database table or object. Nothing has to be set up for a key, and
 /// nothing torn down: its [`RangeLock`] is there from first use on, and goes when nobody uses it any more.
@@ -552,6 +553,144 @@ impl<K: Eq + Hash> LockTable<K> {
     #[must_use = "if it is granted, the range is released at once"]
     pub fn try_exclusive(&self, key: K, range: impl RangeBounds<u64>) -> Option<TableGuard<K>> {
         self.request(key, range, Mode::Exclusive).try_now()
+    }
+
+    /// As [`RangeLock::try_add_for`], of `key`.
+    ///
+    /// # Errors
+    /// As for that.
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    ///
+    /// # Examples
+    /// ```
+    /// use spanlock::LockTable;
+    /// use std::time::Duration;
+    ///
+    /// let inodes: LockTable<u64> = LockTable::new();
+    /// match inodes.try_add_for(17, 0..4096, Duration::from_millis(10)) {
+    ///     Ok(_read) => {} // others of this key may add meanwhile
+    ///     Err(refused) => println!("{refused}"),
+    /// }
+    /// ```
+    #[track_caller]
+    pub fn try_add_for(
+        &self,
+        key: K,
+        range: impl RangeBounds<u64>,
+        timeout: Duration,
+    ) -> Result<TableGuard<K>, AcquireError> {
+        self.request(key, range, Mode::Add).timeout(timeout).wait()
+    }
+
+    /// As [`RangeLock::try_add_until`], of `key`.
+    ///
+    /// # Errors
+    /// As for that.
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    #[track_caller]
+    pub fn try_add_until(
+        &self,
+        key: K,
+        range: impl RangeBounds<u64>,
+        deadline: Instant,
+    ) -> Result<TableGuard<K>, AcquireError> {
+        self.request(key, range, Mode::Add).deadline(deadline).wait()
+    }
+
+    /// As [`RangeLock::try_block_for`], of `key`.
+    ///
+    /// # Errors
+    /// As for that.
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    #[track_caller]
+    pub fn try_block_for(
+        &self,
+        key: K,
+        range: impl RangeBounds<u64>,
+        timeout: Duration,
+    ) -> Result<TableGuard<K>, AcquireError> {
+        self.request(key, range, Mode::Block).timeout(timeout).wait()
+    }
+
+    /// As [`RangeLock::try_block_until`], of `key`.
+    ///
+    /// # Errors
+    /// As for that.
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    #[track_caller]
+    pub fn try_block_until(
+        &self,
+        key: K,
+        range: impl RangeBounds<u64>,
+        deadline: Instant,
+    ) -> Result<TableGuard<K>, AcquireError> {
+        self.request(key, range, Mode::Block).deadline(deadline).wait()
+    }
+
+    /// As [`RangeLock::try_exclusive_for`], of `key`.
+    ///
+    /// # Errors
+    /// As for that.
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    #[track_caller]
+    pub fn try_exclusive_for(
+        &self,
+        key: K,
+        range: impl RangeBounds<u64>,
+        timeout: Duration,
+    ) -> Result<TableGuard<K>, AcquireError> {
+        self.request(key, range, Mode::Exclusive).timeout(timeout).wait()
+    }
+
+    /// As [`RangeLock::try_exclusive_until`], of `key`.
+    ///
+    /// # Errors
+    /// As for that.
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    #[track_caller]
+    pub fn try_exclusive_until(
+        &self,
+        key: K,
+        range: impl RangeBounds<u64>,
+        deadline: Instant,
+    ) -> Result<TableGuard<K>, AcquireError> {
+        self.request(key, range, Mode::Exclusive).deadline(deadline).wait()
+    }
+
+    /// Whether a new owner that asked for `range` (bytes) of `key` in `mode` at this moment would have to wait: see [`RangeLock::is_locked`]. The key may be of a type that the table's can be
+    /// borrowed as. Makes no entry: of a key that has none, nothing is locked.
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    ///
+    /// # Examples
+    /// ```
+    /// use spanlock::{LockTable, Mode};
+    ///
+    /// let objects: LockTable<String> = LockTable::new();
+    /// let _read = objects.add("left".to_string(), 0..4096);
+    /// assert!(objects.is_locked("left", .., Mode::Exclusive) && !objects.is_locked("right", .., Mode::Exclusive));
+    /// assert_eq!(objects.len(), 1);
+    /// ```
+    #[track_caller]
+    pub fn is_locked<Q: Hash + Eq + ?Sized>(&self, key: &Q, range: impl RangeBounds<u64>, mode: Mode) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        let range = ByteRange::new(range);
+        self.get(key).is_some_and(|lock| lock.is_locked(range, mode))
     }
 
     /// How many keys have an entry: those that are held, waited for, requested, or have a [`TableLock`].

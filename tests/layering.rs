@@ -126,7 +126,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     // `std::sync` there: `Arc`; the rest is for its documentation.
     (
         "table.rs",
-        &["any", "guard", "inspect", "kind", "lock", "mode", "processors", "range", "request", "sync"],
+        &["any", "error", "guard", "inspect", "kind", "lock", "mode", "processors", "range", "request", "sync"],
         &["dashmap", "std::sync"],
     ),
     // `std::sync` there is `Arc`.
