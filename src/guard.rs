@@ -204,6 +204,19 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
         owner
     }
 
+    /// The fields of a guard, or of what is made of one and calls its `range` `what`.
+    pub(crate) fn say(&self, out: &mut fmt::DebugStruct<'_, '_>, what: &str, range: ByteRange) -> fmt::Result {
+        out.field("lock", &format_args!("{}", self.lock.space().label())).field(what, &range);
+        out.field("mode", &format_args!("{}", self.mode()));
+        if let Some(owner) = self.owner() {
+            match owner::name_of(owner) {
+                Some(name) => out.field("owner", &format_args!("{owner} {name:?}")),
+                None => out.field("owner", &format_args!("{owner}")),
+            };
+        }
+        out.finish()
+    }
+
     /// Whether its owner holds some of these bytes by another guard too, in a mode that conflicts.
     #[cfg_attr(any(loom, spanlock_shuttle), allow(dead_code))]
     pub(crate) fn conflict_beside(&self) -> Option<WouldRecurse> {
@@ -528,15 +541,6 @@ impl<L: LockRef, O: OwnedBy> Drop for Guard<L, O> {
 
 impl<L: LockRef, O: OwnedBy> fmt::Debug for Guard<L, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut out = f.debug_struct("Guard");
-        out.field("lock", &format_args!("{}", self.lock.space().label())).field("range", &self.range());
-        out.field("mode", &format_args!("{}", self.mode()));
-        if let Some(owner) = self.owner() {
-            match owner::name_of(owner) {
-                Some(name) => out.field("owner", &format_args!("{owner} {name:?}")),
-                None => out.field("owner", &format_args!("{owner}")),
-            };
-        }
-        out.finish()
+        self.say(&mut f.debug_struct("Guard"), "range", self.range())
     }
 }

@@ -21,6 +21,7 @@ use crate::mode::Mode;
 use crate::owner::{Owner, Recursion};
 use crate::range::ByteRange;
 use crate::request::{Acquire, LockRef, Request, TimedRequest, sealed};
+use std::any::type_name;
 use std::borrow::Cow;
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -414,10 +415,14 @@ impl<S: Storage + Default> Default for RangeLocked<S> {
     }
 }
 
-/// Says how many slices are held and waited for.
+/// Says what the storage is, what the lock is called, and how many slices are held and waited for. ([`snapshot`](RangeLocked::snapshot) says which, and whose.)
 impl<S: Storage> fmt::Debug for RangeLocked<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RangeLocked").field("lock", &self.lock).finish_non_exhaustive()
+        let storage = type_name::<S>();
+        f.debug_struct("RangeLocked")
+            .field("storage", &format_args!("{storage}"))
+            .field("lock", &self.lock)
+            .finish_non_exhaustive()
     }
 }
 
@@ -725,12 +730,12 @@ impl<D: DataRef, O: OwnedBy> Drop for WholeStorage<D, O> {
 
 macro_rules! debug {
     ($($slice:ident),*) => { $(
-        impl<D: DataRef, O: OwnedBy> fmt::Debug for $slice<D, O>
-        where
-            <D::Storage as Storage>::Item: fmt::Debug,
-        {
+        /// Says what it holds: of which lock, which elements, in which mode, for whom. (For the elements themselves print `&slice[..]`.)
+        impl<D: DataRef, O: OwnedBy> fmt::Debug for $slice<D, O> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&**self, f)
+                let Held { guard, start, len } = &self.0;
+                let elements = ByteRange::new(*start as u64..(start + len) as u64);
+                guard.say(&mut f.debug_struct(stringify!($slice)), "elements", elements)
             }
         }
     )* };
@@ -738,12 +743,10 @@ macro_rules! debug {
 
 debug!(ReadSlice, WriteSlice);
 
-impl<D: DataRef, O: OwnedBy> fmt::Debug for WholeStorage<D, O>
-where
-    D::Storage: fmt::Debug,
-{
+/// Says what it holds, of which lock, and for whom. (For the storage itself print `*storage`.)
+impl<D: DataRef, O: OwnedBy> fmt::Debug for WholeStorage<D, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&**self, f)
+        self.0.say(&mut f.debug_struct("WholeStorage"), "elements", self.0.range())
     }
 }
 
@@ -756,10 +759,7 @@ pub enum Part<D: DataRef, O: OwnedBy> {
     Write(WriteSlice<D, O>),
 }
 
-impl<D: DataRef, O: OwnedBy> fmt::Debug for Part<D, O>
-where
-    <D::Storage as Storage>::Item: fmt::Debug,
-{
+impl<D: DataRef, O: OwnedBy> fmt::Debug for Part<D, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Part::Read(slice) => f.debug_tuple("Read").field(slice).finish(),
@@ -886,18 +886,27 @@ impl<D: DataRef, K: SliceKind, O: OwnedBy> Future for AcquireSlice<D, K, O> {
 
 impl<D: DataRef, K: SliceKind, O: OwnedBy> fmt::Debug for SliceRequest<D, K, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SliceRequest").field("elements", &self.elements.asked).field("mode", &K::MODE).finish()
+        f.debug_struct("SliceRequest")
+            .field("elements", &self.elements.asked)
+            .field("mode", &format_args!("{}", K::MODE))
+            .finish()
     }
 }
 
 impl<D: DataRef, K: SliceKind, O: OwnedBy> fmt::Debug for TimedSlice<D, K, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TimedSlice").field("elements", &self.elements.asked).field("mode", &K::MODE).finish()
+        f.debug_struct("TimedSlice")
+            .field("elements", &self.elements.asked)
+            .field("mode", &format_args!("{}", K::MODE))
+            .finish()
     }
 }
 
 impl<D: DataRef, K: SliceKind, O: OwnedBy> fmt::Debug for AcquireSlice<D, K, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AcquireSlice").field("elements", &self.elements.asked).field("mode", &K::MODE).finish()
+        f.debug_struct("AcquireSlice")
+            .field("elements", &self.elements.asked)
+            .field("mode", &format_args!("{}", K::MODE))
+            .finish()
     }
 }

@@ -192,6 +192,43 @@ fn the_length_changes_when_nobody_looks() {
     assert_eq!(data.read(..)[..], [1]);
 }
 
+/// Of elements that cannot be printed, too.
+#[test]
+fn slices_say_which_and_whose_they_are() {
+    struct Secret(#[allow(dead_code)] u8);
+    let mut data = RangeLocked::new((0..100).map(Secret).collect::<Vec<_>>());
+    data.set_name("pages");
+    let (reader, writer) = (Owner::named("reader"), Owner::named("writer"));
+    let read = data.reading(10..20).owner(&reader).wait().unwrap();
+    assert_eq!(
+        format!("{read:?}"),
+        format!("ReadSlice {{ lock: pages, elements: 10..20, mode: add, owner: {} \"reader\" }}", reader.id())
+    );
+    // An open end is where the elements end.
+    let write = data.writing(90..).owner(&writer).wait().unwrap();
+    assert_eq!(
+        format!("{write:?}"),
+        format!("WriteSlice {{ lock: pages, elements: 90..100, mode: exclusive, owner: {} \"writer\" }}", writer.id())
+    );
+    assert_eq!(format!("{:?}", data.read(5..5)), "ReadSlice { lock: pages, elements: empty, mode: add }");
+    let said = format!("{data:?}");
+    assert!(said.starts_with("RangeLocked { storage: alloc::vec::Vec<") && said.contains("Secret>"), "{said}");
+    assert!(said.ends_with(r#"lock: RangeLock { name: "pages", holding: 2, waiting: 0, .. }, .. }"#), "{said}");
+    let asked = data.writing(15..16);
+    assert_eq!(format!("{asked:?}"), "SliceRequest { elements: 15..16, mode: exclusive }");
+    drop((read, write, asked));
+    let whole = data.holding().owner(&writer).wait().unwrap();
+    assert_eq!(
+        format!("{whole:?}"),
+        format!("WholeStorage {{ lock: pages, elements: 0.., mode: exclusive, owner: {} \"writer\" }}", writer.id())
+    );
+    drop(whole);
+    let part = data.parts(&[(0..1, Add)]).unwrap();
+    assert!(
+        format!("{part:?}").starts_with("[Read(ReadSlice { lock: pages, elements: 0..1, mode: add, owner: thread ")
+    );
+}
+
 #[test]
 fn what_is_leaked_dangles_nowhere() {
     let mut data = RangeLocked::new(vec![1_u8; 100]);
