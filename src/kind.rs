@@ -96,11 +96,30 @@ impl OwnedBy for ByOwner {
 /// forgotten (`mem::forget`), and its lock dropped. So for those the lock must be there for good, or be kept by the future itself: `&'static RangeLock`,
 /// `Arc<RangeLock>` or a [`TableLock`](crate::TableLock). The same goes for a [`Batch`](crate::Batch) of any owner.
 ///
+/// # If the compiler speaks of `'static`
+/// It says of a borrowed lock that it "does not live long enough" and that the "argument requires that `lock` is borrowed for `'static`" (E0597), or, of one that came as a reference, that
+/// "borrowed data escapes outside of function" and "must outlive `'static`" (E0521). *The remedy is an `Arc`, asked by [`request_arc`](crate::RangeLock::request_arc)*; or not to await: `.wait()` takes any
+/// lock.
+///
 /// ```compile_fail,E0597
-/// use spanlock::{Mode, Owner, RangeLock};
-/// let lock = RangeLock::new();
-/// let future = std::future::IntoFuture::into_future(lock.request(.., Mode::Add).owner(&Owner::new()));
+/// use spanlock::{AcquireError, Mode, Owner, RangeLock};
+/// use std::sync::Arc;
+///
+/// async fn task(file: Arc<RangeLock>, me: Owner) -> Result<(), AcquireError> {
+///     let _guard = file.request(0..4096, Mode::Add).owner(&me).await?; // borrows `file`
+///     Ok(())
+/// }
 /// ```
+/// ```
+/// use spanlock::{AcquireError, Mode, Owner, RangeLock};
+/// use std::sync::Arc;
+///
+/// async fn task(file: Arc<RangeLock>, me: Owner) -> Result<(), AcquireError> {
+///     let _guard = file.request_arc(0..4096, Mode::Add).owner(&me).await?; // keeps it
+///     Ok(())
+/// }
+/// ```
+/// The same through a guard: that of [`request_arc`](crate::RangeLock::request_arc) can be asked through, and the answer awaited ([`Guard::request`](crate::Guard::request)); that of `request` cannot.
 pub trait AwaitedOn<L: ?Sized>: OwnedBy {}
 
 impl<L> AwaitedOn<L> for ByTask {}

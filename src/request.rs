@@ -107,8 +107,8 @@ impl<L: LockRef> Request<L> {
 impl<L: LockRef, O: OwnedBy> Request<L, O> {
     /// Makes it a request of `owner`: it does not conflict with the others of that owner, and its guard is `Send`.
     ///
-    /// To be awaited it needs a lock that is there for good: `&'static RangeLock`, or an `Arc` by [`RangeLock::request_arc`]. (If the compiler says that a lock "does not live
-    /// long enough", or is "borrowed for `'static`", this is why: see [`AwaitedOn`].)
+    /// To be awaited it needs a lock that is there for good: `&'static RangeLock`, or an `Arc` by [`RangeLock::request_arc`]. If the compiler says that a lock "does not live
+    /// long enough", is "borrowed for `'static`" or "must outlive `'static`", this is why, and `request_arc` the remedy: see [`AwaitedOn`].
     pub fn owner(self, owner: &Owner) -> Request<L, ByOwner> {
         let Request { lock, range, mode, recursion, .. } = self;
         Request { lock, range, mode, owner: ByOwner(owner.clone()), recursion, through: false }

@@ -76,6 +76,30 @@ fn a_guard_that_must_stay_says_so() {
     assert_said("stays", code, &["TheGuardOfAThreadStaysOnIt"]);
 }
 
+/// Where a lifetime is too short, the compiler has no room for words of ours. So the documentation quotes what it says, and this holds it to that.
+#[test]
+fn what_it_says_of_a_lock_that_is_only_borrowed_is_in_the_documentation() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kind.rs")).expect("it can be read");
+    let about = page.split("# If the compiler speaks of").nth(1).expect("it has a chapter").split("pub trait").next();
+    // However it is wrapped.
+    let about = about.expect("it belongs to a trait").replace("\n///", "");
+    let quoted = |word: &str| assert!(about.contains(word), "the chapter does not quote {word:?}");
+    let owned = |call: &str| format!("async fn task(lock: Arc<RangeLock>, me: Owner) {{ lock.{call}; }}");
+    let lent = |call: &str| format!("async fn task(lock: &RangeLock, me: &Owner) {{ lock.{call}; }}");
+    let through = "async fn task(guard: SendRangeGuard<'_>) { let _ = guard.request(.., Mode::Add).await; }";
+    let awaited = "request(0..8, Mode::Add).owner(&me).await.unwrap()";
+    let late = ["does not live long enough", "argument requires that `lock` is borrowed for `'static`"];
+    let escapes = ["borrowed data escapes outside of function", "must outlive `'static`"];
+    assert_said("owned", &owned(awaited), &late);
+    assert_said("lent", &lent(&awaited.replace("&me", "me")), &escapes);
+    assert_said("through", through, &escapes);
+    late.into_iter().chain(escapes).for_each(quoted);
+    quoted("request_arc");
+    // The remedy.
+    assert_eq!(said("kept", &owned(&awaited.replace("request(", "request_arc("))), None);
+    assert_eq!(said("waited", &lent("request(0..8, Mode::Add).owner(me).wait().unwrap()")), None);
+}
+
 #[test]
 fn what_is_no_future_says_what_is() {
     let timed = "async { RangeLock::new().request(.., Mode::Add).timeout(std::time::Duration::MAX).await };";
