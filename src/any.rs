@@ -14,13 +14,14 @@ use std::sync::Arc;
 /// # Examples
 #[cfg_attr(feature = "table", doc = "```")]
 #[cfg_attr(not(feature = "table"), doc = "```ignore")]
-/// use spanlock::{AnyLock, Batch, LockTable, RangeLock};
+/// use spanlock::{AcquireError, AnyLock, Batch, LockTable, RangeLock};
 ///
-/// # fn main() -> Result<(), spanlock::AcquireError> {
-/// let (names, inodes) = (RangeLock::new(), LockTable::new());
-/// // A rename: the directory, and the file.
-/// let both = Batch::new().exclusive(AnyLock::from(&names), 0..10).add(AnyLock::from(inodes.lock(17)), ..).wait()?;
-/// # drop(both); Ok(()) }
+/// /// The directory, and the file.
+/// fn rename(names: &RangeLock, inodes: &LockTable<u64>) -> Result<(), AcquireError> {
+///     let _both = Batch::new().exclusive(AnyLock::from(names), 0..10).add(AnyLock::from(inodes.lock(17)), ..).wait()?;
+///     Ok(())
+/// }
+/// # rename(&RangeLock::new(), &LockTable::new()).unwrap();
 /// ```
 #[derive(Clone)]
 pub struct AnyLock<'l>(Kind<'l>);

@@ -32,12 +32,13 @@ use std::time::{Duration, Instant};
 /// ```
 /// use spanlock::{AcquireError, Batch, RangeLock};
 ///
-/// # fn main() -> Result<(), AcquireError> {
-/// let (from, to) = (RangeLock::new(), RangeLock::new());
-/// // Copy within the kernel: the source may be read by others meanwhile.
-/// let guards = Batch::new().add(&from, 0..65536).exclusive(&to, 4096..).wait()?;
-/// assert_eq!(guards[1].range().start(), Some(4096));
-/// # drop(guards); Ok(()) }
+/// /// Copies within the kernel: the source may be read by others meanwhile.
+/// fn copy(from: &RangeLock, to: &RangeLock) -> Result<(), AcquireError> {
+///     let guards = Batch::new().add(from, 0..65536).exclusive(to, 4096..).wait()?;
+///     assert_eq!(guards[1].range().start(), Some(4096));
+///     Ok(())
+/// }
+/// # copy(&RangeLock::new(), &RangeLock::new()).unwrap();
 /// ```
 #[must_use = "a batch does nothing until it is waited for, tried or awaited"]
 #[derive(Clone, Debug)]

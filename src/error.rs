@@ -66,16 +66,17 @@ impl std::error::Error for AcquireError {
 /// [`TimedOut`](io::ErrorKind::TimedOut) for a deadline that has passed, [`Deadlock`](io::ErrorKind::Deadlock) for the two others; the error itself is its source.
 ///
 /// ```
-/// # use spanlock::{Mode, RangeLock};
-/// # use std::{io, time::Duration};
+/// use spanlock::{Mode, RangeLock};
+/// use std::{io, time::Duration};
+///
 /// fn write(file: &RangeLock) -> io::Result<()> {
 ///     let _alone = file.request(0..4096, Mode::Exclusive).timeout(Duration::from_millis(10)).wait()?;
 ///     Ok(())
 /// }
-/// # let file = RangeLock::new();
+/// let file = RangeLock::new();
 /// # write(&file).unwrap();
-/// # let taken = spanlock::Owner::new();
-/// # let _taken = file.request(.., Mode::Add).owner(&taken).wait().unwrap();
+/// let taken = spanlock::Owner::new();
+/// let _taken = file.request(.., Mode::Add).owner(&taken).wait().unwrap();
 /// assert_eq!(write(&file).unwrap_err().kind(), io::ErrorKind::TimedOut); // somebody holds it
 /// ```
 impl From<AcquireError> for io::Error {

@@ -141,15 +141,16 @@ pub enum Recursion {
 /// ```
 /// use spanlock::{AcquireError, Mode, Owner, RangeLock};
 ///
-/// # fn main() -> Result<(), AcquireError> {
-/// let (accounts, log) = (RangeLock::new(), RangeLock::new());
-/// let transaction = Owner::named("transfer 7");
-/// let from = accounts.request(40..41, Mode::Exclusive).owner(&transaction).wait()?;
-/// let entry = log.request(.., Mode::Add).owner(&transaction).wait()?;
-/// std::thread::spawn(|| ()).join().unwrap(); // the guards could go there: they are `Send`
-/// assert!(accounts.request(40..41, Mode::Add).owner(&transaction).try_now().is_some());
-/// assert!(accounts.request(40..41, Mode::Add).owner(&Owner::new()).try_now().is_none());
-/// # drop((from, entry)); Ok(()) }
+/// fn transfer(accounts: &RangeLock, log: &RangeLock) -> Result<(), AcquireError> {
+///     let transaction = Owner::named("transfer 7");
+///     let from = accounts.request(40..41, Mode::Exclusive).owner(&transaction).wait()?;
+///     let entry = log.request(.., Mode::Add).owner(&transaction).wait()?;
+///     assert!(accounts.request(40..41, Mode::Add).owner(&transaction).try_now().is_some());
+///     assert!(accounts.request(40..41, Mode::Add).owner(&Owner::new()).try_now().is_none());
+///     drop((from, entry)); // or another thread does: they are `Send`
+///     Ok(())
+/// }
+/// # transfer(&RangeLock::new(), &RangeLock::new()).unwrap();
 /// ```
 #[derive(Clone)]
 pub struct Owner {
@@ -219,12 +220,14 @@ impl Owner {
     /// For code deep in a task that has to name an owner: a request on a borrowed lock, say.
     ///
     /// ```
-    /// # use spanlock::Owner;
-    /// # pollster::block_on(async {
-    /// let me = Owner::new();
-    /// assert_eq!(Owner::current(), None);
-    /// assert_eq!(me.scope(async { Owner::current() }).await, Some(me));
-    /// # });
+    /// use spanlock::Owner;
+    ///
+    /// async fn look() {
+    ///     let me = Owner::new();
+    ///     assert_eq!(Owner::current(), None);
+    ///     assert_eq!(me.scope(async { Owner::current() }).await, Some(me));
+    /// }
+    /// # pollster::block_on(look());
     /// ```
     pub fn current() -> Option<Owner> {
         // A thread that ends is in no scope.

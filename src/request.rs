@@ -54,13 +54,13 @@ pub(crate) mod sealed {
 /// **A task that holds something and asks for more says who it is: through its guard, in a scope, or by an owner. Else it can wait for itself, and nobody can tell** ([`OwnedBy`] says why):
 ///
 /// ```
-/// # use spanlock::{AcquireError, Mode, RangeLock};
-/// # use std::sync::Arc;
+/// use spanlock::{AcquireError, Mode, RangeLock};
+/// use std::sync::Arc;
+///
 /// async fn grow(file: Arc<RangeLock>) -> Result<(), AcquireError> {
 ///     let write = file.request_arc(0..4096, Mode::Block).await;
 ///     // `file.request(0..512, Mode::Exclusive).await` would wait for `write`, for ever.
-///     let tail = write.request(0..512, Mode::Exclusive).await?;
-///     # drop(tail);
+///     let _tail = write.request(0..512, Mode::Exclusive).await?;
 ///     Ok(())
 /// }
 /// # pollster::block_on(grow(Arc::new(RangeLock::new()))).unwrap();
@@ -270,7 +270,8 @@ pub trait AwaitTheRequestItselfInsideOfTheRuntimesTimeout {}
 /// For the compiler's message only.
 ///
 /// ```compile_fail,E0277
-/// # use spanlock::{Mode, RangeLock};
+/// use spanlock::{Mode, RangeLock};
+///
 /// # async {
 /// RangeLock::new().request(.., Mode::Add).timeout(std::time::Duration::MAX).await;
 /// # };

@@ -108,18 +108,18 @@ unsafe impl Storage for memmap2::MmapMut {
 /// ```
 /// What is refused:
 /// ```should_panic
-/// # let pages = spanlock::RangeLocked::new(vec![0_u8; 8192]);
+/// let pages = spanlock::RangeLocked::new(vec![0_u8; 8192]);
 /// let first = pages.write(0..10);
 /// let second = pages.write(5..15); // of the same thread
 /// ```
 /// ```compile_fail,E0505
-/// # let pages = spanlock::RangeLocked::new(vec![0_u8; 8192]);
+/// let pages = spanlock::RangeLocked::new(vec![0_u8; 8192]);
 /// let slice = pages.read(0..10);
 /// drop(pages); // still borrowed
 /// println!("{}", slice[0]);
 /// ```
 /// ```compile_fail,E0505
-/// # let pages = spanlock::RangeLocked::new(vec![0_u8; 8192]);
+/// let pages = spanlock::RangeLocked::new(vec![0_u8; 8192]);
 /// let mut guard = pages.write(0..10);
 /// let slice: &mut [u8] = &mut guard;
 /// drop(guard); // the slice does not outlive its guard
@@ -130,7 +130,7 @@ unsafe impl Storage for memmap2::MmapMut {
 /// std::thread::scope(|s| s.spawn(|| cells.read(..).len())); // shared elements must be `Sync`
 /// ```
 /// ```compile_fail,E0596
-/// # let pages = spanlock::RangeLocked::new(vec![0_u8; 8192]);
+/// let pages = spanlock::RangeLocked::new(vec![0_u8; 8192]);
 /// let mut shared = pages.read(0..10);
 /// shared[0] = 1; // not through a shared one
 /// ```
@@ -203,7 +203,8 @@ impl<S: Storage> RangeLocked<S> {
     /// As for [`read`](RangeLocked::read); and if the thread has any slice of some of them.
     ///
     /// ```
-    /// # use spanlock::RangeLocked;
+    /// use spanlock::RangeLocked;
+    ///
     /// let numbers = RangeLocked::new(vec![3, 1, 2]);
     /// numbers.write(..).sort();
     /// assert_eq!(numbers.into_inner(), [1, 2, 3]);
@@ -228,13 +229,15 @@ impl<S: Storage> RangeLocked<S> {
     /// If the range is inverted, as slicing does.
     ///
     /// ```
-    /// # use spanlock::RangeLocked;
-    /// # pollster::block_on(async {
-    /// let numbers = RangeLocked::new(vec![1, 2, 3]);
-    /// let slice = numbers.reading(1..).await;
-    /// assert_eq!(slice[..], [2, 3]);
-    /// assert!(numbers.writing(0..1).try_now().is_some() && numbers.writing(..).try_now().is_none());
-    /// # });
+    /// use spanlock::RangeLocked;
+    ///
+    /// async fn tail() {
+    ///     let numbers = RangeLocked::new(vec![1, 2, 3]);
+    ///     let slice = numbers.reading(1..).await;
+    ///     assert_eq!(slice[..], [2, 3]);
+    ///     assert!(numbers.writing(0..1).try_now().is_some() && numbers.writing(..).try_now().is_none());
+    /// }
+    /// # pollster::block_on(tail());
     /// ```
     #[track_caller]
     pub fn reading(&self, range: impl RangeBounds<usize>) -> SliceRequest<InRef<'_, S>, Read> {
@@ -261,8 +264,9 @@ impl<S: Storage> RangeLocked<S> {
     /// If the range is inverted, as slicing does.
     ///
     /// ```
-    /// # use spanlock::RangeLocked;
-    /// # use std::sync::Arc;
+    /// use spanlock::RangeLocked;
+    /// use std::sync::Arc;
+    ///
     /// let pages = Arc::new(RangeLocked::new(vec![0_u8; 8192]));
     /// let mut page = pages.writing_arc(0..4096).wait();
     /// let completes = std::thread::spawn(move || page.fill(1)); // elsewhere
@@ -294,7 +298,8 @@ impl<S: Storage> RangeLocked<S> {
     /// As for [`write`](RangeLocked::write); and if two of the ranges overlap.
     ///
     /// ```
-    /// # use spanlock::RangeLocked;
+    /// use spanlock::RangeLocked;
+    ///
     /// let accounts = RangeLocked::new(vec![100, 0]);
     /// let [mut from, mut to] = accounts.write_all([0..1, 1..2]);
     /// (from[0], to[0]) = (from[0] - 30, to[0] + 30);
@@ -323,12 +328,15 @@ impl<S: Storage> RangeLocked<S> {
     /// If two of the ranges overlap and one of them is exclusive; if one is asked for in [`Mode::Block`]; and as slicing does, as for [`read`](RangeLocked::read).
     ///
     /// ```
-    /// # use spanlock::{Mode, Part, RangeLocked};
-    /// let pages = RangeLocked::new(vec![7_u8; 8192]);
-    /// let parts = pages.parts(&[(0..4096, Mode::Add), (4096..8192, Mode::Exclusive)])?;
-    /// let Ok([Part::Read(from), Part::Write(mut to)]) = <[_; 2]>::try_from(parts) else { unreachable!() };
-    /// to.copy_from_slice(&from);
-    /// # Ok::<(), spanlock::AcquireError>(())
+    /// use spanlock::{AcquireError, Mode, Part, RangeLocked};
+    ///
+    /// fn copy(pages: &RangeLocked<Vec<u8>>) -> Result<(), AcquireError> {
+    ///     let parts = pages.parts(&[(0..4096, Mode::Add), (4096..8192, Mode::Exclusive)])?;
+    ///     let Ok([Part::Read(from), Part::Write(mut to)]) = <[_; 2]>::try_from(parts) else { unreachable!() };
+    ///     to.copy_from_slice(&from);
+    ///     Ok(())
+    /// }
+    /// # copy(&RangeLocked::new(vec![7_u8; 8192])).unwrap();
     /// ```
     #[track_caller]
     pub fn parts<R: RangeBounds<usize> + Clone>(
@@ -374,7 +382,8 @@ impl<S: Storage> RangeLocked<S> {
     /// The storage, without locking: nobody else has any slice. (Guards that were leaked do not count.)
     ///
     /// ```
-    /// # use spanlock::RangeLocked;
+    /// use spanlock::RangeLocked;
+    ///
     /// let mut numbers = RangeLocked::new(vec![1, 2]);
     /// numbers.get_mut().push(3);
     /// assert_eq!(numbers.read(..)[..], [1, 2, 3]);

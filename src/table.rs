@@ -344,8 +344,9 @@ impl<K: Eq + Hash> LockTable<K> {
     /// A table without entries, in whose locks newcomers may go before those who have waited for less than `window`: see [`RangeLock::reordering`].
     ///
     /// ```
-    /// # use spanlock::LockTable;
-    /// # use std::time::Duration;
+    /// use spanlock::LockTable;
+    /// use std::time::Duration;
+    ///
     /// let rows: LockTable<&str> = LockTable::reordering(Duration::from_millis(1));
     /// assert_eq!(rows.lock("accounts").window(), Some(Duration::from_millis(1)));
     /// ```
@@ -357,7 +358,8 @@ impl<K: Eq + Hash> LockTable<K> {
     ///
     /// # Examples
     /// ```
-    /// # use spanlock::LockTable;
+    /// use spanlock::LockTable;
+    ///
     /// let inodes = LockTable::with_names(|number: &u64| format!("inode {number}"));
     /// assert_eq!(inodes.lock(17).name(), Some("inode 17"));
     /// ```
@@ -378,7 +380,8 @@ impl<K: Eq + Hash> LockTable<K> {
     ///
     /// # Examples
     /// ```
-    /// # use spanlock::LockTable;
+    /// use spanlock::LockTable;
+    ///
     /// let objects: LockTable<&str> = LockTable::new();
     /// let left = objects.lock("left");
     /// assert_eq!((*left.key(), objects.len()), ("left", 1));
@@ -421,7 +424,8 @@ impl<K: Eq + Hash> LockTable<K> {
     ///
     /// # Examples
     /// ```
-    /// # use spanlock::LockTable;
+    /// use spanlock::LockTable;
+    ///
     /// let objects: LockTable<String> = LockTable::new();
     /// assert!(objects.get("left").is_none());
     /// let left = objects.lock("left".to_string());
@@ -450,7 +454,8 @@ impl<K: Eq + Hash> LockTable<K> {
     ///
     /// # Examples
     /// ```
-    /// # use spanlock::{LockTable, Mode};
+    /// use spanlock::{LockTable, Mode};
+    ///
     /// let inodes: LockTable<u64> = LockTable::new();
     /// let _guards = (inodes.add(17, ..), inodes.block(18, 0..10));
     /// let mut held: Vec<u64> = inodes.locks().iter().map(|lock| *lock.key()).collect();
@@ -480,15 +485,15 @@ impl<K: Eq + Hash> LockTable<K> {
     ///
     /// # Examples
     /// ```
-    /// # use spanlock::{LockTable, Mode, SendTableGuard};
-    /// # use std::{thread, time::Duration};
-    /// # pollster::block_on(async {
-    /// let inodes: LockTable<u64> = LockTable::new();
-    /// let write: SendTableGuard<u64> = inodes.request(17, 0..4096, Mode::Block).await;
-    /// assert!(inodes.request(17, .., Mode::Add).timeout(Duration::from_millis(1)).wait().is_err());
-    /// let completes_elsewhere = thread::spawn(move || drop(write));
-    /// # completes_elsewhere.join().unwrap();
-    /// # });
+    /// use spanlock::{LockTable, Mode, SendTableGuard};
+    /// use std::{thread, time::Duration};
+    ///
+    /// async fn write(inodes: LockTable<u64>) {
+    ///     let write: SendTableGuard<u64> = inodes.request(17, 0..4096, Mode::Block).await;
+    ///     assert!(inodes.request(17, .., Mode::Add).timeout(Duration::from_millis(1)).wait().is_err());
+    ///     thread::spawn(move || drop(write)); // completes elsewhere
+    /// }
+    /// # pollster::block_on(write(LockTable::new()));
     /// ```
     #[track_caller]
     pub fn request(&self, key: K, range: impl RangeBounds<u64>, mode: Mode) -> Request<TableLock<K>> {
@@ -731,13 +736,13 @@ impl<K: Eq> TableLock<K> {
     ///
     /// # Examples
     /// ```
-    /// # use spanlock::{LockTable, Mode, TableGuard};
-    /// let inodes: LockTable<u64> = LockTable::new();
-    /// let file = inodes.lock(17);
-    /// let read: TableGuard<u64> = file.clone().into_request(0..4096, Mode::Add).wait()?;
-    /// drop((inodes, file));
-    /// assert_eq!(read.range().len(), 4096);
-    /// # Ok::<(), spanlock::AcquireError>(())
+    /// use spanlock::{AcquireError, LockTable, Mode, TableGuard};
+    ///
+    /// fn read(inodes: LockTable<u64>) -> Result<TableGuard<u64>, AcquireError> {
+    ///     let file = inodes.lock(17);
+    ///     file.into_request(0..4096, Mode::Add).wait() // borrows neither
+    /// }
+    /// # assert_eq!(read(LockTable::new()).unwrap().range().len(), 4096);
     /// ```
     #[track_caller]
     pub fn into_request(self, range: impl RangeBounds<u64>, mode: Mode) -> Request<TableLock<K>> {
