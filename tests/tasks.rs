@@ -8,7 +8,7 @@ use spanlock::{AcquireError, ArcRangeGuard, Batch, Deadlock, Mode, Owner, RangeL
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, mpsc};
 use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -103,6 +103,32 @@ fn a_waiter_sleeps_through_the_change_of_the_owner() {
     drop(held);
     drop(waiter.ready());
     drop(nested);
+}
+
+/// Whoever makes it an owner's tells those who listen to it: another thread may let go of it, which finds nobody listening any more.
+#[test]
+fn the_change_of_the_owner_loses_no_wake_up() {
+    let lock = Arc::new(RangeLock::new());
+    let held = task(&lock, 0..10, Exclusive);
+    let mut waiter = Hand::new(lock.request_arc(0..1, Add));
+    waiter.pending();
+    let (back, guard) = mpsc::channel();
+    let (may_end, end) = mpsc::channel::<()>();
+    let asks = thread::spawn(move || {
+        drop(held.request(20..21, Add));
+        back.send(held).expect("the test waits for it");
+        // It makes no call of the library any more, until all is over.
+        end.recv().expect_err("nobody sends anything");
+    });
+    let held = guard.recv().expect("it is sent");
+    if waiter.woken() {
+        waiter.pending();
+    }
+    assert!(held.owner().is_some_and(|id| id.to_string().starts_with("owner")), "{held:?}");
+    drop(held);
+    assert!(waiter.woken(), "nobody told it");
+    drop((waiter.ready(), may_end));
+    asks.join().expect("it only asks");
 }
 
 #[test]
