@@ -98,6 +98,53 @@ fn mapped_memory() {
     assert_eq!(data.into_inner()[8191], 2);
 }
 
+/// Threads read and write pages of it, and one puts larger maps in its place: the old ones are unmapped, and nobody touches them any more. (A sanitizer watches.)
+#[cfg(feature = "memmap2")]
+#[test]
+fn a_map_is_exchanged_while_others_use_it() {
+    const PAGE: usize = 4096;
+    let map = |pages: usize| memmap2::MmapMut::map_anon(pages * PAGE).unwrap();
+    let data = RangeLocked::new(map(4));
+    let writes = [const { AtomicU64::new(0) }; 4];
+    let watchdog = Watchdog::new("a_map_is_exchanged_while_others_use_it");
+    thread::scope(|scope| {
+        for seed in 0..3 {
+            let (data, writes, watchdog) = (&data, &writes, &watchdog);
+            scope.spawn(move || {
+                let mut random = Rng::with_seed(seed);
+                for _ in 0..400 {
+                    let page = random.usize(..4);
+                    let bytes = page * PAGE..(page + 1) * PAGE;
+                    if random.bool() {
+                        let mut page_of = data.write(bytes);
+                        let value = page_of[0].wrapping_add(1);
+                        page_of.fill(value);
+                        writes[page].fetch_add(1, Relaxed);
+                    } else {
+                        let page_of = data.read(bytes);
+                        assert!(page_of.iter().all(|byte| *byte == page_of[PAGE - 1]), "half of another's write");
+                    }
+                    watchdog.step();
+                }
+            });
+        }
+        scope.spawn(|| {
+            for pages in 5..40 {
+                let mut all = data.whole();
+                let mut larger = map(pages);
+                larger[..all.len()].copy_from_slice(&all);
+                *all = larger;
+            }
+        });
+    });
+    let end = data.into_inner();
+    assert_eq!(end.len(), 39 * PAGE);
+    for (page, writes) in writes.iter().enumerate() {
+        assert_eq!(u64::from(end[page * PAGE]), writes.load(Relaxed) % 256, "a write to page {page} is lost");
+    }
+    assert!(end[4 * PAGE..].iter().all(|byte| *byte == 0));
+}
+
 #[test]
 fn out_of_range_panics_and_holds_nothing() {
     let data = RangeLocked::new(vec![0_u8; 10]);
