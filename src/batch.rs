@@ -100,8 +100,9 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
         self.request(lock, range, Mode::Exclusive)
     }
 
-    /// Lets `guard` go *now*, and makes what it held a part of the batch: what to do after a [`Deadlock`](crate::Deadlock), for each guard of
-    /// the owner that was refused, together with what was refused. Others may have had the bytes meanwhile: look again at what they guard.
+    /// Lets `guard` go *now*, and makes what it held a part of the batch: what to do after a
+    /// [`Deadlock`](crate::Deadlock), for each guard of the owner that was refused, together with what was refused.
+    /// Others may have had the bytes meanwhile: look again at what they guard.
     pub fn regain<P: OwnedBy>(mut self, guard: Guard<L, P>) -> Batch<L, O> {
         self.parts.push((guard.lock_ref().clone(), guard.range(), guard.mode()));
         drop(guard);
@@ -274,7 +275,9 @@ impl<L: LockRef + 'static, O: OwnedBy> IntoFuture for Batch<L, O> {
 /// A batch being awaited: see [`Acquire`](crate::Acquire).
 ///
 /// # Cancel safety
-/// As for [`Acquire`](crate::Acquire): dropping it leaves the queue, with all parts. A batch of several parts is found by searches, whoever owns it: if one has found it and is under way, the drop, and the poll that is granted, block until that search has ended.
+/// As for [`Acquire`](crate::Acquire): dropping it leaves the queue, with all parts. A batch of several parts is found
+/// by searches, whoever owns it: if one has found it and is under way, the drop, and the poll that is granted, block
+/// until that search has ended.
 ///
 /// # Panics
 /// If polled after it was ready; and in the [scope](Owner::scope) of an owner, if the answer is an error.
@@ -334,8 +337,8 @@ impl<L: LockRef, O: OwnedBy> AcquireBatch<L, O> {
             return Err(would_recurse(own, space, &owner));
         }
         let (entered, asker) = Entered::new(&owner);
-        // SAFETY: what comes back goes into `state` or into guards, together with the locks, and is dropped before them. All kinds of `L` keep
-        // the lock where it is when they, or this future, are moved.
+        // SAFETY: what comes back goes into `state` or into guards, together with the locks, and is dropped before
+        // them. All kinds of `L` keep the lock where it is when they, or this future, are moved.
         let doorway = unsafe { grant::enter_batch(&asks(&parts, &asker), asker.visitor, owner.token()) };
         entered.keep();
         match doorway {

@@ -21,7 +21,8 @@ pub enum AcquireError {
 // Each is in a box at most, so that an answer is not larger for what hardly any is.
 const _: () = assert!(size_of::<AcquireError>() <= 24, "an error is three words at most");
 
-/// What the protocol says to a request that it does not grant. Who asked, and for what, its maker knows, and puts it into the [`AcquireError`].
+/// What the protocol says to a request that it does not grant. Who asked, and for what, its maker knows, and puts it
+/// into the [`AcquireError`].
 #[derive(Debug)]
 pub(crate) enum Refused {
     TimedOut,
@@ -63,7 +64,8 @@ impl std::error::Error for AcquireError {
     }
 }
 
-/// [`TimedOut`](io::ErrorKind::TimedOut) for a deadline that has passed, [`Deadlock`](io::ErrorKind::Deadlock) for the two others; the error itself is its source.
+/// [`TimedOut`](io::ErrorKind::TimedOut) for a deadline that has passed, [`Deadlock`](io::ErrorKind::Deadlock) for the
+/// two others; the error itself is its source.
 ///
 /// ```
 /// use spanlock::{Mode, RangeLock};
@@ -229,10 +231,11 @@ impl fmt::Display for WouldRecurse {
 
 /// A cycle of owners, each of which waits for bytes that the next one holds; the last one waits for the first.
 ///
-/// The request that got this answer is the one that closed the cycle, and it has left it: nobody hangs. (If two close it at the same moment it is one of them;
-/// and of a token that has several requests blocked, one of these.) *The remedy* is to let go of *all* that its owner
-/// holds, and to ask for that and for what was refused anew, together, as one [`Batch`](crate::Batch). A batch of an owner that holds nothing
-/// else never deadlocks, whatever the others do. (Asking one by one again can meet the same answer again and again.)
+/// The request that got this answer is the one that closed the cycle, and it has left it: nobody hangs. (If two close
+/// it at the same moment it is one of them; and of a token that has several requests blocked, one of these.) *The
+/// remedy* is to let go of *all* that its owner holds, and to ask for that and for what was refused anew, together, as
+/// one [`Batch`](crate::Batch). A batch of an owner that holds nothing else never deadlocks, whatever the others do.
+/// (Asking one by one again can meet the same answer again and again.)
 ///
 /// # Examples
 /// ```
@@ -286,8 +289,8 @@ pub struct Wait {
     pub held: ByteRange,
     /// The mode that those are held in.
     pub held_mode: Mode,
-    /// Who holds them: the owner of the next wait; or the thread that waits there, in a call, for a request that is not its own; or the owner in whose
-    /// [scope](crate::Owner::scope) it waits.
+    /// Who holds them: the owner of the next wait; or the thread that waits there, in a call, for a request that is not
+    /// its own; or the owner in whose [scope](crate::Owner::scope) it waits.
     pub holder: OwnerName,
 }
 

@@ -103,7 +103,8 @@ impl<'p> KeySpace<'p> {
         KeySpace { prefix }
     }
 
-    /// Positions by the eight bytes behind what `first` and `last` have in common, for keys between the two: so that keys that begin alike, as digits of one length, are told apart as far as eight bytes go.
+    /// Positions by the eight bytes behind what `first` and `last` have in common, for keys between the two: so that
+    /// keys that begin alike, as digits of one length, are told apart as far as eight bytes go.
     ///
     /// All who share a lock must use the same: so take two keys that stay what they are, the least and the greatest that there can be.
     ///

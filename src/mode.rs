@@ -38,7 +38,8 @@ impl Mode {
         self.against() & other.bit() == 0
     }
 
-    /// Whether who holds a byte in this mode may do with it all that the other mode allows: each mode covers itself, and [`Exclusive`](Mode::Exclusive) covers all.
+    /// Whether who holds a byte in this mode may do with it all that the other mode allows: each mode covers itself,
+    /// and [`Exclusive`](Mode::Exclusive) covers all.
     ///
     /// ```
     /// use spanlock::Mode;

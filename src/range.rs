@@ -5,8 +5,8 @@ use std::ops::{Bound, Range, RangeBounds, RangeFrom, RangeFull, RangeInclusive, 
 
 /// A range of bytes. It may be empty, and it may contain the byte `u64::MAX`, which `Range<u64>` cannot.
 ///
-/// Inside, the bounds are inclusive (`start..=last`), so that no sum ever overflows. Ranges are ordered by their start, and then by their last byte; the empty one
-/// comes behind those that start at 0.
+/// Inside, the bounds are inclusive (`start..=last`), so that no sum ever overflows. Ranges are ordered by their start,
+/// and then by their last byte; the empty one comes behind those that start at 0.
 ///
 /// It is made from ranges of other integers, too; a negative bound panics:
 /// ```

@@ -1,15 +1,20 @@
 //! Data behind a range lock: slices of what it owns, shared and exclusive.
 //!
 //! # Promise
-//! Whoever has a `&mut [T]` of a [`RangeLocked`] is alone with these elements, *its own owner included*; who has a `&[T]` has nobody there who changes them.
+//! Whoever has a `&mut [T]` of a [`RangeLocked`] is alone with these elements, *its own owner included*; who has a
+//! `&[T]` has nobody there who changes them.
 //!
 //! # Invariants
-//! - INV-R1: each slice is of elements that its guard holds, in [`Mode::Add`] if it is shared, in [`Mode::Exclusive`] if not. A guard that holds nothing has the empty slice, and looks at nothing.
-//! - INV-R2: two slices that overlap, one of them exclusive, never live at the same time. Of different owners the lock sees to that. One owner's are looked for behind each grant
-//!   (`grant::conflict_beside`), and the later one is given up. The lock is nobody else's, and no hold in it is converted.
-//! - INV-R3: `base` and `len` are those of the storage, or of nothing. They change in `&mut self`, or under the exclusive hold of everything, and are read under a hold of something. While anybody can reach the storage itself
+//! - INV-R1: each slice is of elements that its guard holds, in [`Mode::Add`] if it is shared, in [`Mode::Exclusive`]
+//!   if not. A guard that holds nothing has the empty slice, and looks at nothing.
+//! - INV-R2: two slices that overlap, one of them exclusive, never live at the same time. Of different owners the lock
+//!   sees to that. One owner's are looked for behind each grant (`grant::conflict_beside`), and the later one is given
+//!   up. The lock is nobody else's, and no hold in it is converted.
+//! - INV-R3: `base` and `len` are those of the storage, or of nothing. They change in `&mut self`, or under the
+//!   exclusive hold of everything, and are read under a hold of something. While anybody can reach the storage itself
 //!   ([`WholeStorage`]), they are those of nothing: so one that is leaked leaves nothing behind that could dangle.
-//! - INV-R4: all slices come from `base`, and nobody makes a reference to the storage while there are any; its address may change, as what it points to does not ([`Storage`]).
+//! - INV-R4: all slices come from `base`, and nobody makes a reference to the storage while there are any; its address
+//!   may change, as what it points to does not ([`Storage`]).
 
 use crate::batch::Batch;
 use crate::error::AcquireError;
@@ -39,8 +44,9 @@ use std::time::{Duration, Instant};
 /// What a [`RangeLocked`] can own: `Vec<T>`, `Box<[T]>`; and with the feature `memmap2` a `memmap2::MmapMut`, which is `u8`s.
 ///
 /// # Safety
-/// `elements` gives the same elements until the storage is used otherwise or dropped: they stay where they are when the storage is *moved*, they may be used from there on through what it gave, by
-/// whichever thread, and nobody else uses them. (A mapped file that others write to is what nobody can promise: whoever maps it does.)
+/// `elements` gives the same elements until the storage is used otherwise or dropped: they stay where they are when the
+/// storage is *moved*, they may be used from there on through what it gave, by whichever thread, and nobody else uses
+/// them. (A mapped file that others write to is what nobody can promise: whoever maps it does.)
 pub unsafe trait Storage {
     /// An element.
     type Item;
@@ -77,9 +83,11 @@ unsafe impl Storage for memmap2::MmapMut {
     }
 }
 
-/// Elements behind a range lock: a `Vec<T>`, a `Box<[T]>`, mapped memory. Any number of threads and tasks have slices of it at the same time, as long as those that overlap are shared.
+/// Elements behind a range lock: a `Vec<T>`, a `Box<[T]>`, mapped memory. Any number of threads and tasks have slices
+/// of it at the same time, as long as those that overlap are shared.
 ///
-/// Ranges are of *elements*, as in slicing. An open end goes as far as there are elements when the slice is granted, and the lock is taken to the end of all numbers.
+/// Ranges are of *elements*, as in slicing. An open end goes as far as there are elements when the slice is granted,
+/// and the lock is taken to the end of all numbers.
 ///
 /// | | shared, `&[T]` | exclusive, `&mut [T]` | the storage itself |
 /// |---|---|---|---|
@@ -88,8 +96,10 @@ unsafe impl Storage for memmap2::MmapMut {
 /// | borrowing nothing | [`reading_arc`](RangeLocked::reading_arc) | [`writing_arc`](RangeLocked::writing_arc) | [`holding_arc`](RangeLocked::holding_arc) |
 /// | several ranges at once | [`parts`](RangeLocked::parts) | [`parts`](RangeLocked::parts), [`write_all`](RangeLocked::write_all) | |
 ///
-/// All else is as for a [`RangeLock`]: first come, first served; a deadlock is an answer; a request can be given up at any time. With one difference: an owner that has a slice is *refused* a second one that overlaps, if
-/// either of them is exclusive ([`AcquireError::WouldRecurse`]; a panic where a call returns no error). So there are never two `&mut` to one element.
+/// All else is as for a [`RangeLock`]: first come, first served; a deadlock is an answer; a request can be given up at
+/// any time. With one difference: an owner that has a slice is *refused* a second one that overlaps, if either of them
+/// is exclusive ([`AcquireError::WouldRecurse`]; a panic where a call returns no error). So there are never two `&mut`
+/// to one element.
 ///
 /// A panic under a slice releases it, and poisons nothing: what it was about to write may be half written.
 ///
@@ -165,7 +175,8 @@ impl<T> Copy for View<T> {}
 
 // SAFETY: it owns its elements, by way of the storage, and goes with both. `view` is a pointer into that.
 unsafe impl<S: Storage + Send> Send for RangeLocked<S> where S::Item: Send {}
-// SAFETY: by a shared reference threads get `&T`s and a shared storage (`Sync`, both) and, one at a time each, `&mut T`s and the storage itself (`Send`, both): INV-R2. `view` is read and written as INV-R3 says.
+// SAFETY: by a shared reference threads get `&T`s and a shared storage (`Sync`, both) and, one at a time each,
+// `&mut T`s and the storage itself (`Send`, both): INV-R2. `view` is read and written as INV-R3 says.
 unsafe impl<S: Storage + Send + Sync> Sync for RangeLocked<S> where S::Item: Send + Sync {}
 
 impl<S: Storage> RangeLocked<S> {
@@ -190,7 +201,8 @@ impl<S: Storage> RangeLocked<S> {
     /// Waits until the elements in `range` can be shared.
     ///
     /// # Panics
-    /// As slicing does: if the range is inverted, or does not lie within the elements that there are when it is granted. If the thread has an exclusive slice of some of them; and if waiting would be a
+    /// As slicing does: if the range is inverted, or does not lie within the elements that there are when it is
+    /// granted. If the thread has an exclusive slice of some of them; and if waiting would be a
     /// [`Deadlock`](crate::Deadlock). [`reading`](RangeLocked::reading) returns the last two as errors.
     #[track_caller]
     pub fn read(&self, range: impl RangeBounds<usize>) -> ReadSlice<InRef<'_, S>, ByThread> {
@@ -258,7 +270,8 @@ impl<S: Storage> RangeLocked<S> {
         SliceRequest::new(InRef(self), ..)
     }
 
-    /// As [`reading`](RangeLocked::reading), for a slice that keeps the data alive itself and borrows nothing; with an owner of its own unless it is given one. For tasks and worker pools.
+    /// As [`reading`](RangeLocked::reading), for a slice that keeps the data alive itself and borrows nothing; with an
+    /// owner of its own unless it is given one. For tasks and worker pools.
     ///
     /// # Panics
     /// If the range is inverted, as slicing does.
@@ -319,13 +332,16 @@ impl<S: Storage> RangeLocked<S> {
         std::array::from_fn(|_| parts.next().expect("one for each range"))
     }
 
-    /// Waits for several slices, shared or exclusive as their modes say ([`Mode::Add`] is shared), which are granted together or not at all, as the parts of a [`Batch`]. In the order of the ranges.
+    /// Waits for several slices, shared or exclusive as their modes say ([`Mode::Add`] is shared), which are granted
+    /// together or not at all, as the parts of a [`Batch`]. In the order of the ranges.
     ///
     /// # Errors
-    /// [`AcquireError::WouldRecurse`] if the thread has a slice already that overlaps one of them and does not go with it; [`AcquireError::Deadlock`] if it has any, and waiting would be one.
+    /// [`AcquireError::WouldRecurse`] if the thread has a slice already that overlaps one of them and does not go with
+    /// it; [`AcquireError::Deadlock`] if it has any, and waiting would be one.
     ///
     /// # Panics
-    /// If two of the ranges overlap and one of them is exclusive; if one is asked for in [`Mode::Block`]; and as slicing does, as for [`read`](RangeLocked::read).
+    /// If two of the ranges overlap and one of them is exclusive; if one is asked for in [`Mode::Block`]; and as
+    /// slicing does, as for [`read`](RangeLocked::read).
     ///
     /// ```
     /// use spanlock::{AcquireError, Mode, Part, RangeLocked};
@@ -424,7 +440,8 @@ impl<S: Storage + Default> Default for RangeLocked<S> {
     }
 }
 
-/// Says what the storage is, what the lock is called, and how many slices are held and waited for. ([`snapshot`](RangeLocked::snapshot) says which, and whose.)
+/// Says what the storage is, what the lock is called, and how many slices are held and waited for.
+/// ([`snapshot`](RangeLocked::snapshot) says which, and whose.)
 impl<S: Storage> fmt::Debug for RangeLocked<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let storage = type_name::<S>();
@@ -705,7 +722,8 @@ impl<D: DataRef, O: OwnedBy> Deref for WriteSlice<D, O> {
 
 impl<D: DataRef, O: OwnedBy> DerefMut for WriteSlice<D, O> {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        // SAFETY: so many elements are there, and nobody else has a slice of any while the guard lives (INV-R2), which is longer than the reference; and it is borrowed uniquely.
+        // SAFETY: so many elements are there, and nobody else has a slice of any while the guard lives (INV-R2), which
+        // is longer than the reference; and it is borrowed uniquely.
         unsafe { slice::from_raw_parts_mut(self.0.first().as_ptr(), self.0.len) }
     }
 }
@@ -803,7 +821,8 @@ impl<D: DataRef, K: SliceKind, O: OwnedBy> SliceRequest<D, K, O> {
     /// Waits until it is granted.
     ///
     /// # Errors
-    /// For a thread or an [`Owner`]: [`AcquireError::WouldRecurse`] if the owner has a slice already that overlaps, and either is exclusive; [`AcquireError::Deadlock`].
+    /// For a thread or an [`Owner`]: [`AcquireError::WouldRecurse`] if the owner has a slice already that overlaps, and
+    /// either is exclusive; [`AcquireError::Deadlock`].
     ///
     /// # Panics
     /// As slicing does, if the elements are not there when it is granted; and as [`Request::wait`].

@@ -319,8 +319,8 @@ impl<K: Eq + Hash> LockTable<K> {
         LockTable(Arc::new(Inner { map, ways, hasher: RandomState::new(), maker }))
     }
 
-    /// A table whose locks are what `make` makes of a key, at the key's first use: with a name, a window or both. (If several threads use a key for the first time at once, `make` is called by each, and one
-    /// of the locks is taken.)
+    /// A table whose locks are what `make` makes of a key, at the key's first use: with a name, a window or both. (If
+    /// several threads use a key for the first time at once, `make` is called by each, and one of the locks is taken.)
     ///
     /// # Panics
     /// If `make` panics, so does the call that used the key, and the table is as before.
@@ -341,7 +341,8 @@ impl<K: Eq + Hash> LockTable<K> {
         LockTable::made_by(Some(Box::new(make)))
     }
 
-    /// A table without entries, in whose locks newcomers may go before those who have waited for less than `window`: see [`RangeLock::reordering`].
+    /// A table without entries, in whose locks newcomers may go before those who have waited for less than `window`:
+    /// see [`RangeLock::reordering`].
     ///
     /// ```
     /// use spanlock::LockTable;
@@ -354,7 +355,8 @@ impl<K: Eq + Hash> LockTable<K> {
         LockTable::with_locks(move |_| RangeLock::new().reordering(window))
     }
 
-    /// A table whose locks have names, for snapshots and for the messages about deadlocks: what `namer` makes of a key, at the key's first use. That allocates once more.
+    /// A table whose locks have names, for snapshots and for the messages about deadlocks: what `namer` makes of a key,
+    /// at the key's first use. That allocates once more.
     ///
     /// # Examples
     /// ```
@@ -414,8 +416,9 @@ impl<K: Eq + Hash> LockTable<K> {
         }
     }
 
-    /// The lock of `key`, if it has an entry: if it is held, waited for, requested, or has a [`TableLock`]. The key may be of a type that the table's can be borrowed as (`&str` for
-    /// `String`), with the same `Hash` and `Eq`. Makes no entry.
+    /// The lock of `key`, if it has an entry: if it is held, waited for, requested, or has a [`TableLock`]. The key may
+    /// be of a type that the table's can be borrowed as (`&str` for `String`), with the same `Hash` and `Eq`. Makes no
+    /// entry.
     ///
     /// **Locking behaviour:** takes a shard's lock for one lookup.
     ///
@@ -674,8 +677,9 @@ impl<K: Eq + Hash> LockTable<K> {
         self.request(key, range, Mode::Exclusive).deadline(deadline).wait()
     }
 
-    /// Whether a new owner that asked for `range` (bytes) of `key` in `mode` at this moment would have to wait: see [`RangeLock::is_locked`]. The key may be of a type that the table's can be
-    /// borrowed as. Makes no entry: of a key that has none, nothing is locked.
+    /// Whether a new owner that asked for `range` (bytes) of `key` in `mode` at this moment would have to wait: see
+    /// [`RangeLock::is_locked`]. The key may be of a type that the table's can be borrowed as. Makes no entry: of a key
+    /// that has none, nothing is locked.
     ///
     /// # Panics
     /// As [`LockTable::request`].

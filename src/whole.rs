@@ -141,7 +141,8 @@ impl WholeFileLock {
         self.lock.snapshot()
     }
 
-    /// The lock of ranges that it is, of which everything is asked for. It can be asked for parts as well; whoever asks for all of it waits for them.
+    /// The lock of ranges that it is, of which everything is asked for. It can be asked for parts as well; whoever asks
+    /// for all of it waits for them.
     ///
     /// ```
     /// use spanlock::{Mode, WholeFileLock};
@@ -155,7 +156,8 @@ impl WholeFileLock {
         &self.lock
     }
 
-    /// The same for keeps: in an `Arc` it gives guards that keep the lock ([`RangeLock::add_arc`]), and its requests can be awaited whoever owns them.
+    /// The same for keeps: in an `Arc` it gives guards that keep the lock ([`RangeLock::add_arc`]), and its requests
+    /// can be awaited whoever owns them.
     pub fn into_range_lock(self) -> RangeLock {
         self.lock
     }
