@@ -12,14 +12,16 @@ use std::sync::Arc;
 /// A table's lock is put in a box for that, and a request that names no owner is the thread's.
 ///
 /// # Examples
-/// ```
-/// use spanlock::{AnyLock, Batch, LockTable, RangeLock};
+#[cfg_attr(feature = "table", doc = "```")]
+#[cfg_attr(not(feature = "table"), doc = "```ignore")]
+/// use spanlock::{AcquireError, AnyLock, Batch, LockTable, RangeLock};
 ///
-/// # fn main() -> Result<(), spanlock::AcquireError> {
-/// let (names, inodes) = (RangeLock::new(), LockTable::new());
-/// // A rename: the directory, and the file.
-/// let both = Batch::new().exclusive(AnyLock::from(&names), 0..10).add(AnyLock::from(inodes.lock(17)), ..).wait()?;
-/// # drop(both); Ok(()) }
+/// /// The directory, and the file.
+/// fn rename(names: &RangeLock, inodes: &LockTable<u64>) -> Result<(), AcquireError> {
+///     let _both = Batch::new().exclusive(AnyLock::from(names), 0..10).add(AnyLock::from(inodes.lock(17)), ..).wait()?;
+///     Ok(())
+/// }
+/// # rename(&RangeLock::new(), &LockTable::new()).unwrap();
 /// ```
 #[derive(Clone)]
 pub struct AnyLock<'l>(Kind<'l>);
@@ -44,6 +46,7 @@ impl<L: LockRef + Send + Sync> Keeps for L {
 
 impl<'l> AnyLock<'l> {
     /// As `From`, for any other kind of reference: it is put in a box.
+    #[cfg_attr(not(feature = "table"), allow(dead_code))] // There is no other kind.
     pub(crate) fn boxed(lock: impl LockRef + Send + Sync + 'l) -> AnyLock<'l> {
         AnyLock(Kind::Boxed(Arc::new(lock)))
     }

@@ -1,6 +1,6 @@
 //! Several requests under one ticket: all of them are granted, together, or none.
 
-use crate::error::AcquireError;
+use crate::error::{AcquireError, Refused};
 use crate::grant::{self, Doorway, Held, Holds, Waiter};
 use crate::guard::Guard;
 use crate::kind::{ByOwner, Counted, Entered, OwnedBy};
@@ -8,7 +8,7 @@ use crate::lock::RangeLock;
 use crate::mode::Mode;
 use crate::owner::{Asker, Owner, Recursion, Visitor};
 use crate::range::ByteRange;
-use crate::request::{LockRef, check_recursion};
+use crate::request::{LockRef, OwnHold, own_hold, with_deadline, would_recurse};
 use crate::space::{Ask, Space};
 use crate::wait;
 use smallvec::SmallVec;
@@ -32,12 +32,13 @@ use std::time::{Duration, Instant};
 /// ```
 /// use spanlock::{AcquireError, Batch, RangeLock};
 ///
-/// # fn main() -> Result<(), AcquireError> {
-/// let (from, to) = (RangeLock::new(), RangeLock::new());
-/// // Copy within the kernel: the source may be read by others meanwhile.
-/// let guards = Batch::new().add(&from, 0..65536).exclusive(&to, 4096..).wait()?;
-/// assert_eq!(guards[1].range().start(), Some(4096));
-/// # drop(guards); Ok(()) }
+/// /// Copies within the kernel: the source may be read by others meanwhile.
+/// fn copy(from: &RangeLock, to: &RangeLock) -> Result<(), AcquireError> {
+///     let guards = Batch::new().add(from, 0..65536).exclusive(to, 4096..).wait()?;
+///     assert_eq!(guards[1].range().start(), Some(4096));
+///     Ok(())
+/// }
+/// # copy(&RangeLock::new(), &RangeLock::new()).unwrap();
 /// ```
 #[must_use = "a batch does nothing until it is waited for, tried or awaited"]
 #[derive(Clone, Debug)]
@@ -99,8 +100,9 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
         self.request(lock, range, Mode::Exclusive)
     }
 
-    /// Lets `guard` go *now*, and makes what it held a part of the batch: what to do after a [`Deadlock`](crate::Deadlock), for each guard of
-    /// the owner that was refused, together with what was refused. Others may have had the bytes meanwhile: look again at what they guard.
+    /// Lets `guard` go *now*, and makes what it held a part of the batch: what to do after a
+    /// [`Deadlock`](crate::Deadlock), for each guard of the owner that was refused, together with what was refused.
+    /// Others may have had the bytes meanwhile: look again at what they guard.
     pub fn regain<P: OwnedBy>(mut self, guard: Guard<L, P>) -> Batch<L, O> {
         self.parts.push((guard.lock_ref().clone(), guard.range(), guard.mode()));
         drop(guard);
@@ -127,22 +129,28 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
     /// As for [`Request::wait`](crate::Request::wait).
     #[track_caller]
     pub fn wait(self) -> O::Answer<BatchGuard<L, O>> {
-        O::answer(self.make(|asks, visitor, token| {
-            // SAFETY: `make` keeps the locks until it has made guards of this, which keep them from then on.
-            match unsafe { grant::enter_batch(asks, visitor, token) } {
-                Doorway::Granted(holds) => Ok(holds),
-                Doorway::Queued(waiter) => waiter.wait(),
-            }
-        }))
+        O::answer(self.make(
+            |asks, visitor, token| {
+                // SAFETY: `make` keeps the locks until it has made guards of this, which keep them from then on.
+                match unsafe { grant::enter_batch(asks, visitor, token) } {
+                    Doorway::Granted(holds) => Ok(holds),
+                    Doorway::Queued(waiter) => waiter.wait().map_err(Refused::without_deadline),
+                }
+            },
+            would_recurse,
+        ))
     }
 
     /// All parts, if no conflicting request is in the way of any of them. As for [`Request::try_now`](crate::Request::try_now).
     #[must_use = "if it is granted, the ranges are released at once"]
     pub fn try_now(self) -> Option<BatchGuard<L, O>> {
-        self.make(|asks, visitor, _| {
-            // SAFETY: as in `wait`.
-            unsafe { grant::try_acquire_batch(asks, visitor) }.ok_or(AcquireError::TimedOut)
-        })
+        self.make(
+            |asks, visitor, _| {
+                // SAFETY: as in `wait`.
+                unsafe { grant::try_acquire_batch(asks, visitor) }.ok_or(())
+            },
+            |_, _, _| (),
+        )
         .ok()
     }
 
@@ -156,16 +164,20 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
         TimedBatch { batch: self, deadline: Instant::now().checked_add(timeout) }
     }
 
-    fn make(
+    /// As for a request by itself.
+    fn make<E>(
         self,
-        acquire: impl FnOnce(&[(&Space, Ask)], Visitor, Option<&Owner>) -> Result<Holds, AcquireError>,
-    ) -> Result<BatchGuard<L, O>, AcquireError> {
+        acquire: impl FnOnce(&[(&Space, Ask)], Visitor, Option<&Owner>) -> Result<Holds, E>,
+        recurses: impl FnOnce(OwnHold, &Space, &O) -> E,
+    ) -> Result<BatchGuard<L, O>, E> {
         let Batch { parts, owner, recursion } = self;
         if parts.iter().all(|(_, range, _)| range.is_empty()) {
             return Ok(hand_out(parts, Holds::new(), owner));
         }
         begin(&parts, &owner);
-        check_recursion_of_all(&parts, &owner, recursion)?;
+        if let Some((own, space)) = own_hold_of_any(&parts, &owner, recursion) {
+            return Err(recurses(own, space, &owner));
+        }
         let (entered, asker) = Entered::new(&owner);
         let holds = acquire(&asks(&parts, &asker), asker.visitor, owner.token())?;
         entered.keep();
@@ -189,14 +201,15 @@ fn asks<'a, L: LockRef>(parts: &'a PartsOf<L>, asker: &Asker) -> SmallVec<[(&'a 
     not_empty.map(|(lock, range, mode)| (lock.space(), Ask::new(lock.space(), *range, *mode, asker))).collect()
 }
 
-fn check_recursion_of_all<L: LockRef, O: OwnedBy>(
-    parts: &PartsOf<L>,
+/// As [`own_hold`], and where.
+fn own_hold_of_any<'a, L: LockRef, O: OwnedBy>(
+    parts: &'a PartsOf<L>,
     owner: &O,
     recursion: Option<Recursion>,
-) -> Result<(), AcquireError> {
+) -> Option<(OwnHold, &'a Space)> {
     let refuses = recursion.unwrap_or(owner.recursion()) == Recursion::Refuse;
     let mut not_empty = parts.iter().filter(|(_, range, _)| refuses && !range.is_empty());
-    not_empty.try_for_each(|(lock, range, mode)| check_recursion(lock.space(), *range, *mode, owner))
+    not_empty.find_map(|(lock, range, mode)| Some((own_hold(lock.space(), *range, *mode, owner)?, lock.space())))
 }
 
 /// A guard for each part: the empty ones hold nothing, the others what is in `holds`. `owner` counts one of them so far.
@@ -227,10 +240,10 @@ impl<L: LockRef, O: OwnedBy> TimedBatch<L, O> {
     /// [`AcquireError::TimedOut`] if the deadline passed first; the others as for [`Batch::wait`].
     pub fn wait(self) -> Result<BatchGuard<L, O>, AcquireError> {
         let TimedBatch { batch, deadline } = self;
-        batch.make(|asks, visitor, token| {
+        let acquire = |asks: &[(&Space, Ask)], visitor, token: Option<&Owner>| {
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 // SAFETY: as in `Batch::wait`.
-                return unsafe { grant::try_acquire_batch(asks, visitor) }.ok_or(AcquireError::TimedOut);
+                return unsafe { grant::try_acquire_batch(asks, visitor) }.ok_or(Refused::TimedOut);
             }
             // SAFETY: as in `Batch::wait`.
             match unsafe { grant::enter_batch(asks, visitor, token) } {
@@ -240,7 +253,11 @@ impl<L: LockRef, O: OwnedBy> TimedBatch<L, O> {
                     None => waiter.wait(),
                 },
             }
-        })
+        };
+        batch.make(
+            |asks, visitor, token| acquire(asks, visitor, token).map_err(|refused| with_deadline(refused, asks, token)),
+            would_recurse,
+        )
     }
 }
 
@@ -258,7 +275,9 @@ impl<L: LockRef + 'static, O: OwnedBy> IntoFuture for Batch<L, O> {
 /// A batch being awaited: see [`Acquire`](crate::Acquire).
 ///
 /// # Cancel safety
-/// As for [`Acquire`](crate::Acquire): dropping it leaves the queue, with all parts. A batch of several parts is found by searches, whoever owns it: if one has found it and is under way, the drop, and the poll that is granted, block until that search has ended.
+/// As for [`Acquire`](crate::Acquire): dropping it leaves the queue, with all parts. A batch of several parts is found
+/// by searches, whoever owns it: if one has found it and is under way, the drop, and the poll that is granted, block
+/// until that search has ended.
 ///
 /// # Panics
 /// If polled after it was ready; and in the [scope](Owner::scope) of an owner, if the answer is an error.
@@ -298,7 +317,7 @@ impl<L: LockRef, O: OwnedBy> Future for AcquireBatch<L, O> {
             unreachable!("it was queued a moment ago");
         };
         // By itself, as in `Acquire`: with an error the waiter leaves its trees here, before `parts` go.
-        let holds = result.map(|()| waiter.into_holds());
+        let holds = result.map(|()| waiter.into_holds()).map_err(Refused::without_deadline);
         Poll::Ready(O::answer(holds.map(|holds| hand_out(parts, holds, owner.into_owner()))))
     }
 }
@@ -314,10 +333,12 @@ impl<L: LockRef, O: OwnedBy> AcquireBatch<L, O> {
             return Ok(Some(hand_out(parts, Holds::new(), owner)));
         }
         begin(&parts, &owner);
-        check_recursion_of_all(&parts, &owner, recursion)?;
+        if let Some((own, space)) = own_hold_of_any(&parts, &owner, recursion) {
+            return Err(would_recurse(own, space, &owner));
+        }
         let (entered, asker) = Entered::new(&owner);
-        // SAFETY: what comes back goes into `state` or into guards, together with the locks, and is dropped before them. All kinds of `L` keep
-        // the lock where it is when they, or this future, are moved.
+        // SAFETY: what comes back goes into `state` or into guards, together with the locks, and is dropped before
+        // them. All kinds of `L` keep the lock where it is when they, or this future, are moved.
         let doorway = unsafe { grant::enter_batch(&asks(&parts, &asker), asker.visitor, owner.token()) };
         entered.keep();
         match doorway {

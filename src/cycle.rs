@@ -77,7 +77,7 @@
 //! The distinction between edges to holders and edges to queued requests: PostgreSQL's deadlock detector (hard and soft edges). The rule was found
 //! by a model search: see `docs/internals.md`.
 
-use crate::error::{AcquireError, Deadlock, OwnerName};
+use crate::error::{Deadlock, OwnerName, Refused};
 use crate::observe;
 use crate::owner::{self, Owner, OwnerId};
 use crate::reclaim::LazyPin;
@@ -334,14 +334,14 @@ impl Enlisted {
     /// what will end what kept it.
     ///
     /// # Errors
-    /// [`AcquireError::Deadlock`]; [`AcquireError::TimedOut`].
+    /// [`Refused::Deadlock`]; [`Refused::TimedOut`].
     #[cold]
     pub(crate) fn search(
         &mut self,
         luck: &Luck,
         patience: Patience,
         deadline: Option<Instant>,
-    ) -> Result<Searched, AcquireError> {
+    ) -> Result<Searched, Refused> {
         let (mut unheard, mut taken) = (None, None);
         let outcome = {
             // Pinned first: to pin may free what others have left.
@@ -377,9 +377,9 @@ impl Enlisted {
                 Err(Stop::Deadlock(deadlock)) => {
                     // It leaves: whoever searches next must not be refused for a cycle that is broken already.
                     index::remove(&self.blocked);
-                    Err(AcquireError::Deadlock(deadlock))
+                    Err(Refused::Deadlock(deadlock))
                 }
-                Err(Stop::Late) => Err(AcquireError::TimedOut),
+                Err(Stop::Late) => Err(Refused::TimedOut),
             }
         };
         // With no turn in hand, and not pinned. So for a listener that goes, and may wake others.
@@ -393,7 +393,7 @@ impl Enlisted {
                     .map_or(Searched::InVain, Searched::Owed));
             }
         }
-        if let Err(AcquireError::Deadlock(deadlock)) = &outcome {
+        if let Err(Refused::Deadlock(deadlock)) = &outcome {
             observe::deadlock(deadlock);
         }
         outcome
@@ -529,25 +529,44 @@ mod steps {
 
 /// The blocked requests by owner, those of one owner by ticket, and the queued batches by ticket.
 ///
-/// What is asked of an entry is asked under a lock of the map, which whoever removes it takes too: so who takes its turns there, has them before it has left.
+/// What is asked of an entry is asked under the mutex of its shard, which whoever removes it takes too: so who takes its turns there, has them before it has left.
+///
+/// Two maps of `std`'s in shards, not a concurrent map: nobody looks here but who waits, what is done under a mutex is short, and a tree gives back what a crowd needed.
 #[cfg(not(any(loom, spanlock_shuttle)))]
 mod index {
-    use super::{Arc, Blocked, OwnerId, SmallVec};
+    use super::{Arc, Blocked, Mutex, OwnerId, SmallVec, lock};
     use crate::processors;
     use crate::sync::LazyLock;
-    use dashmap::DashMap;
+    use crossbeam_utils::CachePadded;
+    use std::collections::BTreeMap;
 
     /// In the order of their tickets: a token can have thousands.
     type Entries = SmallVec<[(u64, Arc<Blocked>); 1]>;
 
-    static BY_OWNER: LazyLock<DashMap<u64, Entries>> =
-        LazyLock::new(|| DashMap::with_shard_amount(processors::shards()));
-    static BATCHES: LazyLock<DashMap<u64, Arc<Blocked>>> =
-        LazyLock::new(|| DashMap::with_shard_amount(processors::shards()));
+    /// A map whose keys are ids or tickets, in shards.
+    struct Shards<V>(Box<[CachePadded<Shard<V>>]>);
+
+    type Shard<V> = Mutex<BTreeMap<u64, V>>;
+
+    impl<V> Shards<V> {
+        /// `shards` is a power of two.
+        fn new(shards: usize) -> Shards<V> {
+            Shards((0..shards).map(|_| CachePadded::new(Mutex::new(BTreeMap::new()))).collect())
+        }
+
+        fn of(&self, key: u64) -> &Shard<V> {
+            // Keys are drawn in steps of some power of two. An odd factor (2^64 by the golden ratio) spreads any of them over the upper half.
+            let spread = key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+            &self.0[spread as usize & (self.0.len() - 1)]
+        }
+    }
+
+    static BY_OWNER: LazyLock<Shards<Entries>> = LazyLock::new(|| Shards::new(processors::shards()));
+    static BATCHES: LazyLock<Shards<Arc<Blocked>>> = LazyLock::new(|| Shards::new(processors::shards()));
 
     pub(super) fn insert(blocked: &Arc<Blocked>) {
         if blocked.is_batch() {
-            BATCHES.insert(blocked.ticket, blocked.clone());
+            lock(BATCHES.of(blocked.ticket)).insert(blocked.ticket, blocked.clone());
         }
         insert_for(blocked.owner, blocked);
     }
@@ -555,26 +574,29 @@ mod index {
     /// Among the blocked requests of `owner`.
     pub(super) fn insert_for(owner: OwnerId, blocked: &Arc<Blocked>) {
         let ticket = blocked.ticket;
-        let mut entries = BY_OWNER.entry(owner.get()).or_default();
+        let mut shard = lock(BY_OWNER.of(owner.get()));
+        let entries = shard.entry(owner.get()).or_default();
         let place = entries.partition_point(|(its, _)| *its < ticket);
         entries.insert(place, (ticket, blocked.clone()));
     }
 
     pub(super) fn remove(blocked: &Blocked) {
         if blocked.is_batch() {
-            BATCHES.remove(&blocked.ticket);
+            lock(BATCHES.of(blocked.ticket)).remove(&blocked.ticket);
         }
         remove_for(blocked.owner, blocked);
         blocked.held_up().into_iter().for_each(|owner| remove_for(owner, blocked));
     }
 
     fn remove_for(owner: OwnerId, blocked: &Blocked) {
-        BY_OWNER.remove_if_mut(&owner.get(), |_, entries| {
-            if let Ok(place) = place_of(entries, blocked.ticket) {
-                entries.remove(place);
-            }
-            entries.is_empty()
-        });
+        let mut shard = lock(BY_OWNER.of(owner.get()));
+        let Some(entries) = shard.get_mut(&owner.get()) else { return };
+        if let Ok(place) = place_of(entries, blocked.ticket) {
+            entries.remove(place);
+        }
+        if entries.is_empty() {
+            shard.remove(&owner.get());
+        }
     }
 
     /// The entries of `owner`, each of which is asked first.
@@ -582,17 +604,19 @@ mod index {
         owner: OwnerId,
         mut ask: impl FnMut(&Blocked) -> Result<(), E>,
     ) -> Result<SmallVec<[Arc<Blocked>; 1]>, E> {
-        let Some(entries) = BY_OWNER.get(&owner.get()) else { return Ok(SmallVec::new()) };
+        let shard = lock(BY_OWNER.of(owner.get()));
+        let Some(entries) = shard.get(&owner.get()) else { return Ok(SmallVec::new()) };
         entries.iter().map(|(_, entry)| ask(entry).map(|()| entry.clone())).collect()
     }
 
     pub(super) fn ask<T>(owner: OwnerId, ticket: u64, ask: impl FnOnce(&Arc<Blocked>) -> T) -> Option<T> {
-        let entries = BY_OWNER.get(&owner.get())?;
-        place_of(&entries, ticket).ok().map(|place| ask(&entries[place].1))
+        let shard = lock(BY_OWNER.of(owner.get()));
+        let entries = shard.get(&owner.get())?;
+        place_of(entries, ticket).ok().map(|place| ask(&entries[place].1))
     }
 
     pub(super) fn ask_batch<T>(ticket: u64, ask: impl FnOnce(&Arc<Blocked>) -> T) -> Option<T> {
-        BATCHES.get(&ticket).map(|entry| ask(&entry))
+        lock(BATCHES.of(ticket)).get(&ticket).map(ask)
     }
 
     fn place_of(entries: &Entries, ticket: u64) -> Result<usize, usize> {
@@ -600,7 +624,7 @@ mod index {
     }
 }
 
-/// The same for models, by a list: dashmap cannot be modelled.
+/// The same for models, by one list: with fewer steps that a model has to try.
 #[cfg(any(loom, spanlock_shuttle))]
 mod index {
     use super::{Arc, Blocked, Mutex, OwnerId, SmallVec, lock};

@@ -1,7 +1,7 @@
 //! Every error type. Contention is never an error: it waits.
 
 use crate::mode::Mode;
-use crate::owner::OwnerId;
+use crate::owner::{Owner, OwnerId};
 use crate::range::ByteRange;
 use std::fmt;
 use std::io;
@@ -10,30 +10,47 @@ use std::io;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AcquireError {
-    /// The deadline passed first.
-    TimedOut,
+    /// The deadline passed first: it says whose, and of what.
+    TimedOut(TimedOut),
     /// Granting it takes what only those could give who wait for its owner: see [`Deadlock`] for the remedy.
     Deadlock(Deadlock),
     /// Its own owner holds some of the bytes in a mode that conflicts, and the request was to [refuse](crate::Recursion::Refuse) that.
-    WouldRecurse {
-        /// What the owner holds.
-        held: ByteRange,
-        /// In which mode.
-        mode: Mode,
-    },
+    WouldRecurse(WouldRecurse),
+}
+
+// Each is in a box at most, so that an answer is not larger for what hardly any is.
+const _: () = assert!(size_of::<AcquireError>() <= 24, "an error is three words at most");
+
+/// What the protocol says to a request that it does not grant. Who asked, and for what, its maker knows, and puts it
+/// into the [`AcquireError`].
+#[derive(Debug)]
+pub(crate) enum Refused {
+    TimedOut,
+    Deadlock(Deadlock),
+}
+
+impl Refused {
+    /// The error, where `timed_out` says what to tell of a deadline.
+    #[cold]
+    pub(crate) fn told(self, timed_out: impl FnOnce() -> TimedOut) -> AcquireError {
+        match self {
+            Refused::TimedOut => AcquireError::TimedOut(timed_out()),
+            Refused::Deadlock(deadlock) => AcquireError::Deadlock(deadlock),
+        }
+    }
+
+    /// The error of a request that had no deadline.
+    pub(crate) fn without_deadline(self) -> AcquireError {
+        self.told(|| unreachable!("it has no deadline"))
+    }
 }
 
 impl fmt::Display for AcquireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AcquireError::TimedOut => f.write_str("the range was not granted before the deadline"),
+            AcquireError::TimedOut(late) => late.fmt(f),
             AcquireError::Deadlock(deadlock) => deadlock.fmt(f),
-            AcquireError::WouldRecurse { held, mode } => {
-                write!(
-                    f,
-                    "the owner holds {held} in mode {mode} itself, which conflicts, and the request refuses recursion"
-                )
-            }
+            AcquireError::WouldRecurse(own) => own.fmt(f),
         }
     }
 }
@@ -47,37 +64,178 @@ impl std::error::Error for AcquireError {
     }
 }
 
-/// [`TimedOut`](io::ErrorKind::TimedOut) for a deadline that has passed, [`Deadlock`](io::ErrorKind::Deadlock) for the two others; the error itself is its source.
+/// [`TimedOut`](io::ErrorKind::TimedOut) for a deadline that has passed, [`Deadlock`](io::ErrorKind::Deadlock) for the
+/// two others; the error itself is its source.
 ///
 /// ```
-/// # use spanlock::{Mode, RangeLock};
-/// # use std::{io, time::Duration};
+/// use spanlock::{Mode, RangeLock};
+/// use std::{io, time::Duration};
+///
 /// fn write(file: &RangeLock) -> io::Result<()> {
 ///     let _alone = file.request(0..4096, Mode::Exclusive).timeout(Duration::from_millis(10)).wait()?;
 ///     Ok(())
 /// }
-/// # let file = RangeLock::new();
+/// let file = RangeLock::new();
 /// # write(&file).unwrap();
-/// # let taken = spanlock::Owner::new();
-/// # let _taken = file.request(.., Mode::Add).owner(&taken).wait().unwrap();
+/// let taken = spanlock::Owner::new();
+/// let _taken = file.request(.., Mode::Add).owner(&taken).wait().unwrap();
 /// assert_eq!(write(&file).unwrap_err().kind(), io::ErrorKind::TimedOut); // somebody holds it
 /// ```
 impl From<AcquireError> for io::Error {
     fn from(refused: AcquireError) -> io::Error {
         let kind = match refused {
-            AcquireError::TimedOut => io::ErrorKind::TimedOut,
-            AcquireError::Deadlock(_) | AcquireError::WouldRecurse { .. } => io::ErrorKind::Deadlock,
+            AcquireError::TimedOut(_) => io::ErrorKind::TimedOut,
+            AcquireError::Deadlock(_) | AcquireError::WouldRecurse(_) => io::ErrorKind::Deadlock,
         };
         io::Error::new(kind, refused)
     }
 }
 
+/// A request whose deadline passed before it was granted.
+///
+/// # Examples
+/// ```
+/// use spanlock::{AcquireError, Mode, Owner, RangeLock};
+/// use std::time::Duration;
+///
+/// let file = RangeLock::named("inode 17");
+/// let (writer, reader) = (Owner::named("writer"), Owner::named("reader"));
+/// let _write = file.request(0..4096, Mode::Exclusive).owner(&writer).wait().unwrap();
+/// let read = file.request(0..512, Mode::Add).owner(&reader).timeout(Duration::from_millis(1)).wait();
+///
+/// let Err(AcquireError::TimedOut(late)) = read else { panic!("it is held") };
+/// assert_eq!((late.owner().id, &*late.asked()[0].lock), (reader.id(), "inode 17"));
+/// assert!(late.to_string().ends_with(r#" "reader" was not granted 0..512 (add) of inode 17 before the deadline"#));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimedOut(Box<Late>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Late {
+    owner: OwnerName,
+    asked: Box<[Asked]>,
+}
+
+impl TimedOut {
+    /// Of one range at least.
+    pub(crate) fn new(owner: OwnerName, asked: impl Iterator<Item = Asked>) -> TimedOut {
+        TimedOut(Box::new(Late { owner, asked: asked.collect() }))
+    }
+
+    /// Who asked.
+    pub fn owner(&self) -> &OwnerName {
+        &self.0.owner
+    }
+
+    /// What was asked for: one range, or those of a [`Batch`](crate::Batch) that are not empty.
+    pub fn asked(&self) -> &[Asked] {
+        &self.0.asked
+    }
+}
+
+/// A range that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Asked {
+    /// The lock's name, or its address if it has none.
+    pub lock: Box<str>,
+    /// The bytes.
+    pub range: ByteRange,
+    /// The mode.
+    pub mode: Mode,
+}
+
+impl Asked {
+    pub(crate) fn new(lock: Box<str>, range: ByteRange, mode: Mode) -> Asked {
+        Asked { lock, range, mode }
+    }
+}
+
+/// `0..512 (add) of inode 17`.
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}) of {}", self.range, self.mode, self.lock)
+    }
+}
+
+/// One line, and for a batch one for each range.
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Late { owner, asked } = &*self.0;
+        match &**asked {
+            [one] => write!(f, "{owner} was not granted {one} before the deadline"),
+            several => {
+                write!(f, "{owner} was not granted {} ranges at once before the deadline:", several.len())?;
+                several.iter().try_for_each(|one| write!(f, "\n  {one}"))
+            }
+        }
+    }
+}
+
+/// A request that its own owner has something in the way of, and that was to [refuse](crate::Recursion::Refuse) that.
+///
+/// # Examples
+/// ```
+/// use spanlock::{AcquireError, Mode, Owner, RangeLock, Recursion};
+///
+/// let file = RangeLock::named("inode 17");
+/// let writer = Owner::named("writer").recursion(Recursion::Refuse);
+/// let _write = file.request(0..4096, Mode::Block).owner(&writer).wait().unwrap();
+/// let fault = file.request(0..512, Mode::Add).owner(&writer).wait();
+///
+/// let Err(AcquireError::WouldRecurse(own)) = fault else { panic!("it is refused") };
+/// assert_eq!((own.owner().id, own.lock(), own.mode()), (writer.id(), "inode 17", Mode::Block));
+/// assert!(own.to_string().contains(r#" "writer" holds 0..4096 (block) of inode 17 itself"#));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WouldRecurse(Box<OwnHold>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct OwnHold {
+    owner: OwnerName,
+    what: Asked,
+}
+
+impl WouldRecurse {
+    pub(crate) fn new(owner: OwnerName, held: Asked) -> WouldRecurse {
+        WouldRecurse(Box::new(OwnHold { owner, what: held }))
+    }
+
+    /// Who asked, and holds that.
+    pub fn owner(&self) -> &OwnerName {
+        &self.0.owner
+    }
+
+    /// The lock's name, or its address if it has none.
+    pub fn lock(&self) -> &str {
+        &self.0.what.lock
+    }
+
+    /// The bytes that the owner holds: some of those that were asked for, and others perhaps.
+    pub fn held(&self) -> ByteRange {
+        self.0.what.range
+    }
+
+    /// The mode that it holds them in.
+    pub fn mode(&self) -> Mode {
+        self.0.what.mode
+    }
+}
+
+impl fmt::Display for WouldRecurse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let OwnHold { owner, what } = &*self.0;
+        write!(f, "{owner} holds {what} itself, which conflicts, and the request refuses recursion")
+    }
+}
+
 /// A cycle of owners, each of which waits for bytes that the next one holds; the last one waits for the first.
 ///
-/// The request that got this answer is the one that closed the cycle, and it has left it: nobody hangs. (If two close it at the same moment it is one of them;
-/// and of a token that has several requests blocked, one of these.) *The remedy* is to let go of *all* that its owner
-/// holds, and to ask for that and for what was refused anew, together, as one [`Batch`](crate::Batch). A batch of an owner that holds nothing
-/// else never deadlocks, whatever the others do. (Asking one by one again can meet the same answer again and again.)
+/// The request that got this answer is the one that closed the cycle, and it has left it: nobody hangs. (If two close
+/// it at the same moment it is one of them; and of a token that has several requests blocked, one of these.) *The
+/// remedy* is to let go of *all* that its owner holds, and to ask for that and for what was refused anew, together, as
+/// one [`Batch`](crate::Batch). A batch of an owner that holds nothing else never deadlocks, whatever the others do.
+/// (Asking one by one again can meet the same answer again and again.)
 ///
 /// # Examples
 /// ```
@@ -131,8 +289,8 @@ pub struct Wait {
     pub held: ByteRange,
     /// The mode that those are held in.
     pub held_mode: Mode,
-    /// Who holds them: the owner of the next wait; or the thread that waits there, in a call, for a request that is not its own; or the owner in whose
-    /// [scope](crate::Owner::scope) it waits.
+    /// Who holds them: the owner of the next wait; or the thread that waits there, in a call, for a request that is not
+    /// its own; or the owner in whose [scope](crate::Owner::scope) it waits.
     pub holder: OwnerName,
 }
 
@@ -144,6 +302,18 @@ pub struct OwnerName {
     pub id: OwnerId,
     /// Its name.
     pub name: Option<Box<str>>,
+}
+
+impl OwnerName {
+    /// What to call `id` in a message: the `token`, if it is one; the calling thread, if it is a thread; or a task.
+    pub(crate) fn of(id: OwnerId, token: Option<&Owner>) -> OwnerName {
+        let name = match token {
+            Some(owner) => owner.name().map(Box::from),
+            None if id.is_thread() => std::thread::current().name().map(Box::from),
+            None => None,
+        };
+        OwnerName { id, name }
+    }
 }
 
 impl fmt::Display for OwnerName {

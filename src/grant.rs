@@ -45,7 +45,7 @@
 //! patches for Linux. Publish and scan: Lamport's bakery. The terms are those of group mutual exclusion.
 
 use crate::cycle::{self, Enlisted, Passes, Searched, Site};
-use crate::error::AcquireError;
+use crate::error::Refused;
 use crate::inspect::{Came, Place, Row};
 use crate::mode::Mode;
 use crate::observe::{self, WaitClock};
@@ -187,7 +187,7 @@ impl Held {
 /// Waits until the range is granted.
 ///
 /// # Errors
-/// [`AcquireError::Deadlock`]. In a box, so that the answer comes in registers, and not through memory: see [`Placed`].
+/// [`Refused::Deadlock`]. In a box, so that the answer comes in registers, and not through memory: see [`Placed`].
 ///
 /// # Safety
 /// The space is neither moved nor dropped while the `Held` lives.
@@ -197,7 +197,7 @@ pub(crate) unsafe fn acquire(
     ask: &Ask,
     visitor: Visitor,
     token: Option<&Owner>,
-) -> Result<Held, Box<AcquireError>> {
+) -> Result<Held, Box<Refused>> {
     // SAFETY: the caller's promise, word by word.
     match unsafe { publish_and_look(space, ask, visitor, Some(Patience::Spin)) } {
         Ok(held) => Ok(held),
@@ -225,7 +225,7 @@ unsafe fn come_again_or_wait(
     order: u64,
     token: Option<&Owner>,
     visitor: Visitor,
-) -> Result<Held, Box<AcquireError>> {
+) -> Result<Held, Box<Refused>> {
     let ask = Ask { entry: Entry { start, last, mode, owner, order } };
     // SAFETY: the caller's promise.
     match unsafe { come_again_or_queue(space, barred, ask, token, visitor, Patience::Spin) } {
@@ -364,7 +364,7 @@ fn find_calm(space: &Space, bar: u64, pin: &LazyPin) {
 /// Waits until the range is granted or `deadline` has passed.
 ///
 /// # Errors
-/// [`AcquireError::Deadlock`] or [`AcquireError::TimedOut`].
+/// [`Refused::Deadlock`] or [`Refused::TimedOut`].
 ///
 /// # Safety
 /// As for [`acquire`].
@@ -374,10 +374,10 @@ pub(crate) unsafe fn acquire_until(
     visitor: Visitor,
     token: Option<&Owner>,
     deadline: Instant,
-) -> Result<Held, AcquireError> {
+) -> Result<Held, Refused> {
     if deadline <= Instant::now() {
         // SAFETY: the caller's promise, word by word.
-        return unsafe { try_acquire(space, ask, visitor) }.ok_or(AcquireError::TimedOut);
+        return unsafe { try_acquire(space, ask, visitor) }.ok_or(Refused::TimedOut);
     }
     // SAFETY: the caller's promise, word by word.
     let entered = match unsafe { publish_and_look(space, ask, visitor, Some(Patience::Spin)) } {
@@ -936,7 +936,7 @@ impl Waiter {
         one.live.0.grant()
     }
 
-    fn look(&mut self, patience: Patience, deadline: Option<Instant>) -> Result<Turn, AcquireError> {
+    fn look(&mut self, patience: Patience, deadline: Option<Instant>) -> Result<Turn, Refused> {
         let passes = self.passes();
         let pin = LazyPin::new();
         if self.yields() {
@@ -1066,7 +1066,7 @@ impl Waiter {
         }
     }
 
-    pub(crate) fn wait(mut self) -> Result<Holds, AcquireError> {
+    pub(crate) fn wait(mut self) -> Result<Holds, Refused> {
         self.hold_up();
         loop {
             match self.look(Patience::GiveWay, None)? {
@@ -1078,17 +1078,17 @@ impl Waiter {
     }
 
     /// What it waits for beyond `deadline` is short mutexes, one search of somebody else, and wakers (INV-P9).
-    pub(crate) fn wait_until(mut self, deadline: Instant) -> Result<Holds, AcquireError> {
+    pub(crate) fn wait_until(mut self, deadline: Instant) -> Result<Holds, Refused> {
         self.hold_up();
         loop {
             match self.look(Patience::Spin, Some(deadline))? {
                 Turn::Mine => return Ok(self.into_holds()),
                 // Others who get on can make it look again and again.
-                Turn::LookAgain if Instant::now() >= deadline => return Err(AcquireError::TimedOut),
+                Turn::LookAgain if Instant::now() >= deadline => return Err(Refused::TimedOut),
                 Turn::LookAgain => {}
                 Turn::Wait(listener) => {
                     if listener.wait_until(deadline) == Woken::TimedOut {
-                        return Err(AcquireError::TimedOut);
+                        return Err(Refused::TimedOut);
                     }
                 }
             }
@@ -1096,7 +1096,7 @@ impl Waiter {
     }
 
     /// Ready when the request is granted, and the waiter is to be made into its [`Holds`]; or refused, and the waiter is to be dropped.
-    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), AcquireError>> {
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Refused>> {
         loop {
             if let Some(listener) = &mut self.listener {
                 ready!(listener.poll(context));

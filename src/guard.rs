@@ -1,7 +1,7 @@
 //! What a granted request hands out: a guard that holds the range until it is dropped, and what can be done with it meanwhile.
 
 use crate::convert;
-use crate::error::AcquireError;
+use crate::error::{AcquireError, Asked, OwnerName, WouldRecurse};
 use crate::grant::{self, Held};
 use crate::kind::{ByOwner, ByTask, ByThread, OwnedBy, Stays};
 use crate::lock::RangeLock;
@@ -62,7 +62,7 @@ pub struct Guard<L: LockRef, O: OwnedBy> {
 /// It stays on that thread, as the compiler says: within `TheGuardOfAThreadStaysOnIt`. What is to go elsewhere is asked for by [`RangeLock::request_arc`] or by an
 /// [`Owner`].
 /// ```compile_fail
-/// # let lock = spanlock::RangeLock::new();
+/// let lock = spanlock::RangeLock::new();
 /// let guard = lock.add(..);
 /// std::thread::scope(|s| s.spawn(move || drop(guard)));
 /// ```
@@ -141,11 +141,12 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     /// If the range is inverted, as slicing does.
     ///
     /// ```
-    /// # use spanlock::{Mode, RangeGuard, RangeLock};
+    /// use spanlock::{Mode, RangeGuard, RangeLock};
+    ///
     /// fn write_page(page: u64, guard: &RangeGuard<'_>) {
     ///     assert!(guard.covers(page * 4096..(page + 1) * 4096, Mode::Exclusive));
     /// }
-    /// # let file = RangeLock::new();
+    /// let file = RangeLock::new();
     /// write_page(1, &file.exclusive(0..8192));
     /// ```
     #[track_caller]
@@ -176,14 +177,15 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     ///
     /// # Examples
     /// ```
-    /// # use spanlock::{AcquireError, Mode, RangeLock};
-    /// # use std::sync::Arc;
-    /// # pollster::block_on(async {
-    /// let lock = Arc::new(RangeLock::new());
-    /// let write = lock.request_arc(0..4096, Mode::Exclusive).await;
-    /// let fault = write.request(0..512, Mode::Add).await?; // `lock.request(0..512, Mode::Add).await` would wait for `write`
-    /// # drop(fault);
-    /// # Ok::<(), AcquireError>(()) }).unwrap();
+    /// use spanlock::{AcquireError, Mode, RangeLock};
+    /// use std::sync::Arc;
+    ///
+    /// async fn write(lock: Arc<RangeLock>) -> Result<(), AcquireError> {
+    ///     let write = lock.request_arc(0..4096, Mode::Exclusive).await;
+    ///     let _fault = write.request(0..512, Mode::Add).await?; // `lock.request(0..512, Mode::Add).await` would wait for `write`
+    ///     Ok(())
+    /// }
+    /// # pollster::block_on(write(Arc::new(RangeLock::new()))).unwrap();
     /// ```
     #[track_caller]
     pub fn request(&self, range: impl RangeBounds<u64>, mode: Mode) -> Request<L, O::Through> {
@@ -204,10 +206,25 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
         owner
     }
 
+    /// The fields of a guard, or of what is made of one and calls its `range` `what`.
+    pub(crate) fn say(&self, out: &mut fmt::DebugStruct<'_, '_>, what: &str, range: ByteRange) -> fmt::Result {
+        out.field("lock", &format_args!("{}", self.lock.space().label())).field(what, &range);
+        out.field("mode", &format_args!("{}", self.mode()));
+        if let Some(owner) = self.owner() {
+            match owner::name_of(owner) {
+                Some(name) => out.field("owner", &format_args!("{owner} {name:?}")),
+                None => out.field("owner", &format_args!("{owner}")),
+            };
+        }
+        out.finish()
+    }
+
     /// Whether its owner holds some of these bytes by another guard too, in a mode that conflicts.
     #[cfg_attr(any(loom, spanlock_shuttle), allow(dead_code))]
-    pub(crate) fn conflict_beside(&self) -> Option<(ByteRange, Mode)> {
-        grant::conflict_beside(self.lock.space(), &self.held)
+    pub(crate) fn conflict_beside(&self) -> Option<WouldRecurse> {
+        let (held, mode) = grant::conflict_beside(self.lock.space(), &self.held)?;
+        let owner = OwnerName::of(self.owner()?, self.owner.token());
+        Some(WouldRecurse::new(owner, Asked::new(self.lock.space().label(), held, mode)))
     }
 
     /// A number that grows along every chain of conflicting grants: if two guards of this process conflict, whatever the later one says is above whatever the earlier one said. For logs, tests, and
@@ -217,7 +234,7 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     /// another one; call it once for what shall have one number. A guard that holds nothing conflicts with nobody.
     ///
     /// ```
-    /// # let log = spanlock::RangeLock::new();
+    /// let log = spanlock::RangeLock::new();
     /// let first = log.exclusive(0..64).ticket();
     /// let second = log.exclusive(32..96).ticket();
     /// assert!(first < second);
@@ -232,7 +249,8 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     /// So a page fault can tell that it was caused by a direct write of the same thread, and skip read-ahead:
     ///
     /// ```
-    /// # use spanlock::{Nesting, RangeLock, Mode};
+    /// use spanlock::{Nesting, RangeLock, Mode};
+    ///
     /// let file = RangeLock::new();
     /// let write = file.block(0..8192);
     /// assert_eq!(write.nesting(), Nesting::Outermost);
@@ -287,8 +305,9 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     /// If `range` is not a part of what the guard holds, or is inverted.
     ///
     /// ```
-    /// # use spanlock::{ByteRange, RangeLock};
-    /// # let file = RangeLock::new();
+    /// use spanlock::{ByteRange, RangeLock};
+    ///
+    /// let file = RangeLock::new();
     /// let mut guard = file.block(0..8192);
     /// guard.shrink(4096..);
     /// assert_eq!(guard.range(), ByteRange::new(4096..8192));
@@ -336,8 +355,9 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     /// If `at` lies neither in the range nor directly behind it.
     ///
     /// ```
-    /// # use spanlock::{ByteRange, RangeLock};
-    /// # let file = RangeLock::new();
+    /// use spanlock::{ByteRange, RangeLock};
+    ///
+    /// let file = RangeLock::new();
     /// let (head, tail) = file.block(0..8192).split(4096);
     /// drop(head); // 0..4096 is free now
     /// assert_eq!(tail.range(), ByteRange::new(4096..8192));
@@ -356,8 +376,9 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     /// As for [`Guard::split`].
     ///
     /// ```
-    /// # use spanlock::{ByteRange, RangeLock};
-    /// # let file = RangeLock::new();
+    /// use spanlock::{ByteRange, RangeLock};
+    ///
+    /// let file = RangeLock::new();
     /// let mut head = file.block(0..8192);
     /// let tail = head.split_off(4096);
     /// assert_eq!((head.range(), tail.range()), (ByteRange::new(0..4096), ByteRange::new(4096..8192)));
@@ -461,13 +482,16 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     ///
     /// # Examples
     /// ```
-    /// # use spanlock::{AcquireError, Mode, RangeLock};
-    /// let row = RangeLock::new();
-    /// let mut guard = row.add(7..8);
-    /// // read it, and find that it has to be written
-    /// guard.convert(Mode::Exclusive)?;
-    /// # assert_eq!(guard.mode(), Mode::Exclusive);
-    /// # Ok::<(), AcquireError>(())
+    /// use spanlock::{AcquireError, Mode, RangeLock};
+    ///
+    /// fn raise(rows: &RangeLock) -> Result<(), AcquireError> {
+    ///     let mut guard = rows.add(7..8);
+    ///     // read it, and find that it has to be written
+    ///     guard.convert(Mode::Exclusive)?;
+    ///     assert_eq!(guard.mode(), Mode::Exclusive);
+    ///     Ok(())
+    /// }
+    /// # raise(&RangeLock::new()).unwrap();
     /// ```
     pub fn convert(&mut self, mode: Mode) -> Result<(), AcquireError> {
         if self.try_convert(mode) { Ok(()) } else { self.succeed(self.range(), mode) }
@@ -526,15 +550,6 @@ impl<L: LockRef, O: OwnedBy> Drop for Guard<L, O> {
 
 impl<L: LockRef, O: OwnedBy> fmt::Debug for Guard<L, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut out = f.debug_struct("Guard");
-        out.field("lock", &format_args!("{}", self.lock.space().label())).field("range", &self.range());
-        out.field("mode", &format_args!("{}", self.mode()));
-        if let Some(owner) = self.owner() {
-            match owner::name_of(owner) {
-                Some(name) => out.field("owner", &format_args!("{owner} {name:?}")),
-                None => out.field("owner", &format_args!("{owner}")),
-            };
-        }
-        out.finish()
+        self.say(&mut f.debug_struct("Guard"), "range", self.range())
     }
 }

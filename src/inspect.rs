@@ -2,11 +2,14 @@
 //!
 //! # Promise
 //! Each request in a [`Snapshot`] was live at some moment of the call that took it, and each that was live during the
-//! whole of that call is in it, also if its guard was converted meanwhile. The lock goes on: of two requests of which one made way for the other, both
-//! may be there, and so may a guard as it was before it was converted and as it is since.
+//! whole of that call is in it, also if its guard was converted meanwhile. The lock goes on: of two requests of which
+//! one made way for the other, both may be there, and so may a guard as it was before it was converted and as it is
+//! since.
 //!
-//! A waiter with nobody in front has been called, or is looking at this moment (or it is a part of a batch, and waits for the others). If a snapshot says so again and again, it is a future that nobody polls.
-//! Since when it has been called is written down nowhere: nothing leads from a slot to who sleeps for it, and a word more in each slot would make a node a third larger. The snapshot says how long it waits in all.
+//! A waiter with nobody in front has been called, or is looking at this moment (or it is a part of a batch, and waits
+//! for the others). If a snapshot says so again and again, it is a future that nobody polls. Since when it has been
+//! called is written down nowhere: nothing leads from a slot to who sleeps for it, and a word more in each slot would
+//! make a node a third larger. The snapshot says how long it waits in all.
 //!
 //! # The map
 //! ```text

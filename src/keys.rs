@@ -42,12 +42,12 @@ const DECIDING: usize = size_of::<u64>();
 ///
 /// // A scan: nobody may change these users meanwhile, nor insert one between them.
 /// let scan = TABLE.add(USERS.range("user/a".."user/f"));
-/// std::thread::spawn(|| {
+/// let another = std::thread::spawn(|| {
 ///     assert!(TABLE.try_exclusive(USERS.key("user/bob")).is_none());
 ///     assert!(TABLE.try_exclusive(USERS.key("user/f")).is_some());
-/// })
-/// # .join().unwrap();
-/// # drop(scan);
+/// });
+/// another.join().unwrap();
+/// drop(scan);
 /// ```
 ///
 /// # Where it is wider than asked
@@ -92,7 +92,8 @@ impl<'p> KeySpace<'p> {
     /// Other keys are allowed: those before all that have the prefix are at 0, those behind them at `u64::MAX`.
     ///
     /// ```
-    /// # use spanlock::{ByteRange, KeySpace};
+    /// use spanlock::{ByteRange, KeySpace};
+    ///
     /// let users = KeySpace::with_prefix(b"user/");
     /// assert_eq!(users.point("user/\x01\x02"), 0x0102_0000_0000_0000);
     /// assert_eq!((users.point("product/1"), users.point("vendor/1")), (0, u64::MAX));
@@ -102,7 +103,8 @@ impl<'p> KeySpace<'p> {
         KeySpace { prefix }
     }
 
-    /// Positions by the eight bytes behind what `first` and `last` have in common, for keys between the two: so that keys that begin alike, as digits of one length, are told apart as far as eight bytes go.
+    /// Positions by the eight bytes behind what `first` and `last` have in common, for keys between the two: so that
+    /// keys that begin alike, as digits of one length, are told apart as far as eight bytes go.
     ///
     /// All who share a lock must use the same: so take two keys that stay what they are, the least and the greatest that there can be.
     ///
@@ -110,7 +112,8 @@ impl<'p> KeySpace<'p> {
     /// If `first` is a greater key than `last`.
     ///
     /// ```
-    /// # use spanlock::KeySpace;
+    /// use spanlock::KeySpace;
+    ///
     /// let orders = KeySpace::between(b"order/2026-0000000000", b"order/2026-9999999999");
     /// assert_eq!(orders.prefix(), b"order/2026-");
     /// assert_ne!(orders.point("order/2026-0000012300"), orders.point("order/2026-0000024500"));
@@ -132,7 +135,8 @@ impl<'p> KeySpace<'p> {
     /// The position of a key. It never falls as keys rise; different keys may share one.
     ///
     /// ```
-    /// # use spanlock::KeySpace;
+    /// use spanlock::KeySpace;
+    ///
     /// let keys = KeySpace::new();
     /// assert_eq!(keys.point(b"\x01\x02"), 0x0102_0000_0000_0000);
     /// assert_eq!(keys.point("account/1"), keys.point("account/2")); // eight bytes alike
@@ -155,7 +159,8 @@ impl<'p> KeySpace<'p> {
     /// What to lock for one key: its position alone.
     ///
     /// ```
-    /// # use spanlock::KeySpace;
+    /// use spanlock::KeySpace;
+    ///
     /// let keys = KeySpace::new();
     /// assert_eq!(keys.key("alice").start(), Some(keys.point("alice")));
     /// assert_eq!(keys.key("alice").last(), Some(keys.point("alice")));
@@ -176,7 +181,8 @@ impl<'p> KeySpace<'p> {
     /// If the range is inverted (its start is a greater key than its end), as slicing does.
     ///
     /// ```
-    /// # use spanlock::{ByteRange, KeySpace};
+    /// use spanlock::{ByteRange, KeySpace};
+    ///
     /// let keys = KeySpace::new();
     /// assert_eq!(keys.range(..), ByteRange::WHOLE);
     /// assert_eq!(keys.range("a".."b").last(), Some(keys.point("b") - 1));

@@ -15,18 +15,21 @@ use std::sync::MutexGuard;
 /// | [`ByTask`] | one of its own, for this request only | are `Send` | are not refused: the guard itself, or a panic (see below) |
 /// | [`ByOwner`] | an [`Owner`] | are `Send` | can be refused |
 ///
-/// **A task that holds a range and asks for another by itself can wait for itself, and two such tasks for one another, for ever.** Nobody can tell: a guard that a
-/// task was given may be anywhere by now, in a channel or another task, from where it will be dropped. (`examples/block_device.rs` does that rightly: a thread hands the guard of a write to
-/// whoever completes it, asks for the same block again, and is granted when the other has dropped it.) So a task that holds one range while it awaits another
-/// says who it is, in one of three ways, and then a cycle is a deadlock, and answered:
+/// **A task that holds a range and asks for another by itself can wait for itself, and two such tasks for one another,
+/// for ever.** Nobody can tell: a guard that a task was given may be anywhere by now, in a channel or another task,
+/// from where it will be dropped. (`examples/block_device.rs` does that rightly: a thread hands the guard of a write to
+/// whoever completes it, asks for the same block again, and is granted when the other has dropped it.) So a task that
+/// holds one range while it awaits another says who it is, in one of three ways, and then a cycle is a deadlock, and
+/// answered:
 ///
 /// - [`guard.request(..)`](crate::Guard::request) asks through the guard that it holds;
 /// - [`owner.scope(task)`](Owner::scope) makes all that the task asks requests of one owner;
 /// - [`request.owner(&owner)`](crate::Request::owner) names the owner of each request.
 ///
-/// A request that has an owner of its own is refused in two cases only. In a scope it is its owner's. And a thread that waits in a call lets go of nothing meanwhile: if it holds as
-/// a thread what the request needs (`lock.exclusive(..)`, and then `lock.request_arc(..).wait()`), nobody else could end that. Both are a panic that says
-/// who waits for whom; with a deadline it is the error.
+/// A request that has an owner of its own is refused in two cases only. In a scope it is its owner's. And a thread that
+/// waits in a call lets go of nothing meanwhile: if it holds as a thread what the request needs (`lock.exclusive(..)`,
+/// and then `lock.request_arc(..).wait()`), nobody else could end that. Both are a panic that says who waits for whom;
+/// with a deadline it is the error.
 ///
 /// Sealed: guards count on what is in here.
 pub trait OwnedBy: sealed::Sealed + Clone + Sized + Unpin {
@@ -46,8 +49,8 @@ pub struct ByThread(());
 
 /// Owned by the request itself. Guards can be sent to another thread.
 ///
-/// There is an [`Owner`] in it if there is more to own than the one request: if the task is in a [scope](Owner::scope), the guard was split or
-/// [asked through](crate::Guard::request), or the request is a batch.
+/// There is an [`Owner`] in it if there is more to own than the one request: if the task is in a [scope](Owner::scope),
+/// the guard was split or [asked through](crate::Guard::request), or the request is a batch.
 #[derive(Clone, Default)]
 pub struct ByTask(OnceLock<Owner>);
 
@@ -92,15 +95,37 @@ impl OwnedBy for ByOwner {
 
 /// Which kinds of owner can await a request on a lock that is referred to by `L`.
 ///
-/// A task can await any. A request of an [`Owner`] is known to the whole process while it waits, for the sake of deadlocks; and a future that was polled can be
-/// forgotten (`mem::forget`), and its lock dropped. So for those the lock must be there for good, or be kept by the future itself: `&'static RangeLock`,
-/// `Arc<RangeLock>` or a [`TableLock`](crate::TableLock). The same goes for a [`Batch`](crate::Batch) of any owner.
+/// A task can await any. A request of an [`Owner`] is known to the whole process while it waits, for the sake of
+/// deadlocks; and a future that was polled can be forgotten (`mem::forget`), and its lock dropped. So for those the
+/// lock must be there for good, or be kept by the future itself: `&'static RangeLock`, `Arc<RangeLock>` or a
+/// [`TableLock`](crate::TableLock). The same goes for a [`Batch`](crate::Batch) of any owner.
+///
+/// # If the compiler speaks of `'static`
+/// It says of a borrowed lock that it "does not live long enough" and that the "argument requires that `lock` is
+/// borrowed for `'static`" (E0597), or, of one that came as a reference, that "borrowed data escapes outside of
+/// function" and "must outlive `'static`" (E0521). *The remedy is an `Arc`, asked by
+/// [`request_arc`](crate::RangeLock::request_arc)*; or not to await: `.wait()` takes any lock.
 ///
 /// ```compile_fail,E0597
-/// use spanlock::{Mode, Owner, RangeLock};
-/// let lock = RangeLock::new();
-/// let future = std::future::IntoFuture::into_future(lock.request(.., Mode::Add).owner(&Owner::new()));
+/// use spanlock::{AcquireError, Mode, Owner, RangeLock};
+/// use std::sync::Arc;
+///
+/// async fn task(file: Arc<RangeLock>, me: Owner) -> Result<(), AcquireError> {
+///     let _guard = file.request(0..4096, Mode::Add).owner(&me).await?; // borrows `file`
+///     Ok(())
+/// }
 /// ```
+/// ```
+/// use spanlock::{AcquireError, Mode, Owner, RangeLock};
+/// use std::sync::Arc;
+///
+/// async fn task(file: Arc<RangeLock>, me: Owner) -> Result<(), AcquireError> {
+///     let _guard = file.request_arc(0..4096, Mode::Add).owner(&me).await?; // keeps it
+///     Ok(())
+/// }
+/// ```
+/// The same through a guard: that of [`request_arc`](crate::RangeLock::request_arc) can be asked through, and the
+/// answer awaited ([`Guard::request`](crate::Guard::request)); that of `request` cannot.
 pub trait AwaitedOn<L: ?Sized>: OwnedBy {}
 
 impl<L> AwaitedOn<L> for ByTask {}
@@ -130,12 +155,14 @@ pub(crate) mod sealed {
         fn token(&self) -> Option<&Owner> {
             None
         }
-        /// Its request is about to be made: in the scope of an owner it is that owner's, unless it has one already. Whether it has become so.
+        /// Its request is about to be made: in the scope of an owner it is that owner's, unless it has one already.
+        /// Whether it has become so.
         #[inline]
         fn join_scope(&self) -> bool {
             false
         }
-        /// There will be more to own than one request. `make` makes an owner, for one that has none; and has its hold, if it has one, handed over.
+        /// There will be more to own than one request. `make` makes an owner, for one that has none; and has its hold,
+        /// if it has one, handed over.
         fn share(&self, make: impl FnOnce() -> Owner) {
             let _ = make;
         }

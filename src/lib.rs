@@ -50,7 +50,14 @@
 //! Start at [`RangeLock`], or at [`RangeLocked`], which owns the data and gives slices of it; [`WholeFileLock`] is the same without ranges, and [`LockTable`] has a range lock for each of many files. [`Batch`] asks for several ranges
 //! at once, [`Guard`] says what a guard can be turned into, [`RangeLock::snapshot`] who holds and who waits, and [`KeySpace`] maps byte-string keys to ranges.
 //!
-//! Features, off by default: `stats` (counters of the process and a histogram of waits), `tracing` (events for waits and deadlocks), `memmap2` (mapped memory in a [`RangeLocked`]).
+//! # Features
+//! - `table`, on by default: [`LockTable`]. Without it the library does not depend on dashmap, and what that needs.
+//! - `stats`: counters of the process, and a histogram of waits, in the module `stats`.
+//! - `tracing`: events for waits and deadlocks.
+//! - `memmap2`: mapped memory in a [`RangeLocked`].
+
+// What the pages say of tables leads nowhere then.
+#![cfg_attr(not(feature = "table"), allow(rustdoc::broken_intra_doc_links))]
 
 /// The README's examples, compiled as tests.
 #[cfg(doctest)]
@@ -64,11 +71,12 @@ mod guides {
     struct FromRwLock;
     #[doc = include_str!("../docs/guides/from-fcntl.md")]
     struct FromFcntl;
+    #[cfg(feature = "table")]
     #[doc = include_str!("../docs/guides/from-database-locks.md")]
     struct FromDatabaseLocks;
 }
 
-#[cfg(not(any(loom, spanlock_shuttle)))] // As `table`.
+#[cfg(not(any(loom, spanlock_shuttle)))] // In a model all parts of a batch are of one kind.
 mod any;
 mod batch;
 mod convert;
@@ -107,7 +115,7 @@ mod space;
 #[cfg(all(feature = "stats", not(any(loom, spanlock_shuttle))))]
 pub mod stats;
 mod sync;
-#[cfg(not(any(loom, spanlock_shuttle)))] // dashmap knows no models.
+#[cfg(all(feature = "table", not(any(loom, spanlock_shuttle))))] // dashmap knows no models.
 mod table;
 mod text;
 mod tree;
@@ -127,7 +135,7 @@ pub use range::ByteRange;
 pub use request::Request;
 #[cfg(not(any(loom, spanlock_shuttle)))]
 pub use slices::RangeLocked;
-#[cfg(not(any(loom, spanlock_shuttle)))]
+#[cfg(all(feature = "table", not(any(loom, spanlock_shuttle))))]
 pub use table::LockTable;
 pub use whole::WholeFileLock;
 
@@ -148,7 +156,7 @@ pub use snapshots::*;
 pub mod guards {
     pub use crate::batch::BatchGuard;
     pub use crate::guard::{ArcOwnerGuard, ArcRangeGuard, ArcThreadGuard, Nesting, OwnerGuard, SendRangeGuard};
-    #[cfg(not(any(loom, spanlock_shuttle)))]
+    #[cfg(all(feature = "table", not(any(loom, spanlock_shuttle))))]
     pub use crate::table::{SendTableGuard, TableGuard};
 }
 
@@ -158,7 +166,7 @@ pub mod requests {
     pub use crate::any::AnyLock;
     pub use crate::batch::{AcquireBatch, TimedBatch};
     pub use crate::request::{Acquire, LockRef, TimedRequest};
-    #[cfg(not(any(loom, spanlock_shuttle)))]
+    #[cfg(all(feature = "table", not(any(loom, spanlock_shuttle))))]
     pub use crate::table::TableLock;
 }
 
@@ -179,8 +187,8 @@ pub mod slice {
     };
 }
 
-/// What a [`Snapshot`] and a [`Deadlock`] are made of.
+/// What a [`Snapshot`] and an [`AcquireError`] are made of.
 pub mod snapshots {
-    pub use crate::error::Wait;
+    pub use crate::error::{Asked, TimedOut, Wait, WouldRecurse};
     pub use crate::inspect::RequestInfo;
 }

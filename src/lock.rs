@@ -267,8 +267,9 @@ impl RangeLock {
     /// As for [`RangeLock::add`].
     ///
     /// ```
-    /// # use spanlock::{ArcThreadGuard, RangeLock};
-    /// # use std::sync::Arc;
+    /// use spanlock::{ArcThreadGuard, RangeLock};
+    /// use std::sync::Arc;
+    ///
     /// struct Open {
     ///     head: ArcThreadGuard, // no lifetime
     /// }
@@ -406,7 +407,8 @@ impl RangeLock {
     /// If the range is inverted, as slicing does.
     ///
     /// ```
-    /// # use spanlock::{Mode, RangeLock};
+    /// use spanlock::{Mode, RangeLock};
+    ///
     /// let file = RangeLock::new();
     /// let _read = file.add(0..4096);
     /// assert!(file.is_locked(.., Mode::Exclusive) && !file.is_locked(.., Mode::Add));
@@ -419,19 +421,23 @@ impl RangeLock {
 
     /// Asks for `range` (bytes) in `mode`: to be waited for, tried, given a deadline or awaited. Nothing happens before that.
     ///
+    /// The guard borrows the lock. For one that goes to another task or thread, and for a request of an [`Owner`](crate::Owner) that is awaited, there is [`RangeLock::request_arc`].
+    ///
     /// # Panics
     /// If the range is inverted, as slicing does.
     ///
     /// # Examples
     /// ```
-    /// # use spanlock::{Mode, RangeLock};
-    /// # use std::time::Duration;
-    /// # pollster::block_on(async {
-    /// let lock = RangeLock::new();
-    /// let head = lock.request(..4096, Mode::Exclusive).await;
-    /// let tail = lock.request(4096.., Mode::Block).timeout(Duration::from_millis(10)).wait()?;
-    /// assert!(lock.request(0..1, Mode::Add).try_now().is_none());
-    /// # drop((head, tail)); Ok::<(), spanlock::AcquireError>(()) }).unwrap();
+    /// use spanlock::{AcquireError, Mode, RangeLock};
+    /// use std::time::Duration;
+    ///
+    /// async fn both(lock: &RangeLock) -> Result<(), AcquireError> {
+    ///     let _head = lock.request(..4096, Mode::Exclusive).await;
+    ///     let _tail = lock.request(4096.., Mode::Block).timeout(Duration::from_millis(10)).wait()?;
+    ///     assert!(lock.request(0..1, Mode::Add).try_now().is_none());
+    ///     Ok(())
+    /// }
+    /// # pollster::block_on(both(&RangeLock::new())).unwrap();
     /// ```
     #[track_caller]
     #[inline]
@@ -449,8 +455,9 @@ impl RangeLock {
     ///
     /// # Examples
     /// ```
-    /// # use spanlock::{Mode, RangeLock};
-    /// # use std::{sync::Arc, thread};
+    /// use spanlock::{Mode, RangeLock};
+    /// use std::{sync::Arc, thread};
+    ///
     /// let lock = Arc::new(RangeLock::new());
     /// let guard = lock.request_arc(0..4096, Mode::Block).wait();
     /// let write = thread::spawn(move || drop(guard)); // completes elsewhere
@@ -470,7 +477,8 @@ impl RangeLock {
     /// for each request of an [`Owner`](crate::Owner).
     ///
     /// ```
-    /// # use spanlock::{Mode, RangeLock};
+    /// use spanlock::{Mode, RangeLock};
+    ///
     /// let file = RangeLock::new();
     /// let write = file.block(0..8192);
     /// let snapshot = file.snapshot();

@@ -29,7 +29,8 @@ impl Mode {
     /// Whether two owners may hold one byte in these modes at the same time.
     ///
     /// ```
-    /// # use spanlock::Mode;
+    /// use spanlock::Mode;
+    ///
     /// assert!(Mode::Block.goes_with(Mode::Block));
     /// assert!(!Mode::Block.goes_with(Mode::Add));
     /// ```
@@ -37,10 +38,12 @@ impl Mode {
         self.against() & other.bit() == 0
     }
 
-    /// Whether who holds a byte in this mode may do with it all that the other mode allows: each mode covers itself, and [`Exclusive`](Mode::Exclusive) covers all.
+    /// Whether who holds a byte in this mode may do with it all that the other mode allows: each mode covers itself,
+    /// and [`Exclusive`](Mode::Exclusive) covers all.
     ///
     /// ```
-    /// # use spanlock::Mode;
+    /// use spanlock::Mode;
+    ///
     /// assert!(Mode::Exclusive.covers(Mode::Add) && Mode::Add.covers(Mode::Add));
     /// assert!(!Mode::Add.covers(Mode::Block) && !Mode::Block.covers(Mode::Add));
     /// ```

@@ -20,9 +20,10 @@
 //!
 //! So the order of a nested request is above those of all requests that its owner had made before, and tells that it is nested.
 //!
-//! The order of one who is not in the queue also tells whom it has met. It was read *before* the request was published, and whoever has a ticket was published
-//! before he drew it. So if the order is [not below](came_after) a ticket, the request has found the one with the ticket in its scan, if that was in its way,
-//! and is behind it: it queues or leaves, and nobody in the queue need wait to see which. (O1)
+//! The order of one who is not in the queue also tells whom it has met. It was read *before* the request was published,
+//! and whoever has a ticket was published before he drew it. So if the order is [not below](came_after) a ticket, the
+//! request has found the one with the ticket in its scan, if that was in its way, and is behind it: it queues or
+//! leaves, and nobody in the queue need wait to see which. (O1)
 //!
 //! | pair | writer | reader | carries |
 //! |---|---|---|---|
@@ -103,8 +104,8 @@ pub(crate) const fn place_of(ticket: u64) -> u64 {
     ticket - ticket % STEP
 }
 
-/// Whether a request of this order, which waits for nobody yet, came so late that it is behind whoever has `ticket` (O1). (Also if the order is its own ticket
-/// already, which the word does not say yet.)
+/// Whether a request of this order, which waits for nobody yet, came so late that it is behind whoever has `ticket`
+/// (O1). (Also if the order is its own ticket already, which the word does not say yet.)
 pub(crate) const fn came_after(order: u64, ticket: u64) -> bool {
     order >= place_of(ticket)
 }
@@ -115,8 +116,9 @@ pub enum Recursion {
     /// It is granted: an owner does not conflict with itself. The guard [says so](crate::Guard::nesting).
     #[default]
     Reenter,
-    /// It is refused, with [`AcquireError::WouldRecurse`](crate::AcquireError::WouldRecurse). To find what its owner holds takes a look at the lock, and
-    /// another one whenever some guard of that lock was converted, extended or split meanwhile.
+    /// It is refused, with [`AcquireError::WouldRecurse`](crate::AcquireError::WouldRecurse). To find what its owner
+    /// holds takes a look at the lock, and another one whenever some guard of that lock was converted, extended or
+    /// split meanwhile.
     Refuse,
 }
 
@@ -131,9 +133,10 @@ pub enum Recursion {
 /// Dropping an `Owner` releases nothing. Its guards keep the identity alive for as long as they live, and its requests go on; all that
 /// ends is the ability to make more.
 ///
-/// A thread that holds a guard of a token and then asks *as a thread* for the same bytes waits for itself. Nobody can tell: the guard might have been sent
-/// elsewhere. So ask by the token, or [through the guard](crate::Guard::request). The other way round is found: a thread that waits in a call holds what it
-/// holds, so a token's request that it waits for, and that waits for that, is a deadlock.
+/// A thread that holds a guard of a token and then asks *as a thread* for the same bytes waits for itself. Nobody can
+/// tell: the guard might have been sent elsewhere. So ask by the token, or [through the guard](crate::Guard::request).
+/// The other way round is found: a thread that waits in a call holds what it holds, so a token's request that it waits
+/// for, and that waits for that, is a deadlock.
 ///
 /// A task that shall have one owner for all that it asks runs in its [`scope`](Owner::scope).
 ///
@@ -141,15 +144,16 @@ pub enum Recursion {
 /// ```
 /// use spanlock::{AcquireError, Mode, Owner, RangeLock};
 ///
-/// # fn main() -> Result<(), AcquireError> {
-/// let (accounts, log) = (RangeLock::new(), RangeLock::new());
-/// let transaction = Owner::named("transfer 7");
-/// let from = accounts.request(40..41, Mode::Exclusive).owner(&transaction).wait()?;
-/// let entry = log.request(.., Mode::Add).owner(&transaction).wait()?;
-/// std::thread::spawn(|| ()).join().unwrap(); // the guards could go there: they are `Send`
-/// assert!(accounts.request(40..41, Mode::Add).owner(&transaction).try_now().is_some());
-/// assert!(accounts.request(40..41, Mode::Add).owner(&Owner::new()).try_now().is_none());
-/// # drop((from, entry)); Ok(()) }
+/// fn transfer(accounts: &RangeLock, log: &RangeLock) -> Result<(), AcquireError> {
+///     let transaction = Owner::named("transfer 7");
+///     let from = accounts.request(40..41, Mode::Exclusive).owner(&transaction).wait()?;
+///     let entry = log.request(.., Mode::Add).owner(&transaction).wait()?;
+///     assert!(accounts.request(40..41, Mode::Add).owner(&transaction).try_now().is_some());
+///     assert!(accounts.request(40..41, Mode::Add).owner(&Owner::new()).try_now().is_none());
+///     drop((from, entry)); // or another thread does: they are `Send`
+///     Ok(())
+/// }
+/// # transfer(&RangeLock::new(), &RangeLock::new()).unwrap();
 /// ```
 #[derive(Clone)]
 pub struct Owner {
@@ -219,12 +223,14 @@ impl Owner {
     /// For code deep in a task that has to name an owner: a request on a borrowed lock, say.
     ///
     /// ```
-    /// # use spanlock::Owner;
-    /// # pollster::block_on(async {
-    /// let me = Owner::new();
-    /// assert_eq!(Owner::current(), None);
-    /// assert_eq!(me.scope(async { Owner::current() }).await, Some(me));
-    /// # });
+    /// use spanlock::Owner;
+    ///
+    /// async fn look() {
+    ///     let me = Owner::new();
+    ///     assert_eq!(Owner::current(), None);
+    ///     assert_eq!(me.scope(async { Owner::current() }).await, Some(me));
+    /// }
+    /// # pollster::block_on(look());
     /// ```
     pub fn current() -> Option<Owner> {
         // A thread that ends is in no scope.
@@ -273,7 +279,8 @@ impl Owner {
     }
 
     fn next_order(&self) -> u64 {
-        // ORDERING (O1): Acquire and Release, as the order may be that of another thread of this owner, counted on: then this one knows what that one knew.
+        // ORDERING (O1): Acquire and Release, as the order may be that of another thread of this owner, counted on:
+        // then this one knows what that one knew.
         let mut last = self.core.order.load(Ordering::Acquire);
         loop {
             let next = order_after(last);
@@ -293,7 +300,8 @@ impl Drop for Core {
     }
 }
 
-/// The name of a token, for who has its id only: a snapshot. (A thread knows its name itself, and nobody else is told: that would allocate.)
+/// The name of a token, for who has its id only: a snapshot. (A thread knows its name itself, and nobody else is told:
+/// that would allocate.)
 pub(crate) fn name_of(owner: OwnerId) -> Option<Box<str>> {
     if owner.is_token() { names::of(owner) } else { None }
 }
@@ -529,7 +537,8 @@ impl Drop for InScope {
     }
 }
 
-/// The calling thread, if it has requests of its own, and is about to wait in a call for one of `owner`, another one: it keeps them until that is answered.
+/// The calling thread, if it has requests of its own, and is about to wait in a call for one of `owner`, another one:
+/// it keeps them until that is answered.
 pub(crate) fn thread_held_up_by(owner: OwnerId) -> Option<OwnerId> {
     LOCAL.with(|local| {
         let thread = OwnerId(local.thread.get());

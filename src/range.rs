@@ -5,12 +5,13 @@ use std::ops::{Bound, Range, RangeBounds, RangeFrom, RangeFull, RangeInclusive, 
 
 /// A range of bytes. It may be empty, and it may contain the byte `u64::MAX`, which `Range<u64>` cannot.
 ///
-/// Inside, the bounds are inclusive (`start..=last`), so that no sum ever overflows. Ranges are ordered by their start, and then by their last byte; the empty one
-/// comes behind those that start at 0.
+/// Inside, the bounds are inclusive (`start..=last`), so that no sum ever overflows. Ranges are ordered by their start,
+/// and then by their last byte; the empty one comes behind those that start at 0.
 ///
 /// It is made from ranges of other integers, too; a negative bound panics:
 /// ```
-/// # use spanlock::ByteRange;
+/// use spanlock::ByteRange;
+///
 /// let (offset, len): (i64, usize) = (4096, 512); // as system calls have them
 /// assert_eq!(ByteRange::from(offset..offset + len as i64), ByteRange::new(4096..4608));
 /// assert_eq!(ByteRange::from(0..len).end(), Some(512));
@@ -35,7 +36,8 @@ impl ByteRange {
     /// If the range is inverted (it ends before it starts), as slicing does.
     ///
     /// ```
-    /// # use spanlock::ByteRange;
+    /// use spanlock::ByteRange;
+    ///
     /// assert_eq!(ByteRange::new(..), ByteRange::WHOLE);
     /// assert_eq!(ByteRange::new(4096..8192).last(), Some(8191));
     /// assert!(ByteRange::new(5..5).is_empty());
@@ -90,7 +92,8 @@ impl ByteRange {
     /// The byte behind the last (exclusive end), from 1 to 2^64, or `None` if the range is empty.
     ///
     /// ```
-    /// # use spanlock::ByteRange;
+    /// use spanlock::ByteRange;
+    ///
     /// assert_eq!(ByteRange::new(0..4096).end(), Some(4096));
     /// assert_eq!(ByteRange::WHOLE.end(), Some(1 << 64)); // no `u64`
     /// ```
@@ -126,7 +129,8 @@ impl ByteRange {
     /// If `at` lies neither in the range nor directly behind it.
     ///
     /// ```
-    /// # use spanlock::ByteRange;
+    /// use spanlock::ByteRange;
+    ///
     /// assert_eq!(ByteRange::new(0..10).split(4), (ByteRange::new(0..4), ByteRange::new(4..10)));
     /// assert_eq!(ByteRange::new(0..10).split(10), (ByteRange::new(0..10), ByteRange::EMPTY));
     /// ```
@@ -157,7 +161,8 @@ impl ByteRange {
     /// If `page` is not a power of two.
     ///
     /// ```
-    /// # use spanlock::ByteRange;
+    /// use spanlock::ByteRange;
+    ///
     /// assert_eq!(ByteRange::new(4095..4097).to_pages(4096), ByteRange::new(0..8192));
     /// ```
     pub fn to_pages(self, page: u64) -> ByteRange {

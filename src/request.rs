@@ -1,12 +1,12 @@
 //! What is asked, and the ways to get it: wait, try, wait until a deadline, await.
 
-use crate::error::AcquireError;
+use crate::error::{AcquireError, Asked, OwnerName, Refused, TimedOut, WouldRecurse};
 use crate::grant::{self, Doorway, Held, Waiter};
 use crate::guard::Guard;
 use crate::kind::{AwaitedOn, ByOwner, ByTask, ByThread, Counted, Entered, OwnedBy};
 use crate::lock::RangeLock;
 use crate::mode::Mode;
-use crate::owner::{Owner, Recursion, Visitor};
+use crate::owner::{Owner, OwnerId, Recursion, Visitor};
 use crate::range::ByteRange;
 use crate::space::{Ask, Space};
 use crate::wait;
@@ -54,13 +54,13 @@ pub(crate) mod sealed {
 /// **A task that holds something and asks for more says who it is: through its guard, in a scope, or by an owner. Else it can wait for itself, and nobody can tell** ([`OwnedBy`] says why):
 ///
 /// ```
-/// # use spanlock::{AcquireError, Mode, RangeLock};
-/// # use std::sync::Arc;
+/// use spanlock::{AcquireError, Mode, RangeLock};
+/// use std::sync::Arc;
+///
 /// async fn grow(file: Arc<RangeLock>) -> Result<(), AcquireError> {
 ///     let write = file.request_arc(0..4096, Mode::Block).await;
 ///     // `file.request(0..512, Mode::Exclusive).await` would wait for `write`, for ever.
-///     let tail = write.request(0..512, Mode::Exclusive).await?;
-///     # drop(tail);
+///     let _tail = write.request(0..512, Mode::Exclusive).await?;
 ///     Ok(())
 /// }
 /// # pollster::block_on(grow(Arc::new(RangeLock::new()))).unwrap();
@@ -107,8 +107,8 @@ impl<L: LockRef> Request<L> {
 impl<L: LockRef, O: OwnedBy> Request<L, O> {
     /// Makes it a request of `owner`: it does not conflict with the others of that owner, and its guard is `Send`.
     ///
-    /// To be awaited it needs a lock that is there for good: `&'static RangeLock`, or an `Arc` by [`RangeLock::request_arc`]. (If the compiler says that a lock "does not live
-    /// long enough", or is "borrowed for `'static`", this is why: see [`AwaitedOn`].)
+    /// To be awaited it needs a lock that is there for good: `&'static RangeLock`, or an `Arc` by [`RangeLock::request_arc`]. If the compiler says that a lock "does not live
+    /// long enough", is "borrowed for `'static`" or "must outlive `'static`", this is why, and `request_arc` the remedy: see [`AwaitedOn`].
     pub fn owner(self, owner: &Owner) -> Request<L, ByOwner> {
         let Request { lock, range, mode, recursion, .. } = self;
         Request { lock, range, mode, owner: ByOwner(owner.clone()), recursion, through: false }
@@ -136,14 +136,15 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
     #[inline]
     #[track_caller]
     pub fn wait(self) -> O::Answer<Guard<L, O>> {
-        O::answer(self.make(
+        let granted = self.make(
             |space, ask, visitor, token| {
                 // SAFETY: the guard that `make` makes of this keeps the lock where it is until the `Held` in it is dropped (see `Guard`);
                 // between here and there the request itself does.
-                unsafe { grant::acquire(space, ask, visitor, token) }
+                unsafe { grant::acquire(space, ask, visitor, token) }.map_err(without_deadline)
             },
-            |refused| *refused,
-        ))
+            |own, space, owner| Box::new(would_recurse(own, space, owner)),
+        );
+        O::answer(granted.map_err(|refused| *refused))
     }
 
     /// The range, if no conflicting request holds, waits or is just arriving: nobody barges.
@@ -156,7 +157,7 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
                 // SAFETY: as in `wait`.
                 unsafe { grant::try_acquire(space, ask, visitor) }.ok_or(())
             },
-            |()| AcquireError::TimedOut,
+            |_, _, _| (),
         )
         .ok()
     }
@@ -173,25 +174,25 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
         TimedRequest { request: self, deadline: Instant::now().checked_add(timeout) }
     }
 
-    /// Has `acquire` make the request, and makes a guard or an error of what that says.
+    /// Has `acquire` make the request, and makes a guard of what that says; `recurses` makes an error of what refuses recursion.
     #[inline(always)]
     fn make<E>(
         self,
         acquire: impl FnOnce(&Space, &Ask, Visitor, Option<&Owner>) -> Result<Held, E>,
-        error: impl FnOnce(E) -> AcquireError,
-    ) -> Result<Guard<L, O>, AcquireError> {
+        recurses: impl FnOnce(OwnHold, &Space, &O) -> E,
+    ) -> Result<Guard<L, O>, E> {
         let Request { lock, range, mode, owner, recursion, .. } = self;
         if range.is_empty() {
             return Ok(Guard::new(lock, Held::nothing(mode), owner));
         }
         owner.join_scope();
         if recursion.unwrap_or(owner.recursion()) == Recursion::Refuse {
-            check_recursion(lock.space(), range, mode, &owner)?;
+            if let Some(own) = own_hold(lock.space(), range, mode, &owner) {
+                return Err(recurses(own, lock.space(), &owner));
+            }
         }
-        match begin(lock.space(), range, mode.bit(), &owner, acquire) {
-            Ok(held) => Ok(Guard::new(lock, held, owner)),
-            Err(refused) => Err(error(refused)),
-        }
+        let held = begin(lock.space(), range, mode.bit(), &owner, acquire)?;
+        Ok(Guard::new(lock, held, owner))
     }
 }
 
@@ -214,18 +215,42 @@ fn begin<O: OwnedBy, E>(
     Ok(held)
 }
 
-/// Whether a request that refuses recursion may begin.
-#[cold]
-pub(crate) fn check_recursion<O: OwnedBy>(
-    space: &Space,
-    range: ByteRange,
+/// What an owner holds in the way of its own request.
+pub(crate) struct OwnHold {
+    owner: OwnerId,
+    held: ByteRange,
     mode: Mode,
-    owner: &O,
-) -> Result<(), AcquireError> {
-    match owner.identity().and_then(|owner| grant::own_conflict(space, &Ask::at(range, mode, owner.get(), 0))) {
-        Some((held, mode)) => Err(AcquireError::WouldRecurse { held, mode }),
-        None => Ok(()),
-    }
+}
+
+/// Why a request that refuses recursion may not begin, if it may not.
+#[cold]
+pub(crate) fn own_hold<O: OwnedBy>(space: &Space, range: ByteRange, mode: Mode, owner: &O) -> Option<OwnHold> {
+    let owner = owner.identity()?;
+    let (held, mode) = grant::own_conflict(space, &Ask::at(range, mode, owner.get(), 0))?;
+    Some(OwnHold { owner, held, mode })
+}
+
+/// The error of a request by `owner`, which has that in its own way.
+#[cold]
+pub(crate) fn would_recurse<O: OwnedBy>(own: OwnHold, space: &Space, owner: &O) -> AcquireError {
+    let held = Asked::new(space.label(), own.held, own.mode);
+    AcquireError::WouldRecurse(WouldRecurse::new(OwnerName::of(own.owner, owner.token()), held))
+}
+
+/// The error of a request that waited for as long as it took.
+#[cold]
+#[allow(clippy::boxed_local)] // As it comes, and goes: in a register.
+fn without_deadline(refused: Box<Refused>) -> Box<AcquireError> {
+    Box::new(refused.without_deadline())
+}
+
+/// The error of a request that had a deadline: what it asked for, of one owner, of whom there is a `token` perhaps.
+#[cold]
+pub(crate) fn with_deadline(refused: Refused, asks: &[(&Space, Ask)], token: Option<&Owner>) -> AcquireError {
+    refused.told(|| {
+        let asked = asks.iter().map(|(space, ask)| Asked::new(space.label(), ask.range(), ask.mode()));
+        TimedOut::new(OwnerName::of(asks[0].1.owner(), token), asked)
+    })
 }
 
 /// A request with a deadline: to be waited for by [`wait`](TimedRequest::wait).
@@ -245,7 +270,8 @@ pub trait AwaitTheRequestItselfInsideOfTheRuntimesTimeout {}
 /// For the compiler's message only.
 ///
 /// ```compile_fail,E0277
-/// # use spanlock::{Mode, RangeLock};
+/// use spanlock::{Mode, RangeLock};
+///
 /// # async {
 /// RangeLock::new().request(.., Mode::Add).timeout(std::time::Duration::MAX).await;
 /// # };
@@ -267,18 +293,21 @@ impl<L: LockRef, O: OwnedBy> TimedRequest<L, O> {
     /// waited for it goes on.
     pub fn wait(self) -> Result<Guard<L, O>, AcquireError> {
         let TimedRequest { request, deadline } = self;
-        let Some(deadline) = deadline else {
-            // SAFETY: as in `Request::wait`.
-            return request.make(
-                |space, ask, visitor, token| unsafe { grant::acquire(space, ask, visitor, token) },
-                |refused| *refused,
-            );
-        };
-        request.make(
-            // SAFETY: as in `Request::wait`.
-            |space, ask, visitor, token| unsafe { grant::acquire_until(space, ask, visitor, token, deadline) },
-            |refused| refused,
-        )
+        let granted = request.make(
+            |space, ask, visitor, token| match deadline {
+                None => {
+                    // SAFETY: as in `Request::wait`.
+                    unsafe { grant::acquire(space, ask, visitor, token) }.map_err(without_deadline)
+                }
+                Some(deadline) => {
+                    // SAFETY: as in `Request::wait`.
+                    let granted = unsafe { grant::acquire_until(space, ask, visitor, token, deadline) };
+                    granted.map_err(|refused| Box::new(with_deadline(refused, &[(space, *ask)], token)))
+                }
+            },
+            |own, space, owner| Box::new(would_recurse(own, space, owner)),
+        );
+        granted.map_err(|refused| *refused)
     }
 }
 
@@ -371,7 +400,7 @@ impl<L: LockRef, O: OwnedBy> Future for Acquire<L, O> {
             unreachable!("it was queued a moment ago");
         };
         // By itself: with an error the waiter leaves its tree here, before `lock` goes. (A closure drops what it has in the order of its use.)
-        let holds = result.map(|()| waiter.into_holds());
+        let holds = result.map(|()| waiter.into_holds()).map_err(Refused::without_deadline);
         Poll::Ready(O::answer(holds.map(|holds| Guard::new(lock, grant::the_one(holds), owner.into_owner()))))
     }
 }
@@ -391,7 +420,9 @@ impl<L: LockRef, O: OwnedBy> Acquire<L, O> {
             return Ok(Some(Guard::new(lock, Held::nothing(mode), owner)));
         }
         if recursion.unwrap_or(owner.recursion()) == Recursion::Refuse {
-            check_recursion(lock.space(), range, mode, &owner)?;
+            if let Some(own) = own_hold(lock.space(), range, mode, &owner) {
+                return Err(would_recurse(own, lock.space(), &owner));
+            }
         }
         let (entered, asker) = Entered::new(&owner);
         let ask = Ask::new(lock.space(), range, mode, &asker);

@@ -35,13 +35,13 @@ impl Owner {
     ///     let _read = file.request_arc(0..512, Mode::Add).await;
     /// }
     ///
-    /// # pollster::block_on(async {
-    /// let file = Arc::new(RangeLock::new());
-    /// Owner::named("writer").scope(async {
-    ///     let _write = file.request_arc(0..4096, Mode::Exclusive).await;
-    ///     read(&file).await; // of the same owner: granted
-    /// }).await;
-    /// # });
+    /// async fn write(file: Arc<RangeLock>) {
+    ///     Owner::named("writer").scope(async {
+    ///         let _write = file.request_arc(0..4096, Mode::Exclusive).await;
+    ///         read(&file).await; // of the same owner: granted
+    ///     }).await;
+    /// }
+    /// # pollster::block_on(write(Arc::new(RangeLock::new())));
     /// ```
     pub fn scope<F: Future>(&self, task: F) -> Scope<F> {
         Scope { owner: self.clone(), task }

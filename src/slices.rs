@@ -1,15 +1,20 @@
 //! Data behind a range lock: slices of what it owns, shared and exclusive.
 //!
 //! # Promise
-//! Whoever has a `&mut [T]` of a [`RangeLocked`] is alone with these elements, *its own owner included*; who has a `&[T]` has nobody there who changes them.
+//! Whoever has a `&mut [T]` of a [`RangeLocked`] is alone with these elements, *its own owner included*; who has a
+//! `&[T]` has nobody there who changes them.
 //!
 //! # Invariants
-//! - INV-R1: each slice is of elements that its guard holds, in [`Mode::Add`] if it is shared, in [`Mode::Exclusive`] if not. A guard that holds nothing has the empty slice, and looks at nothing.
-//! - INV-R2: two slices that overlap, one of them exclusive, never live at the same time. Of different owners the lock sees to that. One owner's are looked for behind each grant
-//!   (`grant::conflict_beside`), and the later one is given up. The lock is nobody else's, and no hold in it is converted.
-//! - INV-R3: `base` and `len` are those of the storage, or of nothing. They change in `&mut self`, or under the exclusive hold of everything, and are read under a hold of something. While anybody can reach the storage itself
+//! - INV-R1: each slice is of elements that its guard holds, in [`Mode::Add`] if it is shared, in [`Mode::Exclusive`]
+//!   if not. A guard that holds nothing has the empty slice, and looks at nothing.
+//! - INV-R2: two slices that overlap, one of them exclusive, never live at the same time. Of different owners the lock
+//!   sees to that. One owner's are looked for behind each grant (`grant::conflict_beside`), and the later one is given
+//!   up. The lock is nobody else's, and no hold in it is converted.
+//! - INV-R3: `base` and `len` are those of the storage, or of nothing. They change in `&mut self`, or under the
+//!   exclusive hold of everything, and are read under a hold of something. While anybody can reach the storage itself
 //!   ([`WholeStorage`]), they are those of nothing: so one that is leaked leaves nothing behind that could dangle.
-//! - INV-R4: all slices come from `base`, and nobody makes a reference to the storage while there are any; its address may change, as what it points to does not ([`Storage`]).
+//! - INV-R4: all slices come from `base`, and nobody makes a reference to the storage while there are any; its address
+//!   may change, as what it points to does not ([`Storage`]).
 
 use crate::batch::Batch;
 use crate::error::AcquireError;
@@ -21,6 +26,7 @@ use crate::mode::Mode;
 use crate::owner::{Owner, Recursion};
 use crate::range::ByteRange;
 use crate::request::{Acquire, LockRef, Request, TimedRequest, sealed};
+use std::any::type_name;
 use std::borrow::Cow;
 use std::cell::UnsafeCell;
 use std::fmt;
@@ -38,8 +44,9 @@ use std::time::{Duration, Instant};
 /// What a [`RangeLocked`] can own: `Vec<T>`, `Box<[T]>`; and with the feature `memmap2` a `memmap2::MmapMut`, which is `u8`s.
 ///
 /// # Safety
-/// `elements` gives the same elements until the storage is used otherwise or dropped: they stay where they are when the storage is *moved*, they may be used from there on through what it gave, by
-/// whichever thread, and nobody else uses them. (A mapped file that others write to is what nobody can promise: whoever maps it does.)
+/// `elements` gives the same elements until the storage is used otherwise or dropped: they stay where they are when the
+/// storage is *moved*, they may be used from there on through what it gave, by whichever thread, and nobody else uses
+/// them. (A mapped file that others write to is what nobody can promise: whoever maps it does.)
 pub unsafe trait Storage {
     /// An element.
     type Item;
@@ -76,9 +83,11 @@ unsafe impl Storage for memmap2::MmapMut {
     }
 }
 
-/// Elements behind a range lock: a `Vec<T>`, a `Box<[T]>`, mapped memory. Any number of threads and tasks have slices of it at the same time, as long as those that overlap are shared.
+/// Elements behind a range lock: a `Vec<T>`, a `Box<[T]>`, mapped memory. Any number of threads and tasks have slices
+/// of it at the same time, as long as those that overlap are shared.
 ///
-/// Ranges are of *elements*, as in slicing. An open end goes as far as there are elements when the slice is granted, and the lock is taken to the end of all numbers.
+/// Ranges are of *elements*, as in slicing. An open end goes as far as there are elements when the slice is granted,
+/// and the lock is taken to the end of all numbers.
 ///
 /// | | shared, `&[T]` | exclusive, `&mut [T]` | the storage itself |
 /// |---|---|---|---|
@@ -87,8 +96,10 @@ unsafe impl Storage for memmap2::MmapMut {
 /// | borrowing nothing | [`reading_arc`](RangeLocked::reading_arc) | [`writing_arc`](RangeLocked::writing_arc) | [`holding_arc`](RangeLocked::holding_arc) |
 /// | several ranges at once | [`parts`](RangeLocked::parts) | [`parts`](RangeLocked::parts), [`write_all`](RangeLocked::write_all) | |
 ///
-/// All else is as for a [`RangeLock`]: first come, first served; a deadlock is an answer; a request can be given up at any time. With one difference: an owner that has a slice is *refused* a second one that overlaps, if
-/// either of them is exclusive ([`AcquireError::WouldRecurse`]; a panic where a call returns no error). So there are never two `&mut` to one element.
+/// All else is as for a [`RangeLock`]: first come, first served; a deadlock is an answer; a request can be given up at
+/// any time. With one difference: an owner that has a slice is *refused* a second one that overlaps, if either of them
+/// is exclusive ([`AcquireError::WouldRecurse`]; a panic where a call returns no error). So there are never two `&mut`
+/// to one element.
 ///
 /// A panic under a slice releases it, and poisons nothing: what it was about to write may be half written.
 ///
@@ -107,18 +118,18 @@ unsafe impl Storage for memmap2::MmapMut {
 /// ```
 /// What is refused:
 /// ```should_panic
-/// # let pages = spanlock::RangeLocked::new(vec![0_u8; 8192]);
+/// let pages = spanlock::RangeLocked::new(vec![0_u8; 8192]);
 /// let first = pages.write(0..10);
 /// let second = pages.write(5..15); // of the same thread
 /// ```
 /// ```compile_fail,E0505
-/// # let pages = spanlock::RangeLocked::new(vec![0_u8; 8192]);
+/// let pages = spanlock::RangeLocked::new(vec![0_u8; 8192]);
 /// let slice = pages.read(0..10);
 /// drop(pages); // still borrowed
 /// println!("{}", slice[0]);
 /// ```
 /// ```compile_fail,E0505
-/// # let pages = spanlock::RangeLocked::new(vec![0_u8; 8192]);
+/// let pages = spanlock::RangeLocked::new(vec![0_u8; 8192]);
 /// let mut guard = pages.write(0..10);
 /// let slice: &mut [u8] = &mut guard;
 /// drop(guard); // the slice does not outlive its guard
@@ -129,7 +140,7 @@ unsafe impl Storage for memmap2::MmapMut {
 /// std::thread::scope(|s| s.spawn(|| cells.read(..).len())); // shared elements must be `Sync`
 /// ```
 /// ```compile_fail,E0596
-/// # let pages = spanlock::RangeLocked::new(vec![0_u8; 8192]);
+/// let pages = spanlock::RangeLocked::new(vec![0_u8; 8192]);
 /// let mut shared = pages.read(0..10);
 /// shared[0] = 1; // not through a shared one
 /// ```
@@ -164,7 +175,8 @@ impl<T> Copy for View<T> {}
 
 // SAFETY: it owns its elements, by way of the storage, and goes with both. `view` is a pointer into that.
 unsafe impl<S: Storage + Send> Send for RangeLocked<S> where S::Item: Send {}
-// SAFETY: by a shared reference threads get `&T`s and a shared storage (`Sync`, both) and, one at a time each, `&mut T`s and the storage itself (`Send`, both): INV-R2. `view` is read and written as INV-R3 says.
+// SAFETY: by a shared reference threads get `&T`s and a shared storage (`Sync`, both) and, one at a time each,
+// `&mut T`s and the storage itself (`Send`, both): INV-R2. `view` is read and written as INV-R3 says.
 unsafe impl<S: Storage + Send + Sync> Sync for RangeLocked<S> where S::Item: Send + Sync {}
 
 impl<S: Storage> RangeLocked<S> {
@@ -189,7 +201,8 @@ impl<S: Storage> RangeLocked<S> {
     /// Waits until the elements in `range` can be shared.
     ///
     /// # Panics
-    /// As slicing does: if the range is inverted, or does not lie within the elements that there are when it is granted. If the thread has an exclusive slice of some of them; and if waiting would be a
+    /// As slicing does: if the range is inverted, or does not lie within the elements that there are when it is
+    /// granted. If the thread has an exclusive slice of some of them; and if waiting would be a
     /// [`Deadlock`](crate::Deadlock). [`reading`](RangeLocked::reading) returns the last two as errors.
     #[track_caller]
     pub fn read(&self, range: impl RangeBounds<usize>) -> ReadSlice<InRef<'_, S>, ByThread> {
@@ -202,7 +215,8 @@ impl<S: Storage> RangeLocked<S> {
     /// As for [`read`](RangeLocked::read); and if the thread has any slice of some of them.
     ///
     /// ```
-    /// # use spanlock::RangeLocked;
+    /// use spanlock::RangeLocked;
+    ///
     /// let numbers = RangeLocked::new(vec![3, 1, 2]);
     /// numbers.write(..).sort();
     /// assert_eq!(numbers.into_inner(), [1, 2, 3]);
@@ -227,13 +241,15 @@ impl<S: Storage> RangeLocked<S> {
     /// If the range is inverted, as slicing does.
     ///
     /// ```
-    /// # use spanlock::RangeLocked;
-    /// # pollster::block_on(async {
-    /// let numbers = RangeLocked::new(vec![1, 2, 3]);
-    /// let slice = numbers.reading(1..).await;
-    /// assert_eq!(slice[..], [2, 3]);
-    /// assert!(numbers.writing(0..1).try_now().is_some() && numbers.writing(..).try_now().is_none());
-    /// # });
+    /// use spanlock::RangeLocked;
+    ///
+    /// async fn tail() {
+    ///     let numbers = RangeLocked::new(vec![1, 2, 3]);
+    ///     let slice = numbers.reading(1..).await;
+    ///     assert_eq!(slice[..], [2, 3]);
+    ///     assert!(numbers.writing(0..1).try_now().is_some() && numbers.writing(..).try_now().is_none());
+    /// }
+    /// # pollster::block_on(tail());
     /// ```
     #[track_caller]
     pub fn reading(&self, range: impl RangeBounds<usize>) -> SliceRequest<InRef<'_, S>, Read> {
@@ -254,14 +270,16 @@ impl<S: Storage> RangeLocked<S> {
         SliceRequest::new(InRef(self), ..)
     }
 
-    /// As [`reading`](RangeLocked::reading), for a slice that keeps the data alive itself and borrows nothing; with an owner of its own unless it is given one. For tasks and worker pools.
+    /// As [`reading`](RangeLocked::reading), for a slice that keeps the data alive itself and borrows nothing; with an
+    /// owner of its own unless it is given one. For tasks and worker pools.
     ///
     /// # Panics
     /// If the range is inverted, as slicing does.
     ///
     /// ```
-    /// # use spanlock::RangeLocked;
-    /// # use std::sync::Arc;
+    /// use spanlock::RangeLocked;
+    /// use std::sync::Arc;
+    ///
     /// let pages = Arc::new(RangeLocked::new(vec![0_u8; 8192]));
     /// let mut page = pages.writing_arc(0..4096).wait();
     /// let completes = std::thread::spawn(move || page.fill(1)); // elsewhere
@@ -293,7 +311,8 @@ impl<S: Storage> RangeLocked<S> {
     /// As for [`write`](RangeLocked::write); and if two of the ranges overlap.
     ///
     /// ```
-    /// # use spanlock::RangeLocked;
+    /// use spanlock::RangeLocked;
+    ///
     /// let accounts = RangeLocked::new(vec![100, 0]);
     /// let [mut from, mut to] = accounts.write_all([0..1, 1..2]);
     /// (from[0], to[0]) = (from[0] - 30, to[0] + 30);
@@ -313,21 +332,27 @@ impl<S: Storage> RangeLocked<S> {
         std::array::from_fn(|_| parts.next().expect("one for each range"))
     }
 
-    /// Waits for several slices, shared or exclusive as their modes say ([`Mode::Add`] is shared), which are granted together or not at all, as the parts of a [`Batch`]. In the order of the ranges.
+    /// Waits for several slices, shared or exclusive as their modes say ([`Mode::Add`] is shared), which are granted
+    /// together or not at all, as the parts of a [`Batch`]. In the order of the ranges.
     ///
     /// # Errors
-    /// [`AcquireError::WouldRecurse`] if the thread has a slice already that overlaps one of them and does not go with it; [`AcquireError::Deadlock`] if it has any, and waiting would be one.
+    /// [`AcquireError::WouldRecurse`] if the thread has a slice already that overlaps one of them and does not go with
+    /// it; [`AcquireError::Deadlock`] if it has any, and waiting would be one.
     ///
     /// # Panics
-    /// If two of the ranges overlap and one of them is exclusive; if one is asked for in [`Mode::Block`]; and as slicing does, as for [`read`](RangeLocked::read).
+    /// If two of the ranges overlap and one of them is exclusive; if one is asked for in [`Mode::Block`]; and as
+    /// slicing does, as for [`read`](RangeLocked::read).
     ///
     /// ```
-    /// # use spanlock::{Mode, Part, RangeLocked};
-    /// let pages = RangeLocked::new(vec![7_u8; 8192]);
-    /// let parts = pages.parts(&[(0..4096, Mode::Add), (4096..8192, Mode::Exclusive)])?;
-    /// let Ok([Part::Read(from), Part::Write(mut to)]) = <[_; 2]>::try_from(parts) else { unreachable!() };
-    /// to.copy_from_slice(&from);
-    /// # Ok::<(), spanlock::AcquireError>(())
+    /// use spanlock::{AcquireError, Mode, Part, RangeLocked};
+    ///
+    /// fn copy(pages: &RangeLocked<Vec<u8>>) -> Result<(), AcquireError> {
+    ///     let parts = pages.parts(&[(0..4096, Mode::Add), (4096..8192, Mode::Exclusive)])?;
+    ///     let Ok([Part::Read(from), Part::Write(mut to)]) = <[_; 2]>::try_from(parts) else { unreachable!() };
+    ///     to.copy_from_slice(&from);
+    ///     Ok(())
+    /// }
+    /// # copy(&RangeLocked::new(vec![7_u8; 8192])).unwrap();
     /// ```
     #[track_caller]
     pub fn parts<R: RangeBounds<usize> + Clone>(
@@ -373,7 +398,8 @@ impl<S: Storage> RangeLocked<S> {
     /// The storage, without locking: nobody else has any slice. (Guards that were leaked do not count.)
     ///
     /// ```
-    /// # use spanlock::RangeLocked;
+    /// use spanlock::RangeLocked;
+    ///
     /// let mut numbers = RangeLocked::new(vec![1, 2]);
     /// numbers.get_mut().push(3);
     /// assert_eq!(numbers.read(..)[..], [1, 2, 3]);
@@ -414,10 +440,15 @@ impl<S: Storage + Default> Default for RangeLocked<S> {
     }
 }
 
-/// Says how many slices are held and waited for.
+/// Says what the storage is, what the lock is called, and how many slices are held and waited for.
+/// ([`snapshot`](RangeLocked::snapshot) says which, and whose.)
 impl<S: Storage> fmt::Debug for RangeLocked<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RangeLocked").field("lock", &self.lock).finish_non_exhaustive()
+        let storage = type_name::<S>();
+        f.debug_struct("RangeLocked")
+            .field("storage", &format_args!("{storage}"))
+            .field("lock", &self.lock)
+            .finish_non_exhaustive()
     }
 }
 
@@ -613,7 +644,7 @@ impl SliceKind for Whole {
 /// `guard`, unless its owner has another one of some of these bytes, in a mode that does not go with it (INV-R2).
 fn alone<D: DataRef, O: OwnedBy>(guard: Guard<D, O>) -> Result<Guard<D, O>, AcquireError> {
     match guard.conflict_beside() {
-        Some((held, mode)) => Err(AcquireError::WouldRecurse { held, mode }),
+        Some(own) => Err(AcquireError::WouldRecurse(own)),
         None => Ok(guard),
     }
 }
@@ -691,7 +722,8 @@ impl<D: DataRef, O: OwnedBy> Deref for WriteSlice<D, O> {
 
 impl<D: DataRef, O: OwnedBy> DerefMut for WriteSlice<D, O> {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        // SAFETY: so many elements are there, and nobody else has a slice of any while the guard lives (INV-R2), which is longer than the reference; and it is borrowed uniquely.
+        // SAFETY: so many elements are there, and nobody else has a slice of any while the guard lives (INV-R2), which
+        // is longer than the reference; and it is borrowed uniquely.
         unsafe { slice::from_raw_parts_mut(self.0.first().as_ptr(), self.0.len) }
     }
 }
@@ -725,12 +757,12 @@ impl<D: DataRef, O: OwnedBy> Drop for WholeStorage<D, O> {
 
 macro_rules! debug {
     ($($slice:ident),*) => { $(
-        impl<D: DataRef, O: OwnedBy> fmt::Debug for $slice<D, O>
-        where
-            <D::Storage as Storage>::Item: fmt::Debug,
-        {
+        /// Says what it holds: of which lock, which elements, in which mode, for whom. (For the elements themselves print `&slice[..]`.)
+        impl<D: DataRef, O: OwnedBy> fmt::Debug for $slice<D, O> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&**self, f)
+                let Held { guard, start, len } = &self.0;
+                let elements = ByteRange::new(*start as u64..(start + len) as u64);
+                guard.say(&mut f.debug_struct(stringify!($slice)), "elements", elements)
             }
         }
     )* };
@@ -738,12 +770,10 @@ macro_rules! debug {
 
 debug!(ReadSlice, WriteSlice);
 
-impl<D: DataRef, O: OwnedBy> fmt::Debug for WholeStorage<D, O>
-where
-    D::Storage: fmt::Debug,
-{
+/// Says what it holds, of which lock, and for whom. (For the storage itself print `*storage`.)
+impl<D: DataRef, O: OwnedBy> fmt::Debug for WholeStorage<D, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&**self, f)
+        self.0.say(&mut f.debug_struct("WholeStorage"), "elements", self.0.range())
     }
 }
 
@@ -756,10 +786,7 @@ pub enum Part<D: DataRef, O: OwnedBy> {
     Write(WriteSlice<D, O>),
 }
 
-impl<D: DataRef, O: OwnedBy> fmt::Debug for Part<D, O>
-where
-    <D::Storage as Storage>::Item: fmt::Debug,
-{
+impl<D: DataRef, O: OwnedBy> fmt::Debug for Part<D, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Part::Read(slice) => f.debug_tuple("Read").field(slice).finish(),
@@ -794,7 +821,8 @@ impl<D: DataRef, K: SliceKind, O: OwnedBy> SliceRequest<D, K, O> {
     /// Waits until it is granted.
     ///
     /// # Errors
-    /// For a thread or an [`Owner`]: [`AcquireError::WouldRecurse`] if the owner has a slice already that overlaps, and either is exclusive; [`AcquireError::Deadlock`].
+    /// For a thread or an [`Owner`]: [`AcquireError::WouldRecurse`] if the owner has a slice already that overlaps, and
+    /// either is exclusive; [`AcquireError::Deadlock`].
     ///
     /// # Panics
     /// As slicing does, if the elements are not there when it is granted; and as [`Request::wait`].
@@ -886,18 +914,27 @@ impl<D: DataRef, K: SliceKind, O: OwnedBy> Future for AcquireSlice<D, K, O> {
 
 impl<D: DataRef, K: SliceKind, O: OwnedBy> fmt::Debug for SliceRequest<D, K, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SliceRequest").field("elements", &self.elements.asked).field("mode", &K::MODE).finish()
+        f.debug_struct("SliceRequest")
+            .field("elements", &self.elements.asked)
+            .field("mode", &format_args!("{}", K::MODE))
+            .finish()
     }
 }
 
 impl<D: DataRef, K: SliceKind, O: OwnedBy> fmt::Debug for TimedSlice<D, K, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TimedSlice").field("elements", &self.elements.asked).field("mode", &K::MODE).finish()
+        f.debug_struct("TimedSlice")
+            .field("elements", &self.elements.asked)
+            .field("mode", &format_args!("{}", K::MODE))
+            .finish()
     }
 }
 
 impl<D: DataRef, K: SliceKind, O: OwnedBy> fmt::Debug for AcquireSlice<D, K, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AcquireSlice").field("elements", &self.elements.asked).field("mode", &K::MODE).finish()
+        f.debug_struct("AcquireSlice")
+            .field("elements", &self.elements.asked)
+            .field("mode", &format_args!("{}", K::MODE))
+            .finish()
     }
 }

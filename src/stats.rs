@@ -79,8 +79,8 @@ pub struct Stats {
     pub went_before: u64,
     /// Times that one who let newcomers pass was woken, and found another one in its way.
     pub woken_in_vain: u64,
-    /// The longest that somebody has waited, after the window was over, until he was granted; of all since the process began, also in what is
-    /// [since](Stats::since) an earlier reading.
+    /// The longest that somebody has waited, after the window was over, until he was granted; of all since the process
+    /// began, also in what is [since](Stats::since) an earlier reading.
     pub latest: Duration,
     /// How long requests waited, in nanoseconds, to two digits, whether they were granted in the end or gave up. A wait
     /// of more than an hour counts as an hour. Who still waits is not in it: see [`Snapshot`](crate::Snapshot).

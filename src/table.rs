@@ -54,6 +54,7 @@
 //! the number of keys that came and went.
 
 use crate::any::AnyLock;
+use crate::error::AcquireError;
 use crate::guard::Guard;
 use crate::inspect::Snapshot;
 use crate::kind::{ByTask, ByThread};
@@ -70,7 +71,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
 use std::ops::{Deref, RangeBounds};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A range lock for each key: for each file, inode, database table or object. Nothing has to be set up for a key, and
 /// nothing torn down: its [`RangeLock`] is there from first use on, and goes when nobody uses it any more.
@@ -318,8 +319,8 @@ impl<K: Eq + Hash> LockTable<K> {
         LockTable(Arc::new(Inner { map, ways, hasher: RandomState::new(), maker }))
     }
 
-    /// A table whose locks are what `make` makes of a key, at the key's first use: with a name, a window or both. (If several threads use a key for the first time at once, `make` is called by each, and one
-    /// of the locks is taken.)
+    /// A table whose locks are what `make` makes of a key, at the key's first use: with a name, a window or both. (If
+    /// several threads use a key for the first time at once, `make` is called by each, and one of the locks is taken.)
     ///
     /// # Panics
     /// If `make` panics, so does the call that used the key, and the table is as before.
@@ -340,11 +341,13 @@ impl<K: Eq + Hash> LockTable<K> {
         LockTable::made_by(Some(Box::new(make)))
     }
 
-    /// A table without entries, in whose locks newcomers may go before those who have waited for less than `window`: see [`RangeLock::reordering`].
+    /// A table without entries, in whose locks newcomers may go before those who have waited for less than `window`:
+    /// see [`RangeLock::reordering`].
     ///
     /// ```
-    /// # use spanlock::LockTable;
-    /// # use std::time::Duration;
+    /// use spanlock::LockTable;
+    /// use std::time::Duration;
+    ///
     /// let rows: LockTable<&str> = LockTable::reordering(Duration::from_millis(1));
     /// assert_eq!(rows.lock("accounts").window(), Some(Duration::from_millis(1)));
     /// ```
@@ -352,11 +355,13 @@ impl<K: Eq + Hash> LockTable<K> {
         LockTable::with_locks(move |_| RangeLock::new().reordering(window))
     }
 
-    /// A table whose locks have names, for snapshots and for the messages about deadlocks: what `namer` makes of a key, at the key's first use. That allocates once more.
+    /// A table whose locks have names, for snapshots and for the messages about deadlocks: what `namer` makes of a key,
+    /// at the key's first use. That allocates once more.
     ///
     /// # Examples
     /// ```
-    /// # use spanlock::LockTable;
+    /// use spanlock::LockTable;
+    ///
     /// let inodes = LockTable::with_names(|number: &u64| format!("inode {number}"));
     /// assert_eq!(inodes.lock(17).name(), Some("inode 17"));
     /// ```
@@ -377,7 +382,8 @@ impl<K: Eq + Hash> LockTable<K> {
     ///
     /// # Examples
     /// ```
-    /// # use spanlock::LockTable;
+    /// use spanlock::LockTable;
+    ///
     /// let objects: LockTable<&str> = LockTable::new();
     /// let left = objects.lock("left");
     /// assert_eq!((*left.key(), objects.len()), ("left", 1));
@@ -410,8 +416,9 @@ impl<K: Eq + Hash> LockTable<K> {
         }
     }
 
-    /// The lock of `key`, if it has an entry: if it is held, waited for, requested, or has a [`TableLock`]. The key may be of a type that the table's can be borrowed as (`&str` for
-    /// `String`), with the same `Hash` and `Eq`. Makes no entry.
+    /// The lock of `key`, if it has an entry: if it is held, waited for, requested, or has a [`TableLock`]. The key may
+    /// be of a type that the table's can be borrowed as (`&str` for `String`), with the same `Hash` and `Eq`. Makes no
+    /// entry.
     ///
     /// **Locking behaviour:** takes a shard's lock for one lookup.
     ///
@@ -420,7 +427,8 @@ impl<K: Eq + Hash> LockTable<K> {
     ///
     /// # Examples
     /// ```
-    /// # use spanlock::LockTable;
+    /// use spanlock::LockTable;
+    ///
     /// let objects: LockTable<String> = LockTable::new();
     /// assert!(objects.get("left").is_none());
     /// let left = objects.lock("left".to_string());
@@ -449,7 +457,8 @@ impl<K: Eq + Hash> LockTable<K> {
     ///
     /// # Examples
     /// ```
-    /// # use spanlock::{LockTable, Mode};
+    /// use spanlock::{LockTable, Mode};
+    ///
     /// let inodes: LockTable<u64> = LockTable::new();
     /// let _guards = (inodes.add(17, ..), inodes.block(18, 0..10));
     /// let mut held: Vec<u64> = inodes.locks().iter().map(|lock| *lock.key()).collect();
@@ -479,15 +488,15 @@ impl<K: Eq + Hash> LockTable<K> {
     ///
     /// # Examples
     /// ```
-    /// # use spanlock::{LockTable, Mode, SendTableGuard};
-    /// # use std::{thread, time::Duration};
-    /// # pollster::block_on(async {
-    /// let inodes: LockTable<u64> = LockTable::new();
-    /// let write: SendTableGuard<u64> = inodes.request(17, 0..4096, Mode::Block).await;
-    /// assert!(inodes.request(17, .., Mode::Add).timeout(Duration::from_millis(1)).wait().is_err());
-    /// let completes_elsewhere = thread::spawn(move || drop(write));
-    /// # completes_elsewhere.join().unwrap();
-    /// # });
+    /// use spanlock::{LockTable, Mode, SendTableGuard};
+    /// use std::{thread, time::Duration};
+    ///
+    /// async fn write(inodes: LockTable<u64>) {
+    ///     let write: SendTableGuard<u64> = inodes.request(17, 0..4096, Mode::Block).await;
+    ///     assert!(inodes.request(17, .., Mode::Add).timeout(Duration::from_millis(1)).wait().is_err());
+    ///     thread::spawn(move || drop(write)); // completes elsewhere
+    /// }
+    /// # pollster::block_on(write(LockTable::new()));
     /// ```
     #[track_caller]
     pub fn request(&self, key: K, range: impl RangeBounds<u64>, mode: Mode) -> Request<TableLock<K>> {
@@ -554,6 +563,145 @@ impl<K: Eq + Hash> LockTable<K> {
         self.request(key, range, Mode::Exclusive).try_now()
     }
 
+    /// As [`RangeLock::try_add_for`], of `key`.
+    ///
+    /// # Errors
+    /// As for that.
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    ///
+    /// # Examples
+    /// ```
+    /// use spanlock::LockTable;
+    /// use std::time::Duration;
+    ///
+    /// let inodes: LockTable<u64> = LockTable::new();
+    /// match inodes.try_add_for(17, 0..4096, Duration::from_millis(10)) {
+    ///     Ok(_read) => {} // others of this key may add meanwhile
+    ///     Err(refused) => println!("{refused}"),
+    /// }
+    /// ```
+    #[track_caller]
+    pub fn try_add_for(
+        &self,
+        key: K,
+        range: impl RangeBounds<u64>,
+        timeout: Duration,
+    ) -> Result<TableGuard<K>, AcquireError> {
+        self.request(key, range, Mode::Add).timeout(timeout).wait()
+    }
+
+    /// As [`RangeLock::try_add_until`], of `key`.
+    ///
+    /// # Errors
+    /// As for that.
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    #[track_caller]
+    pub fn try_add_until(
+        &self,
+        key: K,
+        range: impl RangeBounds<u64>,
+        deadline: Instant,
+    ) -> Result<TableGuard<K>, AcquireError> {
+        self.request(key, range, Mode::Add).deadline(deadline).wait()
+    }
+
+    /// As [`RangeLock::try_block_for`], of `key`.
+    ///
+    /// # Errors
+    /// As for that.
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    #[track_caller]
+    pub fn try_block_for(
+        &self,
+        key: K,
+        range: impl RangeBounds<u64>,
+        timeout: Duration,
+    ) -> Result<TableGuard<K>, AcquireError> {
+        self.request(key, range, Mode::Block).timeout(timeout).wait()
+    }
+
+    /// As [`RangeLock::try_block_until`], of `key`.
+    ///
+    /// # Errors
+    /// As for that.
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    #[track_caller]
+    pub fn try_block_until(
+        &self,
+        key: K,
+        range: impl RangeBounds<u64>,
+        deadline: Instant,
+    ) -> Result<TableGuard<K>, AcquireError> {
+        self.request(key, range, Mode::Block).deadline(deadline).wait()
+    }
+
+    /// As [`RangeLock::try_exclusive_for`], of `key`.
+    ///
+    /// # Errors
+    /// As for that.
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    #[track_caller]
+    pub fn try_exclusive_for(
+        &self,
+        key: K,
+        range: impl RangeBounds<u64>,
+        timeout: Duration,
+    ) -> Result<TableGuard<K>, AcquireError> {
+        self.request(key, range, Mode::Exclusive).timeout(timeout).wait()
+    }
+
+    /// As [`RangeLock::try_exclusive_until`], of `key`.
+    ///
+    /// # Errors
+    /// As for that.
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    #[track_caller]
+    pub fn try_exclusive_until(
+        &self,
+        key: K,
+        range: impl RangeBounds<u64>,
+        deadline: Instant,
+    ) -> Result<TableGuard<K>, AcquireError> {
+        self.request(key, range, Mode::Exclusive).deadline(deadline).wait()
+    }
+
+    /// Whether a new owner that asked for `range` (bytes) of `key` in `mode` at this moment would have to wait: see
+    /// [`RangeLock::is_locked`]. The key may be of a type that the table's can be borrowed as. Makes no entry: of a key
+    /// that has none, nothing is locked.
+    ///
+    /// # Panics
+    /// As [`LockTable::request`].
+    ///
+    /// # Examples
+    /// ```
+    /// use spanlock::{LockTable, Mode};
+    ///
+    /// let objects: LockTable<String> = LockTable::new();
+    /// let _read = objects.add("left".to_string(), 0..4096);
+    /// assert!(objects.is_locked("left", .., Mode::Exclusive) && !objects.is_locked("right", .., Mode::Exclusive));
+    /// assert_eq!(objects.len(), 1);
+    /// ```
+    #[track_caller]
+    pub fn is_locked<Q: Hash + Eq + ?Sized>(&self, key: &Q, range: impl RangeBounds<u64>, mode: Mode) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        let range = ByteRange::new(range);
+        self.get(key).is_some_and(|lock| lock.is_locked(range, mode))
+    }
+
     /// How many keys have an entry: those that are held, waited for, requested, or have a [`TableLock`].
     ///
     /// **Locking behaviour:** takes each shard's lock in turn, to read one number; what it adds up is not of one
@@ -592,13 +740,13 @@ impl<K: Eq> TableLock<K> {
     ///
     /// # Examples
     /// ```
-    /// # use spanlock::{LockTable, Mode, TableGuard};
-    /// let inodes: LockTable<u64> = LockTable::new();
-    /// let file = inodes.lock(17);
-    /// let read: TableGuard<u64> = file.clone().into_request(0..4096, Mode::Add).wait()?;
-    /// drop((inodes, file));
-    /// assert_eq!(read.range().len(), 4096);
-    /// # Ok::<(), spanlock::AcquireError>(())
+    /// use spanlock::{AcquireError, LockTable, Mode, TableGuard};
+    ///
+    /// fn read(inodes: LockTable<u64>) -> Result<TableGuard<u64>, AcquireError> {
+    ///     let file = inodes.lock(17);
+    ///     file.into_request(0..4096, Mode::Add).wait() // borrows neither
+    /// }
+    /// # assert_eq!(read(LockTable::new()).unwrap().range().len(), 4096);
     /// ```
     #[track_caller]
     pub fn into_request(self, range: impl RangeBounds<u64>, mode: Mode) -> Request<TableLock<K>> {

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 /// for, and an exclusive mode. It is a [`RangeLock`] of which always everything is asked for, and grants first come, first served.
 ///
 /// ```
-/// # use spanlock::WholeFileLock;
+/// use spanlock::WholeFileLock;
+///
 /// let file = WholeFileLock::new();
 /// let fill = file.add();
 /// std::thread::scope(|s| {
@@ -140,10 +141,12 @@ impl WholeFileLock {
         self.lock.snapshot()
     }
 
-    /// The lock of ranges that it is, of which everything is asked for. It can be asked for parts as well; whoever asks for all of it waits for them.
+    /// The lock of ranges that it is, of which everything is asked for. It can be asked for parts as well; whoever asks
+    /// for all of it waits for them.
     ///
     /// ```
-    /// # use spanlock::{Mode, WholeFileLock};
+    /// use spanlock::{Mode, WholeFileLock};
+    ///
     /// let file = WholeFileLock::new();
     /// let header = file.as_range_lock().add(0..512);
     /// assert!(file.is_locked(Mode::Exclusive));
@@ -153,7 +156,8 @@ impl WholeFileLock {
         &self.lock
     }
 
-    /// The same for keeps: in an `Arc` it gives guards that keep the lock ([`RangeLock::add_arc`]), and its requests can be awaited whoever owns them.
+    /// The same for keeps: in an `Arc` it gives guards that keep the lock ([`RangeLock::add_arc`]), and its requests
+    /// can be awaited whoever owns them.
     pub fn into_range_lock(self) -> RangeLock {
         self.lock
     }

@@ -76,7 +76,7 @@ fn nest<L: LockRef, O: OwnedBy>(
                 counts.deadlocks += 1;
                 break;
             }
-            Err(AcquireError::TimedOut) => {}
+            Err(AcquireError::TimedOut(_)) => {}
             Err(other) => panic!("{other}"),
         }
         if rng.u8(0..4) == 0 {

@@ -11,7 +11,7 @@ mod common;
 use common::forget;
 use common::poll::Hand;
 use parking_lot::Mutex;
-use spanlock::{AcquireError, Batch, LockTable, Mode, Owner, RangeLock};
+use spanlock::{AcquireError, Batch, Mode, Owner, RangeLock};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -118,10 +118,11 @@ fn a_refused_future_leaves_its_lock_before_it_lets_go_of_it() {
     });
 }
 
+#[cfg(feature = "table")]
 #[test]
 fn a_refused_future_leaves_its_key_before_the_entry_goes() {
     let _alone = ALONE.lock();
-    let table = LockTable::new();
+    let table = spanlock::LockTable::new();
     refused_with_the_last_handle(table.lock(17), |lock, asker| {
         let mut future = Hand::new(lock.into_request(0..1, Mode::Add).owner(asker));
         assert!(is_deadlock(future.ready()));

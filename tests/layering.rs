@@ -37,7 +37,8 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("range.rs", &[], &[]),
     ("keys.rs", &["range"], &[]),
     ("mode.rs", &[], &[]),
-    ("error.rs", &["mode", "owner", "range"], &[]),
+    // `std::thread` there: the name of a thread.
+    ("error.rs", &["mode", "owner", "range"], &["std::thread"]),
     // `std::sync` there: `Arc`, and the clock's start.
     ("owner.rs", &["sync"], &["crossbeam_utils", "std::sync"]),
     ("kind.rs", &["error", "owner", "sync"], &["std::sync"]),
@@ -90,7 +91,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     (
         "cycle.rs",
         &["error", "observe", "owner", "processors", "reclaim", "space", "sync", "tree", "turn", "wait"],
-        &["dashmap", "smallvec", "std::sync", "std::thread"],
+        &["crossbeam_utils", "smallvec", "std::sync", "std::thread"],
     ),
     (
         "cycle/search.rs",
@@ -125,7 +126,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     // `std::sync` there: `Arc`; the rest is for its documentation.
     (
         "table.rs",
-        &["any", "guard", "inspect", "kind", "lock", "mode", "processors", "range", "request", "sync"],
+        &["any", "error", "guard", "inspect", "kind", "lock", "mode", "processors", "range", "request", "sync"],
         &["dashmap", "std::sync"],
     ),
     // `std::sync` there is `Arc`.

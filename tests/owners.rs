@@ -326,7 +326,8 @@ fn ring_of_threads(
     test: &'static str,
     count: usize,
     locks: &[RangeLock],
-    ask: impl Fn(&mut Rng, Option<&Owner>, &RangeLock, Range<u64>) -> Result<(), AcquireError> + Sync,
+    // `None`: it has given up.
+    ask: impl Fn(&mut Rng, Option<&Owner>, &RangeLock, Range<u64>) -> Result<Option<()>, AcquireError> + Sync,
     judge: impl Fn(&Answers) + Sync,
 ) {
     let watchdog = Watchdog::new(test);
@@ -348,9 +349,9 @@ fn ring_of_threads(
             barrier.wait();
             let (lock, range) = thing(round, (me + 1) % count);
             let count = match ask(&mut rng, token.as_ref(), lock, range) {
-                Ok(()) => &answers.granted,
+                Ok(Some(())) => &answers.granted,
                 Err(AcquireError::Deadlock(_)) => &answers.deadlocks,
-                Err(AcquireError::TimedOut) => &answers.late,
+                Ok(None) | Err(AcquireError::TimedOut(_)) => &answers.late,
                 Err(other) => panic!("{other}"),
             };
             count.fetch_add(1, Ordering::Relaxed);
@@ -390,7 +391,7 @@ fn rings_of_threads_refuse_exactly_one() {
             "rings_of_threads_refuse_exactly_one",
             count,
             &locks,
-            |_, token, lock, range| actors::wait_as(token, (lock, range, Exclusive)).map(drop),
+            |_, token, lock, range| actors::wait_as(token, (lock, range, Exclusive)).map(drop).map(Some),
             |answers| assert_eq!(answers.deadlocks.load(Ordering::Relaxed), 1, "{answers:?}"),
         );
     }
@@ -404,15 +405,15 @@ fn cancels_that_race_with_searches() {
         let patience = Duration::from_micros(rng.u64(0..120));
         let request = lasting(lock).request(range, Mode::ALL[rng.usize(0..3)]);
         match token {
-            None => request.timeout(patience).wait().map(drop),
-            Some(owner) if rng.bool() => request.owner(owner).timeout(patience).wait().map(drop),
+            None => request.timeout(patience).wait().map(drop).map(Some),
+            Some(owner) if rng.bool() => request.owner(owner).timeout(patience).wait().map(drop).map(Some),
             Some(owner) => {
                 let mut hand = Hand::new(request.owner(owner));
                 let late = Instant::now() + patience;
                 loop {
                     match hand.poll() {
-                        Poll::Ready(answer) => return answer.map(drop),
-                        Poll::Pending if Instant::now() > late => return Err(AcquireError::TimedOut),
+                        Poll::Ready(answer) => return answer.map(drop).map(Some),
+                        Poll::Pending if Instant::now() > late => return Ok(None),
                         Poll::Pending => thread::yield_now(),
                     }
                 }
@@ -598,12 +599,12 @@ fn tries_neither_pass_nor_deadlock() {
     let mut t2_a = waits(&a, &t2, 0..8, Block);
     let adds = || a.request(0..8, Add).owner(&t1);
     assert!(adds().try_now().is_none());
-    assert!(matches!(adds().deadline(past).wait(), Err(AcquireError::TimedOut)));
-    assert!(matches!(adds().timeout(Duration::ZERO).wait(), Err(AcquireError::TimedOut)));
+    assert!(matches!(adds().deadline(past).wait(), Err(AcquireError::TimedOut(_))));
+    assert!(matches!(adds().timeout(Duration::ZERO).wait(), Err(AcquireError::TimedOut(_))));
     drop(adds().timeout(Duration::from_secs(1000)).wait().expect("it passes"));
     let crosses = || b.request(0..8, Add).owner(&t1);
     assert!(crosses().try_now().is_none());
-    assert!(matches!(crosses().deadline(past).wait(), Err(AcquireError::TimedOut)));
+    assert!(matches!(crosses().deadline(past).wait(), Err(AcquireError::TimedOut(_))));
     let timed = crosses().timeout(Duration::from_secs(1000)).wait();
     assert!(matches!(timed, Err(AcquireError::Deadlock(_))), "{timed:?}");
     drop(t1_a);
@@ -942,7 +943,7 @@ fn three_thousand_nested_requests() {
 
 fn recurses(answer: Result<impl std::fmt::Debug, AcquireError>, range: Range<u64>, held_mode: Mode) {
     match answer {
-        Err(AcquireError::WouldRecurse { held, mode }) => assert_eq!((held, mode), (range.into_bounds(), held_mode)),
+        Err(AcquireError::WouldRecurse(own)) => assert_eq!((own.held(), own.mode()), (range.into_bounds(), held_mode)),
         other => panic!("it recurses, but was answered {other:?}"),
     }
 }
@@ -1025,7 +1026,7 @@ fn a_request_that_refuses_recursion_keeps_to_it() {
 
 #[test]
 fn threads_can_refuse_recursion_too() {
-    let lock = RangeLock::new();
+    let lock = RangeLock::named("files");
     let outer = lock.exclusive(0..8);
     let refuses = || lock.request(4..12, Add).recursion(Recursion::Refuse);
     recurses(refuses().wait(), 0..8, Exclusive);
@@ -1033,10 +1034,12 @@ fn threads_can_refuse_recursion_too() {
     assert!(refuses().try_now().is_none());
     recurses(Batch::new().add(&lock, 0..1).recursion(Recursion::Refuse).wait(), 0..8, Exclusive);
     let error = refuses().wait().expect_err("as above");
-    assert_eq!(
-        error.to_string(),
-        "the owner holds 0..8 in mode exclusive itself, which conflicts, and the request refuses recursion"
+    let said = format!(
+        "{} \"{}\" holds 0..8 (exclusive) of files itself, which conflicts, and the request refuses recursion",
+        outer.owner().unwrap(),
+        thread::current().name().expect("a test's thread has a name")
     );
+    assert_eq!(error.to_string(), said);
     // Awaited, it is a task's, which has nothing that it could recurse into.
     let mut task = Hand::new(refuses());
     task.pending();
@@ -1145,7 +1148,7 @@ fn a_leaked_guard_nests_what_its_thread_asks_later() {
             let held = hold(&other, &token, 0..8, Add);
             assert!(other.try_block(0..8).is_none());
             let late = other.request(0..8, Block).timeout(Duration::from_millis(5)).wait();
-            assert!(matches!(late, Err(AcquireError::TimedOut)), "{late:?}");
+            assert!(matches!(late, Err(AcquireError::TimedOut(_))), "{late:?}");
             // Who waits for the leaked one, waits for ever: a deadlock, if the thread waits for him.
             let mut for_ever = waits(&lock, &token, 0..8, Add);
             assert!(matches!(other.request(0..8, Block).wait(), Err(AcquireError::Deadlock(_))));

@@ -98,6 +98,53 @@ fn mapped_memory() {
     assert_eq!(data.into_inner()[8191], 2);
 }
 
+/// Threads read and write pages of it, and one puts larger maps in its place: the old ones are unmapped, and nobody touches them any more. (A sanitizer watches.)
+#[cfg(feature = "memmap2")]
+#[test]
+fn a_map_is_exchanged_while_others_use_it() {
+    const PAGE: usize = 4096;
+    let map = |pages: usize| memmap2::MmapMut::map_anon(pages * PAGE).unwrap();
+    let data = RangeLocked::new(map(4));
+    let writes = [const { AtomicU64::new(0) }; 4];
+    let watchdog = Watchdog::new("a_map_is_exchanged_while_others_use_it");
+    thread::scope(|scope| {
+        for seed in 0..3 {
+            let (data, writes, watchdog) = (&data, &writes, &watchdog);
+            scope.spawn(move || {
+                let mut random = Rng::with_seed(seed);
+                for _ in 0..400 {
+                    let page = random.usize(..4);
+                    let bytes = page * PAGE..(page + 1) * PAGE;
+                    if random.bool() {
+                        let mut page_of = data.write(bytes);
+                        let value = page_of[0].wrapping_add(1);
+                        page_of.fill(value);
+                        writes[page].fetch_add(1, Relaxed);
+                    } else {
+                        let page_of = data.read(bytes);
+                        assert!(page_of.iter().all(|byte| *byte == page_of[PAGE - 1]), "half of another's write");
+                    }
+                    watchdog.step();
+                }
+            });
+        }
+        scope.spawn(|| {
+            for pages in 5..40 {
+                let mut all = data.whole();
+                let mut larger = map(pages);
+                larger[..all.len()].copy_from_slice(&all);
+                *all = larger;
+            }
+        });
+    });
+    let end = data.into_inner();
+    assert_eq!(end.len(), 39 * PAGE);
+    for (page, writes) in writes.iter().enumerate() {
+        assert_eq!(u64::from(end[page * PAGE]), writes.load(Relaxed) % 256, "a write to page {page} is lost");
+    }
+    assert!(end[4 * PAGE..].iter().all(|byte| *byte == 0));
+}
+
 #[test]
 fn out_of_range_panics_and_holds_nothing() {
     let data = RangeLocked::new(vec![0_u8; 10]);
@@ -190,6 +237,43 @@ fn the_length_changes_when_nobody_looks() {
     assert_eq!(behind.ready().len(), 1001);
     data.whole().truncate(1);
     assert_eq!(data.read(..)[..], [1]);
+}
+
+/// Of elements that cannot be printed, too.
+#[test]
+fn slices_say_which_and_whose_they_are() {
+    struct Secret(#[allow(dead_code)] u8);
+    let mut data = RangeLocked::new((0..100).map(Secret).collect::<Vec<_>>());
+    data.set_name("pages");
+    let (reader, writer) = (Owner::named("reader"), Owner::named("writer"));
+    let read = data.reading(10..20).owner(&reader).wait().unwrap();
+    assert_eq!(
+        format!("{read:?}"),
+        format!("ReadSlice {{ lock: pages, elements: 10..20, mode: add, owner: {} \"reader\" }}", reader.id())
+    );
+    // An open end is where the elements end.
+    let write = data.writing(90..).owner(&writer).wait().unwrap();
+    assert_eq!(
+        format!("{write:?}"),
+        format!("WriteSlice {{ lock: pages, elements: 90..100, mode: exclusive, owner: {} \"writer\" }}", writer.id())
+    );
+    assert_eq!(format!("{:?}", data.read(5..5)), "ReadSlice { lock: pages, elements: empty, mode: add }");
+    let said = format!("{data:?}");
+    assert!(said.starts_with("RangeLocked { storage: alloc::vec::Vec<") && said.contains("Secret>"), "{said}");
+    assert!(said.ends_with(r#"lock: RangeLock { name: "pages", holding: 2, waiting: 0, .. }, .. }"#), "{said}");
+    let asked = data.writing(15..16);
+    assert_eq!(format!("{asked:?}"), "SliceRequest { elements: 15..16, mode: exclusive }");
+    drop((read, write, asked));
+    let whole = data.holding().owner(&writer).wait().unwrap();
+    assert_eq!(
+        format!("{whole:?}"),
+        format!("WholeStorage {{ lock: pages, elements: 0.., mode: exclusive, owner: {} \"writer\" }}", writer.id())
+    );
+    drop(whole);
+    let part = data.parts(&[(0..1, Add)]).unwrap();
+    assert!(
+        format!("{part:?}").starts_with("[Read(ReadSlice { lock: pages, elements: 0..1, mode: add, owner: thread ")
+    );
 }
 
 #[test]

@@ -4,9 +4,11 @@ mod common;
 
 use common::poll::Hand;
 use spanlock::{
-    AcquireError, AnyLock, ArcOwnerGuard, ArcThreadGuard, Batch, ByteRange, KeySpace, LockTable, Mode, Nesting, Owner,
-    OwnerGuard, RangeLock, WholeFileLock,
+    AcquireError, ArcOwnerGuard, ArcThreadGuard, Batch, ByteRange, KeySpace, Mode, Nesting, Owner, OwnerGuard,
+    RangeLock, RangeLocked, Recursion, WholeFileLock,
 };
+#[cfg(feature = "table")]
+use spanlock::{AnyLock, LockTable};
 use std::error::Error;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,7 +42,7 @@ fn tries_with_an_end() {
             for answer in [long, until] {
                 match answer {
                     Ok(guard) => assert!(held.goes_with(asked) && guard.mode() == asked),
-                    Err(AcquireError::TimedOut) => assert!(!held.goes_with(asked)),
+                    Err(AcquireError::TimedOut(_)) => assert!(!held.goes_with(asked)),
                     Err(other) => panic!("{other}"),
                 }
             }
@@ -254,6 +256,64 @@ fn modes_are_spelled_as_the_calls() {
     }
 }
 
+/// Whoever finds it in a log knows who asked which lock for what.
+#[test]
+fn an_error_says_whose_it_is_and_of_which_lock() {
+    let late = |answer: Result<(), AcquireError>| match answer {
+        Err(AcquireError::TimedOut(late)) => late,
+        other => panic!("it is held, and was answered {other:?}"),
+    };
+    let (named, nameless) = (Arc::new(RangeLock::named("inode 17")), RangeLock::new());
+    let (holder, reader) = (Owner::new(), Owner::named("reader"));
+    let _held = named.request(0..10, Exclusive).owner(&holder).wait().unwrap();
+    let _more = nameless.request(.., Exclusive).owner(&holder).wait().unwrap();
+    let past = Instant::now();
+
+    // At once and after a wait; of a token, a thread and a task.
+    for timeout in [Duration::ZERO, SHORT] {
+        let of_token = late(named.request(4..20, Add).owner(&reader).timeout(timeout).wait().map(drop));
+        let [asked] = of_token.asked() else { panic!("{of_token:?}") };
+        assert_eq!((&*asked.lock, asked.range, asked.mode), ("inode 17", ByteRange::new(4..20), Add));
+        assert_eq!((of_token.owner().id, of_token.owner().name.as_deref()), (reader.id(), Some("reader")));
+        assert_eq!(
+            of_token.to_string(),
+            format!("{} \"reader\" was not granted 4..20 (add) of inode 17 before the deadline", reader.id())
+        );
+        let of_thread = late(nameless.try_block_for(.., timeout).map(drop));
+        let mine = RangeLock::new();
+        assert_eq!(Some(of_thread.owner().id), mine.add(..).owner());
+        assert_eq!(of_thread.owner().name.as_deref(), thread::current().name());
+        assert!(of_thread.asked()[0].lock.starts_with("lock@0x"), "{of_thread}");
+        let of_task = late(named.request_arc(0..1, Block).timeout(timeout).wait().map(drop));
+        assert!(of_task.owner().name.is_none() && of_task.to_string().starts_with("task "), "{of_task}");
+    }
+
+    // A batch names what it asked for, and no empty part.
+    let parts = || Batch::new().add(&*named, 0..5).block(&nameless, 7..7).exclusive(&nameless, 1..2).owner(&reader);
+    for answer in [parts().deadline(past).wait(), parts().timeout(SHORT).wait()] {
+        let batch = late(answer.map(drop));
+        let asked: Vec<_> = batch.asked().iter().map(|asked| (asked.range, asked.mode)).collect();
+        assert_eq!(asked, [(ByteRange::new(0..5), Add), (ByteRange::new(1..2), Exclusive)]);
+        let lines: Vec<String> = batch.to_string().lines().map(str::to_owned).collect();
+        assert!(lines[0].ends_with("\"reader\" was not granted 2 ranges at once before the deadline:"), "{batch}");
+        assert_eq!(lines[1], "  0..5 (add) of inode 17");
+        assert!(lines[2].starts_with("  1..2 (exclusive) of lock@0x") && lines.len() == 3, "{batch}");
+    }
+
+    // And what an owner has in its own way.
+    let again = named.request(5..15, Block).owner(&holder).recursion(Recursion::Refuse).wait();
+    let Err(AcquireError::WouldRecurse(own)) = again else { panic!("{again:?}") };
+    assert_eq!((own.owner().id, own.lock()), (holder.id(), "inode 17"));
+    assert_eq!((own.held(), own.mode()), (ByteRange::new(0..10), Exclusive));
+    let data = RangeLocked::new(vec![0; 10]);
+    let writer = Owner::named("writer");
+    let _slice = data.writing(0..5).owner(&writer).wait().unwrap();
+    let again = data.reading(4..6).owner(&writer).wait();
+    let Err(AcquireError::WouldRecurse(own)) = again else { panic!("{again:?}") };
+    assert_eq!(own.owner().name.as_deref(), Some("writer"));
+    assert_eq!((own.held(), own.mode()), (ByteRange::new(0..5), Exclusive));
+}
+
 #[test]
 fn errors_of_input_and_output() {
     let lock = RangeLock::new();
@@ -268,6 +328,7 @@ fn errors_of_input_and_output() {
     assert!(crossed.to_string().contains("exclusive") && crossed.source().is_some(), "{crossed}");
 }
 
+#[cfg(feature = "table")]
 #[test]
 fn batches_of_different_kinds() {
     let (here, shared, table) = (RangeLock::new(), Arc::new(RangeLock::new()), LockTable::<String>::new());
@@ -283,6 +344,7 @@ fn batches_of_different_kinds() {
     assert!(here.try_exclusive(..).is_some() && shared.try_exclusive(..).is_some());
 }
 
+#[cfg(feature = "table")]
 #[test]
 fn a_table_can_be_looked_through() {
     let table = LockTable::with_names(|key: &String| format!("object {key}"));

@@ -215,6 +215,47 @@ fn keys_never_wait_for_one_another() {
 }
 
 /// A thread, a timed thread and a future wait, for keys of one shard or another; all other keys can be used.
+/// As the lock of the key itself answers; and what was refused leaves no entry behind.
+#[test]
+fn tries_with_an_end_are_those_of_the_key() {
+    let _alone = ALONE.lock();
+    let table: LockTable<String> = LockTable::new();
+    let (key, other) = (|| "held".to_string(), || "free".to_string());
+    let (short, past) = (Duration::from_millis(1), Instant::now());
+    for held in Mode::ALL {
+        let holder = table.request(key(), 0..10, held).owner(&Owner::new()).wait().unwrap();
+        for asked in Mode::ALL {
+            let ask = |key: fn() -> String| match asked {
+                Mode::Add => [table.try_add_for(key(), 5..6, short), table.try_add_until(key(), 5..6, past)],
+                Mode::Block => [table.try_block_for(key(), 5..6, short), table.try_block_until(key(), 5..6, past)],
+                Mode::Exclusive => {
+                    [table.try_exclusive_for(key(), 5..6, short), table.try_exclusive_until(key(), 5..6, past)]
+                }
+            };
+            for answer in ask(key) {
+                match answer {
+                    Ok(guard) => {
+                        assert!(
+                            held.goes_with(asked) && guard.mode() == asked && std::ptr::eq(guard.lock(), holder.lock())
+                        );
+                    }
+                    Err(AcquireError::TimedOut(_)) => assert!(!held.goes_with(asked)),
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            assert!(ask(other).into_iter().all(|answer| answer.is_ok_and(|guard| guard.mode() == asked)));
+            assert_eq!(table.is_locked("held", 9.., asked), !held.goes_with(asked), "{held} {asked}");
+            assert!(!table.is_locked("held", 10.., asked) && !table.is_locked("free", .., asked));
+            assert_eq!(table.len(), 1, "whoever asks leaves nothing behind, and who looks makes nothing");
+        }
+        drop(holder);
+        assert!(table.is_empty());
+    }
+    let inverted =
+        catch_unwind(AssertUnwindSafe(|| table.is_locked("free", std::ops::Range { start: 5, end: 4 }, Mode::Add)));
+    assert!(inverted.is_err(), "also where there is no entry");
+}
+
 #[test]
 fn no_lock_of_the_map_is_held_while_waiting() {
     let _alone = ALONE.lock();

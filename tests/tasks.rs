@@ -4,11 +4,11 @@
 mod common;
 
 use common::poll::{Hand, block_on};
-use spanlock::{AcquireError, ArcRangeGuard, Batch, Deadlock, LockTable, Mode, Owner, RangeLock, Scope};
+use spanlock::{AcquireError, ArcRangeGuard, Batch, Deadlock, Mode, Owner, RangeLock, Scope};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, mpsc};
 use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -105,10 +105,35 @@ fn a_waiter_sleeps_through_the_change_of_the_owner() {
     drop(nested);
 }
 
+/// Whoever makes it an owner's tells those who listen to it: another thread may let go of it, which finds nobody listening any more.
+#[test]
+fn the_change_of_the_owner_loses_no_wake_up() {
+    let lock = Arc::new(RangeLock::new());
+    let held = task(&lock, 0..10, Exclusive);
+    let mut waiter = Hand::new(lock.request_arc(0..1, Add));
+    waiter.pending();
+    let (back, guard) = mpsc::channel();
+    let (may_end, end) = mpsc::channel::<()>();
+    let asks = thread::spawn(move || {
+        drop(held.request(20..21, Add));
+        back.send(held).expect("the test waits for it");
+        // It makes no call of the library any more, until all is over.
+        end.recv().expect_err("nobody sends anything");
+    });
+    let held = guard.recv().expect("it is sent");
+    if waiter.woken() {
+        waiter.pending();
+    }
+    assert!(held.owner().is_some_and(|id| id.to_string().starts_with("owner")), "{held:?}");
+    drop(held);
+    assert!(waiter.woken(), "nobody told it");
+    drop((waiter.ready(), may_end));
+    asks.join().expect("it only asks");
+}
+
 #[test]
 fn in_a_scope_a_task_is_one_owner() {
     let lock = Arc::new(RangeLock::new());
-    let table: LockTable<u64> = LockTable::new();
     let owner = Owner::named("writer");
     let mut whole = scoped(&owner, async {
         assert_eq!(Owner::current().as_ref(), Some(&owner));
@@ -116,16 +141,26 @@ fn in_a_scope_a_task_is_one_owner() {
         let fault = lock.request_arc(5..6, Add).await;
         let blocking = lock.request_arc(5..6, Block).wait();
         let both = Batch::new().add(lock.clone(), 0..1).block(lock.clone(), 5..6).await;
-        let of_table = table.request(1, 0..10, Exclusive).await;
-        let again = table.request(1, 0..10, Add).await;
         // It is not in the scope of another, and of none outside.
         let other = Owner::new();
         assert!(other.scope(async { lock.request_arc(0..1, Add).try_now().is_none() }).await);
-        drop((write, fault, blocking, both, of_table, again));
+        drop((write, fault, blocking, both));
     });
     whole.ready();
     assert_eq!(Owner::current(), None);
-    assert!(lock.try_exclusive(..).is_some() && table.is_empty());
+    assert!(lock.try_exclusive(..).is_some());
+}
+
+#[cfg(feature = "table")]
+#[test]
+fn in_a_scope_what_a_table_is_asked_is_the_owner_s() {
+    let table: spanlock::LockTable<u64> = spanlock::LockTable::new();
+    let mut whole = scoped(&Owner::new(), async {
+        let one = table.request(1, 0..10, Exclusive).await;
+        drop((table.request(1, 0..10, Add).await, one));
+    });
+    whole.ready();
+    assert!(table.is_empty());
 }
 
 #[test]

@@ -324,6 +324,7 @@ fn so_may_one_of_a_batch_whichever_part_it_asks_for() {
     }
 }
 
+#[cfg(feature = "table")]
 #[test]
 fn so_may_one_of_a_tables_future() {
     /// As [`Asks`], of a table.

@@ -185,8 +185,8 @@ fn batch(world: &World, random: &mut Rng, tally: &mut Tally) {
         }
     }
     let granted = match random.u32(..4) {
-        0 => batch.try_now().ok_or(AcquireError::TimedOut),
-        1 => batch.timeout(Duration::from_micros(random.u64(..300))).wait(),
+        0 => batch.try_now().ok_or(None),
+        1 => batch.timeout(Duration::from_micros(random.u64(..300))).wait().map_err(Some),
         _ => Ok(batch.wait()),
     };
     match granted {
@@ -195,7 +195,8 @@ fn batch(world: &World, random: &mut Rng, tally: &mut Tally) {
             stay(random);
             asked.iter().for_each(|&(place, range, mode)| place.shadow.leave(range, mode));
         }
-        Err(error) => tally.note(&error),
+        Err(None) => tally.timed_out += 1,
+        Err(Some(error)) => tally.note(&error),
     }
 }
 

@@ -189,7 +189,7 @@ fn a_deadline_ends_a_search() {
             }
             None => request.wait(),
         };
-        let is_late = matches!(answer, Err(AcquireError::TimedOut));
+        let is_late = matches!(answer, Err(AcquireError::TimedOut(_)));
         drop((answer, mine));
         assert!(queue.iter_mut().all(|future| poll(future).is_ready()), "nobody is in their way");
         (is_late, steps::of_the_last_search())

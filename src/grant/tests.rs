@@ -256,13 +256,13 @@ fn a_search_that_is_owed_blocks_nobody() {
 
     // A deadline is kept.
     let deadline = Instant::now() + std::time::Duration::from_millis(1);
-    assert!(matches!(queue_of(a, &three, 0..8, Mode::Add).wait_until(deadline), Err(AcquireError::TimedOut)));
+    assert!(matches!(queue_of(a, &three, 0..8, Mode::Add).wait_until(deadline), Err(Refused::TimedOut)));
 
     // What he asks for, he gets: both hear of it, and the search of who polls first finds the deadlock.
     let _ = stopped.0.hold();
     wait::deliver();
     assert_eq!(is_called(), [true; 2]);
-    assert!(matches!(in_a.poll(&mut contexts[1]), Poll::Ready(Err(AcquireError::Deadlock(_)))));
+    assert!(matches!(in_a.poll(&mut contexts[1]), Poll::Ready(Err(Refused::Deadlock(_)))));
     drop((in_a, of_3));
     assert!(in_b.poll(&mut contexts[0]).is_pending(), "the token holds");
     drop(stopped);

@@ -6,7 +6,7 @@
 use super::check;
 use super::stage::{MIDDLE, Stage, add, assert_idle, block, exclusive, queue_batch, soon, spawn_on};
 use crate::convert::{shrink, split_off};
-use crate::error::AcquireError;
+use crate::error::Refused;
 use crate::grant::{self, Doorway, Held, Waiter};
 use crate::mode::Mode::{self, Add, Exclusive};
 use crate::owner::{self, Owner};
@@ -15,11 +15,10 @@ use crate::space::Ask;
 use crate::wait;
 
 /// Whether it was refused, as part of a cycle.
-fn is_refused<T>(result: &Result<T, AcquireError>) -> bool {
+fn is_refused<T>(result: &Result<T, Refused>) -> bool {
     match result {
-        Ok(_) | Err(AcquireError::TimedOut) => false,
-        Err(AcquireError::Deadlock(_)) => true,
-        Err(other) => panic!("{other}"),
+        Ok(_) | Err(Refused::TimedOut) => false,
+        Err(Refused::Deadlock(_)) => true,
     }
 }
 

@@ -266,30 +266,26 @@ impl Stage {
         let request = self.locks[entry.lock].request(bytes(&entry.span), entry.mode);
         locked(&self.book.waits).push(entry.clone());
         let since = locked(&self.book.refusals).len();
+        // `None`: not at once.
         let answer = match (token, how) {
-            (None, How::Wait) => request.wait().map(|guard| self.hold(guard, entry, inside)),
-            (None, How::Deadline) => request.deadline(soon()).wait().map(|guard| self.hold(guard, entry, inside)),
-            (None, How::Try) => {
-                request.try_now().map(|guard| self.hold(guard, entry, inside)).ok_or(AcquireError::TimedOut)
-            }
-            (Some(token), How::Wait) => request.owner(token).wait().map(|guard| self.hold(guard, entry, inside)),
+            (None, How::Wait) => Some(request.wait().map(|guard| self.hold(guard, entry, inside))),
+            (None, How::Deadline) => Some(request.deadline(soon()).wait().map(|guard| self.hold(guard, entry, inside))),
+            (None, How::Try) => request.try_now().map(|guard| Ok(self.hold(guard, entry, inside))),
+            (Some(token), How::Wait) => Some(request.owner(token).wait().map(|guard| self.hold(guard, entry, inside))),
             (Some(token), How::Deadline) => {
-                request.owner(token).deadline(soon()).wait().map(|guard| self.hold(guard, entry, inside))
+                Some(request.owner(token).deadline(soon()).wait().map(|guard| self.hold(guard, entry, inside)))
             }
-            (Some(token), How::Try) => {
-                let guard = request.owner(token).try_now().ok_or(AcquireError::TimedOut);
-                guard.map(|guard| self.hold(guard, entry, inside))
-            }
+            (Some(token), How::Try) => request.owner(token).try_now().map(|guard| Ok(self.hold(guard, entry, inside))),
         };
         match answer {
-            Ok(()) => Answer::Granted,
-            Err(AcquireError::TimedOut) => {
+            Some(Ok(())) => Answer::Granted,
+            None | Some(Err(AcquireError::TimedOut(_))) => {
                 assert_ne!(how, How::Wait, "it has no deadline");
                 strike(&self.book.waits, entry);
                 Answer::GaveUp
             }
-            Err(AcquireError::Deadlock(_)) => Answer::Refused { since },
-            Err(other) => panic!("{other}"),
+            Some(Err(AcquireError::Deadlock(_))) => Answer::Refused { since },
+            Some(Err(other)) => panic!("{other}"),
         }
     }
 

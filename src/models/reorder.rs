@@ -2,7 +2,7 @@
 
 use super::check;
 use super::stage::{Ask, MIDDLE, Stage, add, assert_idle, block, enter_batch, exclusive, spawn, spawn_on};
-use crate::error::AcquireError;
+use crate::error::Refused;
 use crate::grant::{Doorway, Waiter};
 use crate::mode::Mode::{Add, Block, Exclusive};
 use crate::owner::{self, Owner};
@@ -292,11 +292,11 @@ fn a_deadlock_with_one_who_passed_is_answered() {
         let passed = a.hold(exclusive(0..=0, 2));
         let held = b.hold(exclusive(0..=0, 3));
         let it = spawn_on([&a, &b], |a, _| {
-            let refused = matches!(a.ask(&exclusive(0..=0, 3).nested()), Err(AcquireError::Deadlock(_)));
+            let refused = matches!(a.ask(&exclusive(0..=0, 3).nested()), Err(Refused::Deadlock(_)));
             drop(held);
             refused
         });
-        let refused = matches!(b.ask(&exclusive(0..=0, 2).nested()), Err(AcquireError::Deadlock(_)));
+        let refused = matches!(b.ask(&exclusive(0..=0, 2).nested()), Err(Refused::Deadlock(_)));
         drop(passed);
         // It has to wait no longer for the one who passed; but it stands in front of owner 3.
         a.finish(waiter, Exclusive);

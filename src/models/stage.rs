@@ -3,7 +3,7 @@
 //! Who only sets the scene is placed, or queued, by the main thread, before the others start.
 
 use super::Byte;
-use crate::error::AcquireError;
+use crate::error::Refused;
 use crate::grant::{self, Doorway, Held, Holds, Live, Waiter};
 use crate::mode::Mode::{self, Add, Block, Exclusive};
 use crate::owner::{Asker, Owner};
@@ -130,7 +130,7 @@ impl Stage {
     }
 
     /// Waits; an error is a deadlock.
-    pub(super) fn ask(&self, ask: &Ask) -> Result<Held, AcquireError> {
+    pub(super) fn ask(&self, ask: &Ask) -> Result<Held, Refused> {
         let asker = ask.asker();
         // SAFETY: see above.
         unsafe { grant::acquire(&self.space, &ask.ask_in(&self.space, &asker), asker.visitor, ask.token.as_ref()) }

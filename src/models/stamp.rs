@@ -5,7 +5,7 @@
 use super::check;
 use super::stage::{Ask, MIDDLE, Stage, add, assert_idle, exclusive, queue_batch, spawn, spawn_on};
 use crate::convert::{shrink, split_off};
-use crate::error::AcquireError;
+use crate::error::Refused;
 use crate::grant::{Held, Live, Waiter};
 use crate::mode::Mode::Exclusive;
 use crate::owner::{self, Owner};
@@ -140,7 +140,7 @@ impl Crossed {
 }
 
 fn is_refused((held, waiter): (Held, Waiter)) -> bool {
-    let refused = matches!(waiter.wait(), Err(AcquireError::Deadlock(_)));
+    let refused = matches!(waiter.wait(), Err(Refused::Deadlock(_)));
     drop(held);
     refused
 }

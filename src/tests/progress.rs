@@ -46,24 +46,12 @@ const HOLDS_UP: &[(&str, &[Needs])] = &[
     ("lock(&self.0[slot])", &[Needs::List]),
     ("lock(&self.lists[self.slot])", &[Needs::List]),
     ("lock(&self.whom)", &[Needs::Sleeper]),
+    ("lock(BY_OWNER", &[Needs::Index]),
+    ("lock(BATCHES", &[Needs::Index]),
     ("lock(&self.passes)", &[Needs::Index]),
     ("lock(&self.held_up)", &[Needs::Index]),
     ("lock(&self.blocked.held_up)", &[Needs::Index]),
     ("lock(part(owner))", &[Needs::Names]),
-];
-
-/// Steps at which the thread may have a lock of the index: those are another library's, and nobody is told when they are taken.
-const WITHIN_INDEX: &[&str] = &[
-    "place_of(&lock(&self.passes), other)",
-    "Passes(lock(&self.passes)",
-    "self.decision.load(Ordering::Acquire) & DECIDED",
-    "let now = self.decision.load(Ordering::Acquire);",
-    "self.decision.compare_exchange(now, now | RESCAN",
-    // A search takes the turns of who it finds.
-    "let now = self.word.load(Ordering::Relaxed);",
-    TAKES_A_TURN,
-    "fence(Ordering::SeqCst); // of a turn",
-    "ended(|count| count.load(Ordering::Acquire)) != self.since",
 ];
 
 /// Where a search takes a turn, and where it gives one back. In between it has something that is no mutex.
@@ -454,10 +442,6 @@ impl Stage {
                 taken.extend(*needs);
             }
         }
-        if let Some(row) = WITHIN_INDEX.iter().position(|within| text.contains(within)) {
-            self.held.insert(HOLDS_UP.len() + row);
-            taken.insert(Needs::Index);
-        }
         let mut times = |what: &str| {
             let passed =
                 stop.passed.iter().filter(|step| self.source.line(step.at.file(), step.at.line()).contains(what));
@@ -625,7 +609,7 @@ fn who_is_stopped_holds_up_nobody_else() {
     holding_others_up(stage);
     growing(stage);
 
-    for (row, text) in HOLDS_UP.iter().map(|(text, _)| text).chain(WITHIN_INDEX).enumerate() {
+    for (row, (text, _)) in HOLDS_UP.iter().enumerate() {
         assert!(stage.held.contains(&row), "nobody was stopped who had {text}");
     }
     let unseen = stage.unseen();
@@ -1470,8 +1454,10 @@ fn looking(stage: &mut Stage) {
         },
         |world, (), gate| stoppable(gate, || world.a.snapshot()),
         |_, (_, holder, _), moment| {
-            // A move of its hold, so that whoever looks, looks again.
-            *holder = Some(moment.must("a split", || holder.take().unwrap().split(50).0));
+            // A move of its hold, so that whoever looks, looks again. (It asks who is queued there to look again, too: the index knows which are batches.)
+            if let Some(part) = moment.go_on("a split", &[Needs::Index], || holder.take().unwrap().split(50).0) {
+                *holder = Some(part);
+            }
         },
         |_, (crowd, holder, queued), snapshot| {
             assert!(snapshot.holders().any(|row| row.range().contains(10)), "who holds throughout is in it");

@@ -11,7 +11,7 @@ use super::{Span, from_env};
 use fastrand::Rng;
 use spanlock::{
     AcquireError, Batch, BatchGuard, ByOwner, ByTask, ByThread, ByteRange, Deadlock, Guard, Mode, Nesting, OwnedBy,
-    Owner, OwnerId, RangeLock, Recursion,
+    Owner, OwnerId, RangeLock, Recursion, TimedOut,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -423,16 +423,20 @@ impl Runner<'static> {
         let answer = self.answer_at_once(ask, regained);
         let says = !refuses && self.model.try_begin(ask.id, ask.who, ask.parts.clone());
         match answer {
-            Ok(guards) if says => {
+            Some(Ok(guards)) if says => {
                 self.tally.at_once += 1;
                 self.hold(ask.id, guards, &ids)
             }
-            Err(AcquireError::TimedOut) if !says && (!refuses || ask.how == How::Try) => {
+            None if !says => {
                 self.tally.failed += 1;
                 Ok(())
             }
-            Err(error) if refuses => self.check_recursion(ask, &error),
-            other => Err(differs(ask.id, (says, refuses), &Poll::Ready(other))),
+            Some(Err(AcquireError::TimedOut(late))) if !says && !refuses => {
+                self.tally.failed += 1;
+                self.check_timeout(ask, &late)
+            }
+            Some(Err(error)) if refuses => self.check_recursion(ask, &error),
+            other => Err(differs(ask.id, (says, refuses), &other.map_or(Poll::Pending, Poll::Ready))),
         }
     }
 
@@ -473,14 +477,15 @@ impl Runner<'static> {
         }
     }
 
-    fn answer_at_once(&self, ask: &Ask, regained: Vec<AnyGuard<'static>>) -> Answer<'static> {
+    /// `None`: it was tried, and is not free.
+    fn answer_at_once(&self, ask: &Ask, regained: Vec<AnyGuard<'static>>) -> Option<Answer<'static>> {
         // The same calls for two types.
         macro_rules! answer {
             ($request:expr, $guards:ident) => {{
                 let request = $request.recursion(ask.recursion);
                 match ask.how {
-                    How::Try => request.try_now().ok_or(AcquireError::TimedOut).map($guards),
-                    _ => request.deadline(self.past).wait().map($guards),
+                    How::Try => request.try_now().map($guards).map(Ok),
+                    _ => Some(request.deadline(self.past).wait().map($guards)),
                 }
             }};
         }
@@ -638,11 +643,26 @@ impl Runner<'static> {
         Err("futures wake without end, and none is granted".to_owned())
     }
 
+    /// Who is late is told who asked, and for what.
+    fn check_timeout(&self, ask: &Ask, late: &TimedOut) -> Result<(), String> {
+        let asked = ask.parts.iter().filter(|part| !part.span.is_empty());
+        let named = late.asked().iter().map(|asked| (span(asked.range), asked.mode));
+        let token = self.token(ask.who);
+        let is_it = match token {
+            Some(owner) => late.owner().id == owner.id(),
+            None => late.owner().id.to_string().starts_with("thread"),
+        };
+        match is_it && named.eq(asked.map(|part| (part.span, part.mode))) {
+            true => Ok(()),
+            false => Err(format!("#{} asked for {:?}, and is told: {late}", ask.id, ask.parts)),
+        }
+    }
+
     /// A refusal must name a part of the request and something that its owner holds in conflict with it.
     fn check_recursion(&mut self, ask: &Ask, error: &AcquireError) -> Result<(), String> {
         self.tally.recursions += 1;
-        if let AcquireError::WouldRecurse { held, mode } = *error {
-            let held = (0..self.locks.len()).map(|lock| Part { lock, span: span(held), mode });
+        if let AcquireError::WouldRecurse(own) = error {
+            let held = (0..self.locks.len()).map(|lock| Part { lock, span: span(own.held()), mode: own.mode() });
             let mut held = held.filter(|held| self.model.holds(ask.who, *held));
             if held.any(|held| ask.parts.iter().any(|part| part.conflicts(&held))) {
                 return Ok(());

@@ -51,7 +51,7 @@ pub(crate) fn invalid(message: impl Into<String>) -> Failure {
 impl From<AcquireError> for Failure {
     fn from(error: AcquireError) -> Failure {
         let status = match error {
-            AcquireError::TimedOut => SPANLOCK_TIMED_OUT,
+            AcquireError::TimedOut(_) => SPANLOCK_TIMED_OUT,
             AcquireError::Deadlock(_) => SPANLOCK_DEADLOCK,
             // No call of this interface refuses recursion, and there are no others yet.
             _ => SPANLOCK_INVALID,

@@ -140,12 +140,12 @@ fn nobody_in_another_lock_waits_for_it() {
     let timed_out = at_once("a deadline", move || {
         other.request(0..1, Mode::Exclusive).owner(&owner).timeout(SOON).wait().map(drop)
     });
-    assert!(matches!(timed_out, Err(AcquireError::TimedOut)));
+    assert!(matches!(timed_out, Err(AcquireError::TimedOut(_))));
     let owner = late.clone();
     let timed_out = at_once("a batch's deadline", move || {
         Batch::new().add(other, 0..1).add(other, 2..3).owner(&owner).timeout(SOON).wait().map(drop)
     });
-    assert!(matches!(timed_out, Err(AcquireError::TimedOut)));
+    assert!(matches!(timed_out, Err(AcquireError::TimedOut(_))));
     at_once("a future that is dropped", move || drop(dropped));
     let halves = at_once("a conversion", move || to_be_split.split(12));
     let guard = at_once("a grant", move || {
@@ -180,7 +180,7 @@ fn who_would_search_where_it_goes_on_sleeps() {
     let owner = one.clone();
     let timed_out =
         at_once("a deadline", move || hot.request(0..1, Mode::Add).owner(&owner).timeout(SOON).wait().map(drop));
-    assert!(matches!(timed_out, Err(AcquireError::TimedOut)));
+    assert!(matches!(timed_out, Err(AcquireError::TimedOut(_))));
     let (mut nested, calls) = polled(hot, two, 8..9);
     let apart = hot.request(16..17, Mode::Exclusive).owner(&Owner::new()).try_now().unwrap();
     let granted = at_once("a grant", move || {
@@ -273,7 +273,7 @@ fn who_is_looked_at_gives_up_when_it_ends() {
     let stopped = Stopped::at(steps, move || search(hot, &me, 0..1, Mode::Exclusive));
     assert!(Instant::now() < deadline, "it still waits");
     let (answer, timed_out) = with_the_search(hot.space(), stopped, move || looked_at.join().unwrap());
-    assert!(matches!(timed_out, Err(AcquireError::TimedOut)));
+    assert!(matches!(timed_out, Err(AcquireError::TimedOut(_))));
     drop((answer, held, other, row));
 }
 
@@ -311,7 +311,9 @@ impl Chain {
 
 fn search_for(request: &mut Request) -> Searched {
     let enlisted = request.enlisted.as_mut().unwrap();
-    enlisted.search(&Luck::new(), Patience::None, None).unwrap_or_else(|refused| panic!("there is no cycle: {refused}"))
+    enlisted
+        .search(&Luck::new(), Patience::None, None)
+        .unwrap_or_else(|refused| panic!("there is no cycle: {refused:?}"))
 }
 
 /// What was looked at before a turn was taken can be older than what another search has seen there, which has ended meanwhile.
