@@ -1,0 +1,170 @@
+//! Who waits for whom in the kernel's order, over all files of a domain.
+//!
+//! # Shape
+//! A forest. A request that waits hangs below the lock that it was first found in conflict with, or below a request that waits for that lock already and is in conflict with it. So a lock
+//! that goes wakes only requests that are not in each other's way; the others follow when these are granted, go elsewhere or give up. Who waits for whom is read at the roots.
+//!
+//! # Invariants
+//! - INV-G1: each request below another node has that node's id as its parent, and is among its children.
+//! - INV-G2: a request is in `waiting` of its owner exactly while it has a parent.
+//! - INV-G3: no cycle: a request gets a parent only if the parent's root does not lead to its owner, looked at and written in one step of the domain's mutex.
+//!   (Those of descriptions and of `flock` are left out of that: see [`Class`](crate::Class).)
+//!
+//! # Cost
+//! To block: the chain of waits, and of each node on the way the children in conflict.
+
+use crate::caller::{Ask, Key, Who};
+use std::collections::{HashMap, HashSet};
+
+/// A request that waits, or a lock that somebody waits for.
+#[derive(Debug)]
+struct Node<O> {
+    who: Who<O>,
+    /// What is asked for; `None` for a lock.
+    ask: Option<Ask<O>>,
+    parent: Option<u64>,
+    children: Vec<u64>,
+}
+
+/// The forest.
+#[derive(Debug)]
+pub(crate) struct Graph<O> {
+    nodes: HashMap<u64, Node<O>>,
+    /// Of each owner the requests that have a parent which counts for deadlocks.
+    waiting: HashMap<Who<O>, Vec<u64>>,
+}
+
+/// To wait would close a cycle.
+#[derive(Debug)]
+pub(crate) struct Cycle;
+
+impl<O: Key> Graph<O> {
+    pub(crate) fn new() -> Graph<O> {
+        Graph { nodes: HashMap::new(), waiting: HashMap::new() }
+    }
+
+    /// Hangs `request` below `lock`, which is `holder`'s, or below who waits for that already; unless that would close a cycle.
+    pub(crate) fn block(&mut self, request: u64, ask: &Ask<O>, lock: u64, holder: &Who<O>) -> Result<(), Cycle> {
+        if ask.caller.who.class.answers_deadlocks() && self.leads_to(holder, &ask.caller.who) {
+            return Err(Cycle);
+        }
+        let lock_node = || Node { who: holder.clone(), ask: None, parent: None, children: Vec::new() };
+        self.nodes.entry(lock).or_insert_with(lock_node);
+        let mut parent = lock;
+        while let Some(next) = self.child_in_conflict(parent, ask) {
+            parent = next;
+        }
+        let above = self.nodes.get_mut(&parent).expect("INV-G1");
+        above.children.push(request);
+        let counts = above.who.class.answers_deadlocks();
+        let who = ask.caller.who.clone();
+        let node = self.nodes.entry(request).or_insert_with(|| Node {
+            who: who.clone(),
+            ask: Some(ask.clone()),
+            parent: None,
+            children: Vec::new(),
+        });
+        node.parent = Some(parent);
+        if counts {
+            self.waiting.entry(who).or_default().push(request);
+        }
+        Ok(())
+    }
+
+    fn child_in_conflict(&self, parent: u64, ask: &Ask<O>) -> Option<u64> {
+        let in_conflict = |child: &&u64| {
+            let other = self.nodes[*child].ask.as_ref().expect("what hangs below something is a request");
+            ask.conflicts(&other.caller.who, other.kind, other.extent)
+        };
+        self.nodes[&parent].children.iter().find(in_conflict).copied()
+    }
+
+    /// Whether `from` waits for `to`, directly or by others. An owner with a request that waits is taken to unlock nothing until that is answered.
+    fn leads_to(&self, from: &Who<O>, to: &Who<O>) -> bool {
+        let (mut seen, mut rest) = (HashSet::from([from]), vec![from]);
+        while let Some(who) = rest.pop() {
+            for &request in self.waiting.get(who).into_iter().flatten() {
+                let holder = self.root(request);
+                if holder == to {
+                    return true;
+                }
+                if seen.insert(holder) {
+                    rest.push(holder);
+                }
+            }
+        }
+        false
+    }
+
+    fn root(&self, request: u64) -> &Who<O> {
+        let mut node = &self.nodes[&request];
+        while let Some(parent) = node.parent {
+            node = &self.nodes[&parent];
+        }
+        &node.who
+    }
+
+    /// A node changes: those directly below it wait no more, and are to try again.
+    pub(crate) fn wake(&mut self, node: u64) -> Vec<u64> {
+        let Some(found) = self.nodes.get_mut(&node) else { return Vec::new() };
+        let woken = std::mem::take(&mut found.children);
+        if found.ask.is_none() {
+            self.nodes.remove(&node);
+        }
+        for &child in &woken {
+            self.orphan(child);
+        }
+        woken
+    }
+
+    /// It has no parent any more, which has forgotten it already.
+    fn orphan(&mut self, request: u64) {
+        let node = self.nodes.get_mut(&request).expect("INV-G1");
+        node.parent = None;
+        let who = node.who.clone();
+        if let Some(waiting) = self.waiting.get_mut(&who) {
+            waiting.retain(|&other| other != request);
+            if waiting.is_empty() {
+                self.waiting.remove(&who);
+            }
+        }
+    }
+
+    /// A request ends: those below it are to try again.
+    pub(crate) fn remove(&mut self, request: u64) -> Vec<u64> {
+        let woken = self.wake(request);
+        if let Some(parent) = self.nodes.get(&request).and_then(|node| node.parent) {
+            let above = self.nodes.get_mut(&parent).expect("INV-G1");
+            above.children.retain(|&other| other != request);
+            if above.children.is_empty() && above.ask.is_none() {
+                self.nodes.remove(&parent);
+            }
+            self.orphan(request);
+        }
+        self.nodes.remove(&request);
+        woken
+    }
+
+    /// A request, which is woken, has become the lock `lock`: those below it go on waiting, for that.
+    pub(crate) fn become_lock(&mut self, request: u64, lock: u64) {
+        let Some(node) = self.nodes.remove(&request) else { return };
+        debug_assert!(node.parent.is_none());
+        for child in &node.children {
+            self.nodes.get_mut(child).expect("INV-G1").parent = Some(lock);
+        }
+        if !node.children.is_empty() {
+            self.nodes.insert(lock, Node { ask: None, ..node });
+        }
+    }
+
+    /// How many nodes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whom a request waits for.
+    pub(crate) fn holder(&self, request: u64) -> Option<Who<O>> {
+        self.nodes.get(&request)?.parent?;
+        Some(self.root(request).clone())
+    }
+}
