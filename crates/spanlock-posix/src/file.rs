@@ -575,10 +575,10 @@ impl<O: Key> Turn<'_, O> {
             self.retry.extend(graph.wake(id));
         }
         if let Some(waiting) = waiting {
-            match done.made {
+            self.retry.extend(match done.made {
                 Some(made) => graph.become_lock(waiting, made),
-                None => self.retry.extend(graph.remove(waiting)),
-            }
+                None => graph.remove(waiting),
+            });
         }
     }
 

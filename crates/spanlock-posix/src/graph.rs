@@ -145,16 +145,21 @@ impl<O: Key> Graph<O> {
         woken
     }
 
-    /// A request, which is woken, has become the lock `lock`: those below it go on waiting, for that.
-    pub(crate) fn become_lock(&mut self, request: u64, lock: u64) {
-        let Some(node) = self.nodes.remove(&request) else { return };
+    /// A request, which is woken, has become the lock `lock`: those below it go on waiting, for that. But if its owner has others that wait, they are to try again, as their new root may lead to themselves (INV-G3).
+    pub(crate) fn become_lock(&mut self, request: u64, lock: u64) -> Vec<u64> {
+        let Some(node) = self.nodes.get(&request) else { return Vec::new() };
         debug_assert!(node.parent.is_none());
+        if self.waiting.contains_key(&node.who) {
+            return self.remove(request);
+        }
+        let node = self.nodes.remove(&request).expect("it was there");
         for child in &node.children {
             self.nodes.get_mut(child).expect("INV-G1").parent = Some(lock);
         }
         if !node.children.is_empty() {
             self.nodes.insert(lock, Node { ask: None, ..node });
         }
+        Vec::new()
     }
 
     /// How many nodes there are.

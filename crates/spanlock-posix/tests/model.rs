@@ -4,7 +4,7 @@
 //!
 //! In the kernel's order the model says what may be granted; that those who wait could not be, and that nobody waits in a cycle. (Who is refused is the kernel's to say: `tests/kernel.rs`.)
 //!
-//! `SPANLOCK_POSIX_STEPS` says how many calls in all (20,000 in each order).
+//! `SPANLOCK_POSIX_STEPS` says how many calls (50,000 in each order).
 
 #[path = "../../../tests/common/mod.rs"]
 mod common;
@@ -20,6 +20,8 @@ const OWNERS: usize = 4;
 const FILES: usize = 2;
 const BYTES: usize = 12;
 const CALLS: usize = 60;
+/// Requests of one owner that may wait at a time: a process has threads.
+const WAITS: usize = 2;
 
 #[derive(Clone, Copy, Debug)]
 enum Verb {
@@ -101,8 +103,6 @@ struct Waiting {
     call: Call,
     kind: Kind,
     pending: Pending<usize>,
-    /// What the oracle calls it.
-    id: usize,
 }
 
 struct World {
@@ -110,6 +110,7 @@ struct World {
     domain: Domain<usize>,
     files: Vec<RecordLocks<usize>>,
     bytes: [Bytes; OWNERS],
+    /// By number.
     waiting: BTreeMap<usize, Waiting>,
     /// In order of arrival only.
     oracle: Model,
@@ -193,13 +194,13 @@ impl World {
         self.give_up(call.owner, call.file, Span::new(call.first, call.last), Some(id));
     }
 
-    /// Everybody whom the oracle grants something. `trying` is a call that does not wait: whether it was.
+    /// All requests that the oracle grants. `trying` is a call that does not wait: whether it was.
     fn settle(&mut self, trying: Option<(usize, &Call)>) -> (bool, BTreeSet<usize>) {
-        let (mut granted_try, mut owners) = (false, BTreeSet::new());
+        let (mut granted_try, mut ids) = (false, BTreeSet::new());
         loop {
             let granted = self.oracle.settle();
             if granted.is_empty() {
-                return (granted_try, owners);
+                return (granted_try, ids);
             }
             for id in granted {
                 match trying {
@@ -208,10 +209,8 @@ impl World {
                         self.take(id, call);
                     }
                     _ => {
-                        let waiting =
-                            self.waiting.values().find(|waiting| waiting.id == id).expect("the oracle knows who waits");
-                        let call = waiting.call;
-                        owners.insert(call.owner);
+                        let call = self.waiting[&id].call;
+                        ids.insert(id);
                         self.take(id, &call);
                     }
                 }
@@ -219,7 +218,7 @@ impl World {
         }
     }
 
-    /// What a request is answered with in order of arrival, and who else was granted something. `None`: it waits.
+    /// What a request is answered with in order of arrival, and which others were granted. `None`: it waits.
     fn oracle_asks(
         &mut self,
         call: &Call,
@@ -237,20 +236,20 @@ impl World {
         match self.oracle.begin(id, Asker::Many(call.owner), vec![World::part(call, kind)]) {
             Begin::Granted => {
                 self.take(id, call);
-                let (_, owners) = self.settle(None);
-                (Some(Ok(())), owners)
+                let (_, others) = self.settle(None);
+                (Some(Ok(())), others)
             }
             Begin::Queued => {
-                let (granted, mut owners) = self.settle(Some((id, call)));
+                let (granted, mut others) = self.settle(Some((id, call)));
                 if granted {
-                    return (Some(Ok(())), owners);
+                    return (Some(Ok(())), others);
                 }
                 if waits {
-                    return (None, owners);
+                    return (None, others);
                 }
                 self.oracle.end(id);
-                owners.extend(self.settle(None).1);
-                (Some(Err(Error::WouldBlock)), owners)
+                others.extend(self.settle(None).1);
+                (Some(Err(Error::WouldBlock)), others)
             }
             Begin::Deadlock { .. } => {
                 let error = if waits { Error::Deadlock } else { Error::WouldBlock };
@@ -264,20 +263,20 @@ impl World {
     fn call(&mut self, call: &Call) -> Result<(), TestCaseError> {
         let caller = Caller { who: who(call.owner), pid: pid(call.owner) };
         let (file, extent) = (self.files[call.file].clone(), extent(call.first, call.last));
-        let waits = self.waiting.contains_key(&call.owner);
+        let waits = self.waits_of(call.owner).count();
         let arrival = self.order == Order::Arrival;
-        // By owner, what those who waited are to be answered.
+        // By number, what those who waited are to be answered.
         let mut expected: BTreeMap<usize, Result<(), Error>> = BTreeMap::new();
         let id = self.fresh();
         match call.verb {
-            // One request of each owner at a time.
-            Verb::Wait(_) if waits => {}
+            // Not the same bytes: which of the two is granted last would say what is held.
+            Verb::Wait(_) if waits == WAITS || self.waits_for(call) => {}
             Verb::Try(kind) => {
                 let answer = file.set(caller, kind, extent);
                 if arrival {
-                    let (told, owners) = self.oracle_asks(call, kind, id, false);
+                    let (told, others) = self.oracle_asks(call, kind, id, false);
                     prop_assert_eq!(Some(answer), told);
-                    expected.extend(owners.into_iter().map(|owner| (owner, Ok(()))));
+                    expected.extend(others.into_iter().map(|id| (id, Ok(()))));
                 } else {
                     prop_assert_eq!(answer.is_ok(), self.holders(call, kind).is_empty());
                     prop_assert!(matches!(answer, Ok(()) | Err(Error::WouldBlock)));
@@ -290,11 +289,11 @@ impl World {
                 let pending = file.request(caller, kind, extent);
                 let answer = pending.is_answered();
                 if arrival {
-                    let (told, owners) = self.oracle_asks(call, kind, id, true);
+                    let (told, others) = self.oracle_asks(call, kind, id, true);
                     prop_assert_eq!(told.is_some(), answer, "answered at once: {:?}", told);
-                    expected.extend(owners.into_iter().map(|owner| (owner, Ok(()))));
+                    expected.extend(others.into_iter().map(|id| (id, Ok(()))));
                     match told {
-                        None => _ = self.waiting.insert(call.owner, Waiting { call: *call, kind, pending, id }),
+                        None => _ = self.waiting.insert(id, Waiting { call: *call, kind, pending }),
                         Some(told) => {
                             prop_assert_eq!(pending.wait(), told);
                             if told.is_ok() {
@@ -316,7 +315,7 @@ impl World {
                     }
                 } else {
                     prop_assert!(!self.holders(call, kind).is_empty());
-                    self.waiting.insert(call.owner, Waiting { call: *call, kind, pending, id });
+                    self.waiting.insert(id, Waiting { call: *call, kind, pending });
                 }
             }
             Verb::Get(kind) => self.get(call, kind)?,
@@ -334,16 +333,17 @@ impl World {
                 (0..FILES).for_each(|file| self.release(call.owner, file, &mut expected));
             }
             Verb::Cancel => {
-                if let Some(waiting) = self.waiting.get(&call.owner) {
-                    prop_assert!(waiting.pending.canceller().cancel());
-                    self.end(call.owner);
-                    expected.insert(call.owner, Err(Error::Interrupted));
+                let first = self.waits_of(call.owner).next();
+                if let Some(id) = first {
+                    prop_assert!(self.waiting[&id].pending.canceller().cancel());
+                    self.end(id);
+                    expected.insert(id, Err(Error::Interrupted));
                 }
             }
         }
         if arrival {
-            let (_, owners) = self.settle(None);
-            expected.extend(owners.into_iter().map(|owner| (owner, Ok(()))));
+            let (_, others) = self.settle(None);
+            expected.extend(others.into_iter().map(|id| (id, Ok(()))));
         }
         self.answers(arrival.then_some(expected))?;
         self.check()
@@ -355,16 +355,29 @@ impl World {
         }
     }
 
-    fn end(&mut self, owner: usize) {
+    fn end(&mut self, id: usize) {
         if self.order == Order::Arrival {
-            self.oracle.end(self.waiting[&owner].id);
+            self.oracle.end(id);
         }
     }
 
+    /// Whether the owner waits for some of these bytes already.
+    fn waits_for(&self, call: &Call) -> bool {
+        self.waiting.values().any(|Waiting { call: other, .. }| {
+            (other.owner, other.file) == (call.owner, call.file) && other.first <= call.last && call.first <= other.last
+        })
+    }
+
+    /// The requests of an owner that wait.
+    fn waits_of(&self, owner: usize) -> impl Iterator<Item = usize> {
+        self.waiting.iter().filter(move |(_, waiting)| waiting.call.owner == owner).map(|(&id, _)| id)
+    }
+
     fn release(&mut self, owner: usize, file: usize, expected: &mut BTreeMap<usize, Result<(), Error>>) {
-        if self.waiting.get(&owner).is_some_and(|waiting| waiting.call.file == file) {
-            self.end(owner);
-            expected.insert(owner, Err(Error::Interrupted));
+        let waits: Vec<usize> = self.waits_of(owner).filter(|id| self.waiting[id].call.file == file).collect();
+        for id in waits {
+            self.end(id);
+            expected.insert(id, Err(Error::Interrupted));
         }
         self.bytes[owner][file] = [None; BYTES];
         self.give_up_all(owner, file, Span::WHOLE);
@@ -375,13 +388,13 @@ impl World {
         let answered: Vec<usize> =
             self.waiting.iter().filter(|(_, w)| w.pending.is_answered()).map(|(&o, _)| o).collect();
         let mut answers = BTreeMap::new();
-        for owner in answered {
-            let Waiting { call, kind, pending, .. } = self.waiting.remove(&owner).expect("it was there");
+        for id in answered {
+            let Waiting { call, kind, pending } = self.waiting.remove(&id).expect("it was there");
             let answer = pending.wait();
             if answer.is_ok() {
                 self.write(&call, Some(kind));
             }
-            answers.insert(owner, answer);
+            answers.insert(id, answer);
         }
         match expected {
             Some(expected) => prop_assert_eq!(answers, expected),
@@ -414,7 +427,8 @@ impl World {
             if owner == to {
                 return true;
             }
-            if let Some(Waiting { call, kind, .. }) = self.waiting.get(&owner) {
+            for id in self.waits_of(owner) {
+                let Waiting { call, kind, .. } = &self.waiting[&id];
                 rest.extend(self.holders(call, *kind).into_iter().filter(|&holder| seen.insert(holder)));
             }
         }
@@ -439,15 +453,14 @@ impl World {
             while way.len() == 1 {
                 let owner = *way.first().expect("one");
                 prop_assert!(owner != call.owner, "{:?} waits for itself", call);
-                way = match self.waiting.get(&owner) {
-                    Some(next) if next.call.owner != call.owner => self.holders(&next.call, next.kind),
-                    _ => break,
-                };
+                let waits: Vec<usize> = self.waits_of(owner).collect();
+                let [next] = waits[..] else { break };
+                way = self.holders(&self.waiting[&next].call, self.waiting[&next].kind);
             }
         }
         for owner in 0..OWNERS {
             let locks: usize = (0..FILES).map(|file| locks_of(owner, &self.bytes[owner][file]).len()).sum();
-            let waits = usize::from(self.waiting.contains_key(&owner));
+            let waits = self.waits_of(owner).count();
             prop_assert_eq!(self.domain.count(&who(owner)), locks + waits);
         }
         if self.order == Order::Arrival {
@@ -458,7 +471,7 @@ impl World {
 }
 
 fn play(order: Order) {
-    let steps = from_env("SPANLOCK_POSIX_STEPS", 20_000);
+    let steps = from_env("SPANLOCK_POSIX_STEPS", 50_000);
     let config =
         Config { cases: (steps / (CALLS as u64 / 2)) as u32 + 1, failure_persistence: None, ..Config::default() };
     let played = TestRunner::new(config).run(&calls(), |calls| {
