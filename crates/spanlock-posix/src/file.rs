@@ -188,7 +188,8 @@ impl<O: Key> RecordLocks<O> {
     pub fn get(&self, caller: Caller<O>, kind: Kind, extent: Extent) -> Result<Option<Lock<O>>, Error> {
         self.check(&caller, extent)?;
         let space = lock(&self.of(caller.who.class).space);
-        Ok(space.table.lowest_conflict(&caller.who, kind, extent).map(Lock::of))
+        let token = space.presence.get(&caller.who).map(|presence| &presence.account.token);
+        Ok(space.table.lowest_conflict(&caller.who, token, kind, extent).map(Lock::of))
     }
 
     /// All of them: owners in the order in which they came to hold something in this file, of each the locks in the order of their bytes. The first one is what Linux says to `F_GETLK`.
@@ -438,11 +439,11 @@ impl<O: Key> Turn<'_, O> {
         let id = self.domain().next_id();
         let outcome = match (self.order(), patience) {
             (Order::Arrival, Patience::Wait) => self.queue(id, &ask),
-            (Order::Kernel, Patience::Wait) => match self.attempt(&ask, None) {
+            (Order::Kernel, Patience::Wait) => match self.attempt(&ask, patience, None) {
                 Err(Refusal::Held(lock, holder)) => self.wait_for(id, &ask, lock, &holder).map(Some),
                 other => other.map(|()| None),
             },
-            (_, Patience::Try) => self.attempt(&ask, None).map(|()| None),
+            (_, Patience::Try) => self.attempt(&ask, patience, None).map(|()| None),
         };
         let counters = &self.domain().counters;
         match outcome {
@@ -504,7 +505,7 @@ impl<O: Key> Turn<'_, O> {
     }
 
     /// Grants a request, if nobody is in the way. `waiting` is its number, if it has waited.
-    fn attempt(&mut self, ask: &Ask<O>, waiting: Option<u64>) -> Result<(), Refusal<O>> {
+    fn attempt(&mut self, ask: &Ask<O>, patience: Patience, waiting: Option<u64>) -> Result<(), Refusal<O>> {
         if self.prepare(ask)? {
             self.finish(Done::default(), waiting);
             return Ok(());
@@ -516,7 +517,10 @@ impl<O: Key> Turn<'_, O> {
             let account = Arc::clone(&self.presence(who).account);
             let table = &self.space.table;
             let Some(fresh) = table.ask(ask, &account.token) else {
-                let holder = table.conflicts(who, *kind, *extent).next();
+                if patience == Patience::Try {
+                    return Err(Refusal::Busy);
+                }
+                let holder = table.first_conflict(who, Some(&account.token), *kind, *extent);
                 debug_assert!(holder.is_some() || self.order() == Order::Arrival, "the range lock and the table agree");
                 return Err(holder.map_or(Refusal::Busy, |(holder, record)| Refusal::Held(record.id, holder.clone())));
             };
@@ -542,7 +546,7 @@ impl<O: Key> Turn<'_, O> {
                 return Err(Refusal::Full);
             }
             let id = domain.next_id();
-            table.lay(&mut place, who, (id, *extent, *kind, *pid), fresh);
+            table.lay(&mut place, (who, &account.token), (id, *extent, *kind, *pid), fresh);
             Done { changed: Vec::new(), made: Some(id) }
         } else {
             let plan = table.plan(place, Some(*kind), *extent);
@@ -612,7 +616,7 @@ impl<O: Key> Turn<'_, O> {
             domain::count(&self.domain().counters.retried);
             let who = &waiter.ask.caller.who;
             self.presence(who).account.grow(-1, None);
-            let outcome = match self.attempt(&waiter.ask, Some(id)) {
+            let outcome = match self.attempt(&waiter.ask, Patience::Wait, Some(id)) {
                 Err(Refusal::Held(record, holder)) => {
                     self.presence(who).account.grow(1, None);
                     let file = Arc::clone(self.file);

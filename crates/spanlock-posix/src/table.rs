@@ -10,15 +10,16 @@
 //! - INV-R3: a record that keeps all of its bytes and its kind keeps its id, and so those who wait for it in the kernel's order; any other is new or lets them try again.
 //!
 //! # Cost
-//! O(log n) for who is not in anybody's way, n the locks; else O(log n) for each owner that is looked at. Neighbours are one record and, as a rule, one guard: to append costs no memory.
+//! O(log n) for who is not in anybody's way, n the locks; and O(log n) for each owner who is in the way, or for the first 32 if that is less. Neighbours are one record and, as a rule, one guard: to append costs no memory.
 
 use crate::caller::{Ask, Caller, Class, Key, Kind, Who};
 use crate::domain::Order;
 use crate::extent::Extent;
 use smallvec::SmallVec;
 use spanlock::guards::ArcOwnerGuard;
+use spanlock::owners::OwnerId;
 use spanlock::{ByteRange, Owner, RangeLock};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::{Future, IntoFuture};
 use std::pin::pin;
 use std::sync::Arc;
@@ -26,6 +27,11 @@ use std::task::{Context, Poll, Waker};
 
 /// Guards, mostly one.
 pub(crate) type Cover = SmallVec<[ArcOwnerGuard; 1]>;
+
+/// How many owners are looked at one after the other for who is in the way, before the range lock is asked.
+///
+/// (One where checks are on: tests have few owners, and shall go both ways.)
+const LOOKED_AT: usize = if cfg!(debug_assertions) { 1 } else { 32 };
 
 /// Where a record stands among those of its owner: its start, then its id, as the records of a handle may start at the same byte.
 type Key2 = (u64, u64);
@@ -44,6 +50,8 @@ pub(crate) struct Record {
 #[derive(Debug)]
 pub(crate) struct Group<O> {
     pub(crate) who: Who<O>,
+    /// Who it is in the range lock.
+    token: OwnerId,
     pub(crate) records: BTreeMap<Key2, Record>,
 }
 
@@ -54,6 +62,7 @@ pub(crate) struct Table<O> {
     order: Order,
     /// INV-R1.
     groups: BTreeMap<u64, Group<O>>,
+    by_token: HashMap<OwnerId, u64>,
     next_group: u64,
     /// Records of places.
     places: usize,
@@ -102,7 +111,14 @@ impl Plan {
 
 impl<O: Key> Table<O> {
     pub(crate) fn new(order: Order) -> Table<O> {
-        Table { lock: Arc::new(RangeLock::new()), order, groups: BTreeMap::new(), next_group: 0, places: 0 }
+        Table {
+            lock: Arc::new(RangeLock::new()),
+            order,
+            groups: BTreeMap::new(),
+            by_token: HashMap::new(),
+            next_group: 0,
+            places: 0,
+        }
     }
 
     pub(crate) fn lock(&self) -> &Arc<RangeLock> {
@@ -195,7 +211,9 @@ impl<O: Key> Table<O> {
         let Ask { caller, kind, extent } = ask;
         let request = self.lock.request_arc(extent.range(), kind.mode()).owner(token);
         let free = request.clone().try_now();
-        if free.is_some() || self.order == Order::Kernel || self.conflicts(&caller.who, *kind, *extent).next().is_some()
+        if free.is_some()
+            || self.order == Order::Kernel
+            || self.first_conflict(&caller.who, Some(token), *kind, *extent).is_some()
         {
             return free;
         }
@@ -222,9 +240,7 @@ impl<O: Key> Table<O> {
             // Nothing to unlock.
             _ if lock.is_none() => return done,
             _ => {
-                let place = self.next_group;
-                self.next_group += 1;
-                self.groups.insert(place, Group { who: who.clone(), records: BTreeMap::new() });
+                let place = self.new_group(who, token);
                 *group = Some(place);
                 place
             }
@@ -271,7 +287,7 @@ impl<O: Key> Table<O> {
         }
         drop(replaced);
         if records.is_empty() {
-            self.groups.remove(&place);
+            self.remove_group(place);
             *group = None;
         } else {
             self.groups.get_mut(&place).expect("made above").records = records;
@@ -279,24 +295,33 @@ impl<O: Key> Table<O> {
         done
     }
 
+    /// A place behind all owners (INV-R1).
+    fn new_group(&mut self, who: &Who<O>, token: &Owner) -> u64 {
+        let place = self.next_group;
+        self.next_group += 1;
+        self.by_token.insert(token.id(), place);
+        self.groups.insert(place, Group { who: who.clone(), token: token.id(), records: BTreeMap::new() });
+        place
+    }
+
+    fn remove_group(&mut self, place: u64) -> Option<Group<O>> {
+        let group = self.groups.remove(&place)?;
+        self.by_token.remove(&group.token);
+        Some(group)
+    }
+
     /// Puts a lock beside the others of its owner, a handle. Nobody is in its way, and `fresh` holds its bytes if it has any.
     pub(crate) fn lay(
         &mut self,
         group: &mut Option<u64>,
-        who: &Who<O>,
-        record: (u64, Extent, Kind, i32),
+        (who, token): (&Who<O>, &Owner),
+        (id, extent, kind, pid): (u64, Extent, Kind, i32),
         fresh: Option<ArcOwnerGuard>,
     ) {
-        let (id, extent, kind, pid) = record;
-        let place = *group.get_or_insert_with(|| {
-            self.next_group += 1;
-            self.next_group - 1
-        });
-        let group = self.groups.entry(place).or_insert_with(|| Group { who: who.clone(), records: BTreeMap::new() });
+        let place = *group.get_or_insert_with(|| self.new_group(who, token));
+        let records = &mut self.groups.get_mut(&place).expect("a group that is there, or was made").records;
         self.places += usize::from(extent.is_empty());
-        group
-            .records
-            .insert((extent.start(), id), Record { id, extent, kind, pid, cover: fresh.into_iter().collect() });
+        records.insert((extent.start(), id), Record { id, extent, kind, pid, cover: fresh.into_iter().collect() });
     }
 
     /// Takes the lock of exactly this extent away, of two the one for writing.
@@ -309,7 +334,7 @@ impl<O: Key> Table<O> {
         let record = records.remove(&key).expect("found");
         self.places -= usize::from(extent.is_empty());
         if records.is_empty() {
-            self.groups.remove(&place);
+            self.remove_group(place);
             *group = None;
         }
         Some(record.id)
@@ -317,7 +342,7 @@ impl<O: Key> Table<O> {
 
     /// Takes all locks of an owner away; their ids.
     pub(crate) fn clear(&mut self, group: &mut Option<u64>) -> Vec<u64> {
-        let Some(records) = group.take().and_then(|place| self.groups.remove(&place)).map(|group| group.records) else {
+        let Some(records) = group.take().and_then(|place| self.remove_group(place)).map(|group| group.records) else {
             return Vec::new();
         };
         self.places -= records.values().filter(|record| record.extent.is_empty()).count();
@@ -334,10 +359,57 @@ impl<O: Key> Table<O> {
         self.groups.values().flat_map(move |group| group.conflicts(who, kind, extent))
     }
 
+    /// The first one of them.
+    pub(crate) fn first_conflict(
+        &self,
+        who: &Who<O>,
+        token: Option<&Owner>,
+        kind: Kind,
+        extent: Extent,
+    ) -> Option<(&Who<O>, &Record)> {
+        self.in_the_way(who, token, kind, extent).find_map(|group| group.conflicts(who, kind, extent).next())
+    }
+
     /// The one of them that begins first.
-    pub(crate) fn lowest_conflict(&self, who: &Who<O>, kind: Kind, extent: Extent) -> Option<(&Who<O>, &Record)> {
-        let first = |group| Group::conflicts(group, who, kind, extent).next();
-        self.groups.values().filter_map(first).min_by_key(|(_, record)| record.extent.start())
+    pub(crate) fn lowest_conflict(
+        &self,
+        who: &Who<O>,
+        token: Option<&Owner>,
+        kind: Kind,
+        extent: Extent,
+    ) -> Option<(&Who<O>, &Record)> {
+        let firsts =
+            self.in_the_way(who, token, kind, extent).filter_map(|group| group.conflicts(who, kind, extent).next());
+        firsts.min_by_key(|(_, record)| record.extent.start())
+    }
+
+    /// Owners of which some are in the way, and nobody else is, in the order of INV-R1.
+    fn in_the_way(
+        &self,
+        who: &Who<O>,
+        token: Option<&Owner>,
+        kind: Kind,
+        extent: Extent,
+    ) -> Box<dyn Iterator<Item = &Group<O>> + '_> {
+        // Where many hold the same bytes one of the first is in the way, and the range lock would name them all; where each has bytes of its own few are in the way at all, and it finds them.
+        let mut first = self.groups.values().take(LOOKED_AT);
+        let is_crowd = first.any(|group| group.conflicts(who, kind, extent).next().is_some());
+        if is_crowd || self.groups.len() <= LOOKED_AT {
+            return Box::new(self.groups.values());
+        }
+        match self.holders(who, token, kind, extent) {
+            Some(holders) => Box::new(holders.into_iter().map(|place| &self.groups[&place])),
+            None => Box::new(self.groups.values()),
+        }
+    }
+
+    /// The owners of locks that are in the way, as the range lock knows them; `None` if it does not know all: places, and what a handle has itself.
+    fn holders(&self, who: &Who<O>, token: Option<&Owner>, kind: Kind, extent: Extent) -> Option<BTreeSet<u64>> {
+        if self.has_places() || extent.is_empty() || who.class == Class::Handle {
+            return None;
+        }
+        let holds = self.lock.conflicts(extent.range(), kind.mode(), token);
+        holds.iter().map(|hold| self.by_token.get(&hold.owner()).copied()).collect()
     }
 }
 

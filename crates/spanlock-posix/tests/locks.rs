@@ -392,6 +392,17 @@ fn the_process_is_not_the_owner() {
         file.set(who(12), Read, bytes(5, 6)).unwrap();
         let pid = |at: u64| file.get(of(2), Write, bytes(at, at + 1)).unwrap().unwrap().pid;
         assert_eq!([pid(0), pid(5), pid(15)], [10, 12, 10]);
+        // Of several the first one of the same kind, or the first that is replaced, becomes the lock of all.
+        file.set(who(13), Write, bytes(30, 40)).unwrap();
+        file.set(who(14), Write, bytes(20, 30)).unwrap();
+        assert_eq!((held(&file, 1).pop(), pid(35)), (Some((Write, 6, 40)), 10));
+        file.set(who(15), Write, bytes(5, 6)).unwrap();
+        assert_eq!((held(&file, 1).len(), pid(5), pid(35)), (1, 10, 10));
+        file.unlock(who(15), Extent::WHOLE).unwrap();
+        file.set(who(16), Read, bytes(0, 10)).unwrap();
+        file.set(who(17), Write, bytes(10, 20)).unwrap();
+        file.set(who(18), Write, bytes(0, 10)).unwrap();
+        assert_eq!((held(&file, 1), pid(0), pid(15)), (vec![(Write, 0, 20)], 18, 18));
     }
 }
 
@@ -410,6 +421,33 @@ fn get_tells_the_lowest_and_conflicts_all() {
         assert_eq!(file.get(of(2), Write, Extent::WHOLE).unwrap(), Some(lock(1, 50, 60)));
         assert_eq!(file.get(of(3), Read, Extent::WHOLE).unwrap(), None);
         assert_eq!(file.get(of(3), Write, bytes(20, 30)).unwrap(), None);
+    }
+}
+
+/// The range lock finds them, not a look at one owner after the other.
+#[test]
+fn who_is_in_the_way_is_found_among_many() {
+    for order in ORDERS {
+        let file = RecordLocks::new(order);
+        for key in 0..200 {
+            let at = u64::from(key) * 10;
+            file.set(of(key), if key % 2 == 0 { Write } else { Read }, bytes(at, at + 5)).unwrap();
+        }
+        let me = of(1000);
+        for key in [0, 31, 32, 150, 199_u32] {
+            let at = u64::from(key) * 10;
+            let told = file.get(me, Write, bytes(at + 4, at + 1000)).unwrap().unwrap();
+            assert_eq!((told.who.key, told.extent), (key, bytes(at, at + 5)));
+            assert_eq!(file.get(me, Read, bytes(at, at + 7)).unwrap().is_some(), key % 2 == 0);
+            assert_eq!(file.get(of(key), Write, bytes(at, at + 7)).unwrap(), None, "its own");
+            let waits = file.request(me, Write, bytes(at + 4, at + 6));
+            let holder = file.snapshot().waits[0].holder;
+            assert_eq!(holder, (order == Order::Kernel).then(|| of(key).who));
+            file.unlock(of(key), bytes(at + 3, at + 10)).unwrap();
+            assert_eq!(soon(waits), Ok(()));
+            file.unlock(me, Extent::WHOLE).unwrap();
+        }
+        assert_eq!(file.get(me, Write, bytes(5, 10)).unwrap(), None);
     }
 }
 
