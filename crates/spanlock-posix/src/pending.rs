@@ -4,6 +4,8 @@ use crate::caller::Key;
 use crate::domain::lock;
 use crate::error::Error;
 use crate::file::File;
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::mem;
@@ -37,35 +39,71 @@ enum State {
     Gone,
 }
 
+/// Code of users that is to run.
+enum Due {
+    Wake(Waker),
+    Call(Box<dyn FnOnce(Answer) + Send>, Answer),
+}
+
 impl Slot {
-    /// The answer comes, once. With no mutex held: this runs code of users.
-    pub(crate) fn answer(&self, answer: Answer) {
+    /// The answer comes, once. What comes back is to be run with no mutex held.
+    fn answer(&self, answer: Answer) -> Option<Due> {
         let mut state = lock(&self.state);
-        match mem::replace(&mut *state, State::Answered(answer)) {
-            State::Task(waker) => {
-                drop(state);
-                waker.wake();
-            }
+        let due = match mem::replace(&mut *state, State::Answered(answer)) {
+            State::Task(waker) => Some(Due::Wake(waker)),
             State::Callback(callback) => {
                 *state = State::Gone;
-                drop(state);
-                callback(answer);
+                Some(Due::Call(callback, answer))
             }
-            _ => drop(state),
-        }
+            _ => None,
+        };
+        drop(state);
         self.answered.notify_all();
+        due
     }
 }
 
 /// Answers, which go out when no mutex is held.
 pub(crate) type Answers = Vec<(Arc<Slot>, Answer)>;
 
+thread_local! {
+    /// What this thread is to run, if it runs such already.
+    static DUE: RefCell<Option<VecDeque<Due>>> = const { RefCell::new(None) };
+}
+
 /// Gives all answers. A waker or a callback that panics keeps nobody else from his; the first panic goes on when all is done.
+///
+/// All who wait in calls have their answers before code of users runs. And that does not nest: what a callback lets go on is called by the loop that has called it, so that a chain of callbacks needs no stack.
 pub(crate) fn deliver(answers: Answers) {
+    let mut due: VecDeque<Due> = answers.into_iter().filter_map(|(slot, answer)| slot.answer(answer)).collect();
+    if due.is_empty() {
+        return;
+    }
+    // A thread that ends has no such list any more, and nests.
+    let is_outermost = DUE.try_with(|list| match &mut *list.borrow_mut() {
+        Some(list) => {
+            list.append(&mut due);
+            false
+        }
+        none => {
+            *none = Some(VecDeque::new());
+            true
+        }
+    });
     let mut panicked = None;
-    for (slot, answer) in answers {
-        let outcome = panic::catch_unwind(AssertUnwindSafe(|| slot.answer(answer)));
-        panicked = panicked.or(outcome.err());
+    loop {
+        if due.is_empty() && is_outermost == Ok(true) {
+            due = DUE.with(|list| list.borrow_mut().as_mut().map(mem::take)).unwrap_or_default();
+        }
+        let Some(next) = due.pop_front() else { break };
+        let run = || match next {
+            Due::Wake(waker) => waker.wake(),
+            Due::Call(callback, answer) => callback(answer),
+        };
+        panicked = panicked.or(panic::catch_unwind(AssertUnwindSafe(run)).err());
+    }
+    if is_outermost == Ok(true) {
+        DUE.set(None);
     }
     if let Some(panic) = panicked {
         panic::resume_unwind(panic);
@@ -105,7 +143,8 @@ impl<O: Key> Pending<O> {
     /// One that is answered already.
     pub(crate) fn answered(answer: Answer) -> Pending<O> {
         let slot = Arc::new(Slot::default());
-        slot.answer(answer);
+        let due = slot.answer(answer);
+        debug_assert!(due.is_none());
         Pending { slot, request: None }
     }
 
@@ -154,7 +193,8 @@ impl<O: Key> Pending<O> {
         self.wait()
     }
 
-    /// Has `callback` called with the answer: at once, if it is there; else by the thread that unlocks, cancels or releases, at the end of its call and with nothing locked, so that it may use any record locks.
+    /// Has `callback` called with the answer: at once, if it is there; else by the thread that unlocks, cancels or releases, at the end of its call and with nothing locked, so that it may use any record locks. Callbacks do
+    /// not nest: what one of them lets go on is called when it has returned.
     ///
     /// The answers are those of [`wait`](Pending::wait). From now on only a [`Canceller`] or a release cancels it.
     pub fn then(mut self, callback: impl FnOnce(Result<(), Error>) + Send + 'static) {

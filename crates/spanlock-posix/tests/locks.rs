@@ -35,6 +35,12 @@ fn soon(pending: Pending<u32>) -> Result<(), Error> {
     pending.wait_for(Duration::from_secs(60))
 }
 
+/// One that has to be answered by now.
+fn at_once(pending: Pending<u32>) -> Result<(), Error> {
+    assert!(pending.is_answered(), "it waits");
+    pending.wait()
+}
+
 #[test]
 fn what_an_owner_locks_replaces_what_it_has() {
     for order in ORDERS {
@@ -82,7 +88,7 @@ fn a_refused_upgrade_leaves_what_was_held() {
         assert_eq!(held(&file, 1), [(Read, 0, 10)]);
         // One waits, and the other would wait for it: an upgrade of two against each other.
         let upgrade = file.request(of(1), Write, bytes(0, 10));
-        assert_eq!(file.set_wait(of(2), Write, bytes(5, 15)), Err(Error::Deadlock));
+        assert_eq!(at_once(file.request(of(2), Write, bytes(5, 15))), Err(Error::Deadlock));
         assert_eq!(held(&file, 2), [(Read, 5, 15)]);
         assert!(!upgrade.is_answered());
         file.unlock(of(2), Extent::WHOLE).unwrap();
@@ -103,7 +109,7 @@ fn a_cycle_over_files_is_answered_to_who_closes_it() {
             files[key as usize].set(of(key), Write, bytes(0, 1)).unwrap();
         }
         let waits: Vec<_> = (0..2).map(|key| files[key as usize + 1].request(of(key), Write, bytes(0, 1))).collect();
-        assert_eq!(files[0].set_wait(of(2), Read, Extent::WHOLE), Err(Error::Deadlock));
+        assert_eq!(at_once(files[0].request(of(2), Read, Extent::WHOLE)), Err(Error::Deadlock));
         assert_eq!(domain.stats().deadlocks, 1);
         domain.release(&of(2).who);
         for (key, wait) in waits.into_iter().enumerate().rev() {
@@ -262,6 +268,43 @@ fn a_callback_may_use_the_locks() {
         // One that is answered already is told at once.
         let (told, answers) = channel();
         file.request(of(3), Read, bytes(0, 1)).then(move |answer| told.send(answer).unwrap());
+        assert_eq!(answers.try_recv(), Ok(Ok(())));
+    }
+}
+
+#[test]
+fn callbacks_do_not_nest() {
+    for order in ORDERS {
+        let file = RecordLocks::new(order);
+        file.set(of(0), Write, bytes(0, 1)).unwrap();
+        let (depth, most, done) =
+            (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        for key in 1..2000 {
+            let (file2, depth, most, done) = (file.clone(), Arc::clone(&depth), Arc::clone(&most), Arc::clone(&done));
+            file.request(of(key), Write, bytes(0, 1)).then(move |answer| {
+                most.fetch_max(depth.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                assert_eq!(answer, Ok(()));
+                file2.unlock(of(key), Extent::WHOLE).unwrap();
+                depth.fetch_sub(1, Ordering::Relaxed);
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        file.unlock(of(0), Extent::WHOLE).unwrap();
+        assert_eq!((done.load(Ordering::Relaxed), most.load(Ordering::Relaxed)), (1999, 1));
+    }
+}
+
+/// Who waits in a call is answered before code of users runs: it may be that code which waits.
+#[test]
+fn a_callback_may_wait_for_who_was_granted_with_it() {
+    for order in ORDERS {
+        let file = RecordLocks::new(order);
+        file.set(of(1), Write, bytes(0, 10)).unwrap();
+        let (told, answers) = channel();
+        let (send, receive) = channel::<Pending<u32>>();
+        file.request(of(2), Read, bytes(0, 5)).then(move |_| told.send(soon(receive.recv().unwrap())).unwrap());
+        send.send(file.request(of(3), Read, bytes(5, 10))).unwrap();
+        file.unlock(of(1), Extent::WHOLE).unwrap();
         assert_eq!(answers.try_recv(), Ok(Ok(())));
     }
 }
@@ -472,7 +515,7 @@ fn descriptions_conflict_with_processes_and_hang_as_the_kernel_has_them() {
     a.set(one, Write, bytes(0, 1)).unwrap();
     b.set(two, Write, bytes(0, 1)).unwrap();
     let _first = b.request(one, Write, bytes(0, 1));
-    assert_eq!(a.set_wait(two, Write, bytes(0, 1)), Err(Error::Deadlock));
+    assert_eq!(at_once(a.request(two, Write, bytes(0, 1))), Err(Error::Deadlock));
 }
 
 #[test]
