@@ -181,7 +181,7 @@ impl<O: Key> RecordLocks<O> {
         self.of(caller.who.class).turn(|turn| turn.unlock(&caller.who, extent))
     }
 
-    /// The lock of another owner that a lock of this kind would conflict with, of several the one that begins first: `F_GETLK`. Who only waits is none.
+    /// The lock of another owner that a lock of this kind would conflict with, of several the one that begins first: `F_GETLK`. Who only waits is none. (A [handle](Class::Handle) may be told of its own.)
     ///
     /// # Errors
     /// [`Error::Invalid`] as for [`set`](RecordLocks::set).
@@ -200,6 +200,19 @@ impl<O: Key> RecordLocks<O> {
         self.check(&caller, extent)?;
         let space = lock(&self.of(caller.who.class).space);
         Ok(space.table.conflicts(&caller.who, kind, extent).map(Lock::of).collect())
+    }
+
+    /// All that an owner has of this file, in the order of the bytes.
+    pub fn held(&self, who: &Who<O>) -> Vec<Lock<O>> {
+        let Some(file) = (if who.class == Class::Flock { self.flocks.get() } else { Some(&self.file) }) else {
+            return Vec::new();
+        };
+        let space = lock(&file.space);
+        space
+            .presence
+            .get(who)
+            .and_then(|presence| presence.group)
+            .map_or(Vec::new(), |group| space.table.locks_of(group))
     }
 
     /// Unlocks all that an owner has of this file, and cancels what it waits for: `close(2)`. [`Domain::release`] does so in all files.

@@ -12,7 +12,7 @@
 
 use crate::caller::{Class, Key, Kind, Who};
 use crate::extent::Extent;
-use crate::table::{Record, Table};
+use crate::table::{Group, Record, Table};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
@@ -74,7 +74,18 @@ impl<O> Snapshot<O> {
 impl<O: Key> Table<O> {
     /// All of them, as a dump has them.
     pub(crate) fn locks(&self) -> Vec<Lock<O>> {
-        self.groups().flat_map(|group| group.records.values().map(|record| Lock::of((&group.who, record)))).collect()
+        self.groups().flat_map(Group::locks).collect()
+    }
+
+    /// Those of an owner.
+    pub(crate) fn locks_of(&self, group: u64) -> Vec<Lock<O>> {
+        self.group(group).into_iter().flat_map(Group::locks).collect()
+    }
+}
+
+impl<O: Clone> Group<O> {
+    fn locks(&self) -> impl Iterator<Item = Lock<O>> {
+        self.records.values().map(|record| Lock::of((&self.who, record)))
     }
 }
 

@@ -129,6 +129,10 @@ impl<O: Key> Table<O> {
         self.groups.values()
     }
 
+    pub(crate) fn group(&self, group: u64) -> Option<&Group<O>> {
+        self.groups.get(&group)
+    }
+
     pub(crate) fn has_places(&self) -> bool {
         self.places > 0
     }

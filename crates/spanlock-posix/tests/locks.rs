@@ -26,8 +26,10 @@ fn bytes(first: u64, end: u64) -> Extent {
 
 /// Kind, first byte and the one behind, of all locks of an owner.
 fn held(file: &RecordLocks<u32>, key: u32) -> Vec<(Kind, u64, u64)> {
-    let own = file.dump().into_iter().filter(|lock| lock.who.key == key);
-    own.map(|lock| (lock.kind, lock.extent.start(), lock.extent.last().unwrap() + 1)).collect()
+    let own = file.held(&of(key).who);
+    let dumped = file.dump().into_iter().filter(|lock| lock.who == of(key).who);
+    assert_eq!(own, dumped.collect::<Vec<_>>());
+    own.into_iter().map(|lock| (lock.kind, lock.extent.start(), lock.extent.last().unwrap() + 1)).collect()
 }
 
 /// One that a test waits for in vain is a hang: it says so.
@@ -533,6 +535,7 @@ fn flock_is_beside_the_others_and_gives_up_to_change() {
         let waits = file.request(three, Read, Extent::WHOLE);
         file.unlock(two, Extent::WHOLE).unwrap();
         assert_eq!(soon(waits), Ok(()));
+        assert_eq!((file.held(&three.who).len(), file.held(&two.who).len()), (1, 0));
         file.release(&three.who);
         let classes: Vec<_> = file.dump().into_iter().map(|lock| lock.who.class).collect();
         assert_eq!(classes, [Class::Process]);

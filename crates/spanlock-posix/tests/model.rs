@@ -4,6 +4,8 @@
 //!
 //! In the kernel's order the model says what may be granted; that those who wait could not be, and that nobody waits in a cycle. (Who is refused is the kernel's to say: `tests/kernel.rs`.)
 //!
+//! Handles are held against a list of their locks.
+//!
 //! `SPANLOCK_POSIX_STEPS` says how many calls (50,000 in each order).
 
 #[path = "../../../tests/common/mod.rs"]
@@ -501,4 +503,88 @@ fn in_the_kernels_order() {
 #[test]
 fn in_order_of_arrival() {
     play(Order::Arrival);
+}
+
+// ---- Handles, which lock beside themselves and unlock exactly ----
+
+/// A lock of a handle, as SMB tells of it: its offset and length.
+type Exact = (usize, Kind, u64, u64);
+
+/// Whether a lock would be in the way of another: they share a byte, or one is a place within the other.
+fn overlap((_, _, a, a_len): Exact, (_, _, b, b_len): Exact) -> bool {
+    match (a_len, b_len) {
+        (0, 0) => false,
+        (0, _) => b < a && a < b + b_len,
+        (_, 0) => a < b && b < a + a_len,
+        _ => a < b + b_len && b < a + a_len,
+    }
+}
+
+/// Whether a handle may lay `new` beside what is held.
+fn may_lie(new: Exact, held: &[Exact]) -> bool {
+    held.iter().all(|&old| {
+        let own_reader = new.0 == old.0 && new.1 == Kind::Read;
+        let both_read = new.1 == Kind::Read && old.1 == Kind::Read;
+        !overlap(new, old) || own_reader || both_read
+    })
+}
+
+fn play_handles(order: Order) {
+    let steps = from_env("SPANLOCK_POSIX_STEPS", 50_000);
+    let config =
+        Config { cases: (steps / (CALLS as u64 / 2)) as u32 + 1, failure_persistence: None, ..Config::default() };
+    let kind = prop_oneof![2 => Just(Some(Kind::Read)), 2 => Just(Some(Kind::Write)), 3 => Just(None)];
+    let call = (0..3_usize, kind, 0..8_u64, 0..4_u64, 0..30_u32);
+    let played = TestRunner::new(config).run(&prop::collection::vec(call, 1..CALLS), |calls| {
+        let file = Domain::new(Options::new().order(order)).file();
+        let mut held: Vec<Exact> = Vec::new();
+        for (owner, kind, offset, length, chance) in calls {
+            let (caller, extent) =
+                (Caller::handle(owner, pid(owner)), Extent::exact(offset, length).expect("not too far"));
+            let same = |kind: Kind| move |&old: &Exact| old == (owner, kind, offset, length);
+            match kind {
+                _ if chance == 0 => {
+                    file.release(&caller.who);
+                    held.retain(|old| old.0 != owner);
+                }
+                Some(kind) => {
+                    let new = (owner, kind, offset, length);
+                    let told = file.get(caller, kind, extent).expect("all of u64");
+                    prop_assert_eq!(told.is_none(), may_lie(new, &held), "{:?} among {:?}: {:?}", new, held, told);
+                    let answer = file.set(caller, kind, extent);
+                    prop_assert_eq!(answer.is_ok(), may_lie(new, &held), "{:?} among {:?}", new, held);
+                    held.extend(answer.is_ok().then_some(new));
+                }
+                None => {
+                    let writer = held.iter().position(same(Kind::Write));
+                    let found = writer.or_else(|| held.iter().position(same(Kind::Read)));
+                    prop_assert_eq!(file.unlock(caller, extent).is_ok(), found.is_some());
+                    found.map(|at| held.remove(at));
+                }
+            }
+            let mut all: Vec<Exact> = file.dump().into_iter().map(|lock| exact(&lock)).collect();
+            all.sort_unstable();
+            held.sort_unstable();
+            prop_assert_eq!(&all, &held);
+        }
+        Ok(())
+    });
+    if let Err(failed) = played {
+        panic!("{failed}");
+    }
+}
+
+fn exact(lock: &Lock<usize>) -> Exact {
+    let length = lock.extent.last().map_or(0, |last| last - lock.extent.start() + 1);
+    (lock.who.key, lock.kind, lock.extent.start(), length)
+}
+
+#[test]
+fn handles_in_the_kernels_order() {
+    play_handles(Order::Kernel);
+}
+
+#[test]
+fn handles_in_order_of_arrival() {
+    play_handles(Order::Arrival);
 }
