@@ -304,7 +304,7 @@ fn a_callback_may_wait_for_who_was_granted_with_it() {
         file.set(of(1), Write, bytes(0, 10)).unwrap();
         let (told, answers) = channel();
         let (send, receive) = channel::<Pending<u32>>();
-        file.request(of(2), Read, bytes(0, 5)).then(move |_| told.send(soon(receive.recv().unwrap())).unwrap());
+        file.request(of(2), Read, bytes(0, 5)).then(move |_| told.send(at_once(receive.recv().unwrap())).unwrap());
         send.send(file.request(of(3), Read, bytes(5, 10))).unwrap();
         file.unlock(of(1), Extent::WHOLE).unwrap();
         assert_eq!(answers.try_recv(), Ok(Ok(())));
