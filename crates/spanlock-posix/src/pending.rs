@@ -220,6 +220,8 @@ impl<O: Key> Future for Pending<O> {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // A waker is code of users when it is cloned or dropped: with nothing locked.
+        let waker = context.waker().clone();
         let mut state = lock(&self.slot.state);
         let before = match *state {
             State::Answered(answer) => {
@@ -229,10 +231,9 @@ impl<O: Key> Future for Pending<O> {
                 return Poll::Ready(answer);
             }
             State::Gone => panic!("polled after it was ready"),
-            _ => mem::replace(&mut *state, State::Task(context.waker().clone())),
+            _ => mem::replace(&mut *state, State::Task(waker)),
         };
         drop(state);
-        // A waker may be code of users when it is dropped.
         drop(before);
         Poll::Pending
     }
