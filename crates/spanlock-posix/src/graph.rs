@@ -10,10 +10,14 @@
 //! - INV-G3: no cycle: a request gets a parent only if the parent's root does not lead to its owner, looked at and written in one step of the domain's mutex.
 //!   (Those of descriptions and of `flock` are left out of that: see [`Class`](crate::Class).)
 //!
+//! - INV-G4: what `last` says holds as long as nodes are only added: of a request and a later one for the same bytes, of other owners, the later one goes the same way to where the earlier one hangs. (Of an owner that waits several times it may go another
+//!   way, and then comes to hang below another request in conflict with it, which is as good.) So whenever a node leaves its place, `last` is emptied.
+//!
 //! # Cost
-//! To block: the chain of waits, and of each node on the way the children up to the first in conflict. So n who want one byte for themselves take n^2 / 2 steps to queue, as in Linux. To wake: those who try again.
+//! To block: of each node on the way the children up to the first in conflict; for bytes for which somebody has just come to wait, as if one were there already. To wake: those who try again.
 
-use crate::caller::{Ask, Key, Who};
+use crate::caller::{Ask, Key, Kind, Who};
+use crate::extent::Extent;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -33,6 +37,8 @@ pub(crate) struct Graph<O> {
     nodes: HashMap<u64, Node<O>, BuildHasherDefault<ByNumber>>,
     /// Of each owner the requests that have a parent which counts for deadlocks.
     waiting: HashMap<Who<O>, Vec<u64>>,
+    /// Where the last request for the same bytes of a lock was hung: below whom, and as which child. Another one comes the same way there, as long as nobody has left his place (INV-G4).
+    last: HashMap<(u64, Kind, Extent), (u64, usize)>,
 }
 
 /// Hashes the numbers of nodes, which nobody outside chooses: spreading them is enough.
@@ -59,7 +65,7 @@ pub(crate) struct Cycle;
 
 impl<O: Key> Graph<O> {
     pub(crate) fn new() -> Graph<O> {
-        Graph { nodes: HashMap::default(), waiting: HashMap::new() }
+        Graph { nodes: HashMap::default(), waiting: HashMap::new(), last: HashMap::new() }
     }
 
     /// Hangs `request` below `lock`, which is `holder`'s, or below who waits for that already; unless that would close a cycle.
@@ -71,6 +77,7 @@ impl<O: Key> Graph<O> {
         self.nodes.entry(lock).or_insert_with(lock_node);
         let parent = self.lowest_in_conflict(lock, ask);
         let above = self.nodes.get_mut(&parent).expect("INV-G1");
+        self.last.insert((lock, ask.kind, ask.extent), (parent, above.children.len()));
         above.children.push(request);
         let counts = above.who.class.answers_deadlocks();
         let who = ask.caller.who.clone();
@@ -89,15 +96,20 @@ impl<O: Key> Graph<O> {
 
     /// The node to hang a request below: `lock`, or who waits for that and is in conflict with it, as far down as there is such a one.
     fn lowest_in_conflict(&self, lock: u64, ask: &Ask<O>) -> u64 {
-        let (mut lowest, mut node) = (lock, &self.nodes[&lock]);
-        let next = |node: &Node<O>| {
-            node.children.iter().map(|child| (*child, &self.nodes[child])).find(|(_, child)| {
+        let last = self.last.get(&(lock, ask.kind, ask.extent)).copied();
+        // What is its own is not in its way.
+        let is_others =
+            |(parent, _): &(u64, usize)| self.nodes.get(parent).is_some_and(|node| node.who != ask.caller.who);
+        let (mut lowest, mut from) = last.filter(is_others).unwrap_or((lock, 0));
+        let mut node = &self.nodes[&lowest];
+        let next = |node: &Node<O>, from: usize| {
+            node.children[from..].iter().map(|child| (*child, &self.nodes[child])).find(|(_, child)| {
                 let other = child.ask.as_ref().expect("what hangs below something is a request");
                 ask.conflicts(&other.caller.who, other.kind, other.extent)
             })
         };
-        while let Some((child, below)) = next(node) {
-            (lowest, node) = (child, below);
+        while let Some((child, below)) = next(node, from) {
+            (lowest, node, from) = (child, below, 0);
         }
         lowest
     }
@@ -131,6 +143,9 @@ impl<O: Key> Graph<O> {
     pub(crate) fn wake(&mut self, node: u64) -> Vec<u64> {
         let Some(found) = self.nodes.get_mut(&node) else { return Vec::new() };
         let woken = std::mem::take(&mut found.children);
+        if !woken.is_empty() {
+            self.last.clear();
+        }
         if found.ask.is_none() {
             self.nodes.remove(&node);
         }
@@ -159,6 +174,7 @@ impl<O: Key> Graph<O> {
         if let Some(parent) = self.nodes.get(&request).and_then(|node| node.parent) {
             let above = self.nodes.get_mut(&parent).expect("INV-G1");
             above.children.retain(|&other| other != request);
+            self.last.clear();
             if above.children.is_empty() && above.ask.is_none() {
                 self.nodes.remove(&parent);
             }
@@ -176,6 +192,7 @@ impl<O: Key> Graph<O> {
             return self.remove(request);
         }
         let node = self.nodes.remove(&request).expect("it was there");
+        self.last.clear();
         for child in &node.children {
             self.nodes.get_mut(child).expect("INV-G1").parent = Some(lock);
         }

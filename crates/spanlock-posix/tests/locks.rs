@@ -469,6 +469,40 @@ fn get_tells_the_lowest_and_conflicts_all() {
     }
 }
 
+/// Each of them is tried again once, and in the order in which they came.
+#[test]
+fn a_crowd_for_one_byte_goes_through_in_turn() {
+    let file = RecordLocks::new(Order::Kernel);
+    let (crowd, order) = (500, Arc::new(Mutex::new(Vec::new())));
+    file.set(of(0), Write, bytes(0, 1)).unwrap();
+    // One of another kind, and one for more bytes, in the midst of them.
+    let asked = |key: u32| match key {
+        100 => (Read, bytes(0, 1)),
+        200 => (Write, bytes(0, 2)),
+        _ => (Write, bytes(0, 1)),
+    };
+    for key in 1..=crowd {
+        let (file, order) = (file.clone(), Arc::clone(&order));
+        let (kind, extent) = asked(key);
+        file.clone().request(of(key), kind, extent).then(move |answer| {
+            assert_eq!(answer, Ok(()));
+            order.lock().unwrap().push(key);
+            file.unlock(of(key), Extent::WHOLE).unwrap();
+        });
+    }
+    // Who leaves lets those behind go on waiting.
+    let gone = file.request(of(1000), Write, bytes(0, 1));
+    let behind = file.request(of(1001), Write, bytes(0, 1));
+    drop(gone);
+    assert!(!behind.is_answered());
+    file.unlock(of(0), Extent::WHOLE).unwrap();
+    assert_eq!(*order.lock().unwrap(), (1..=crowd).collect::<Vec<_>>());
+    assert_eq!(soon(behind), Ok(()));
+    let stats = file.domain().stats();
+    assert!(stats.retried <= u64::from(crowd) + 4, "{} tries", stats.retried);
+    assert_eq!(file.domain().size().1, 0);
+}
+
 /// The range lock finds them, not a look at one owner after the other.
 #[test]
 fn who_is_in_the_way_is_found_among_many() {
