@@ -418,7 +418,7 @@ mod judge {
         /// The next answer, of a process that lives.
         fn answer(&mut self) -> Option<(usize, String)> {
             loop {
-                let (process, pid, line) = self.answers.recv_timeout(Duration::from_secs(60)).ok()?;
+                let (process, pid, line) = self.answers.recv_timeout(Duration::from_secs(300)).ok()?;
                 if self.processes[process].child.id() == pid {
                     self.called[process] = None;
                     return Some((process, line));

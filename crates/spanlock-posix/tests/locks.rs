@@ -34,7 +34,7 @@ fn held(file: &RecordLocks<u32>, key: u32) -> Vec<(Kind, u64, u64)> {
 
 /// One that a test waits for in vain is a hang: it says so.
 fn soon(pending: Pending<u32>) -> Result<(), Error> {
-    pending.wait_for(Duration::from_secs(60))
+    pending.wait_for(Duration::from_secs(300))
 }
 
 /// One that has to be answered by now.
