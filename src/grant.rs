@@ -1221,6 +1221,21 @@ pub(crate) fn rows(space: &Space) -> Vec<Row> {
     })
 }
 
+/// The holds that a request of `owner` (the id 0: of somebody new) would meet. Lock-free, as [`own_conflict`].
+pub(crate) fn conflicts(space: &Space, range: ByteRange, mode: Mode, owner: u64) -> Vec<Row> {
+    let query = Ask::at(range, mode, owner, 0).query();
+    space.look_at_rest(|tree| {
+        let mut rows = Vec::new();
+        let _ = tree.scan(&query, None, &LazyPin::new(), |seen| {
+            if seen.ticket().is_none() {
+                rows.push(row(&seen, 0));
+            }
+            Continue(())
+        });
+        rows
+    })
+}
+
 fn row(seen: &Seen<'_>, now: u64) -> Row {
     let (start, last) = seen.range();
     let owner = OwnerId::from_slot(seen.owner());

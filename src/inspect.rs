@@ -89,7 +89,7 @@ pub(crate) struct Place {
     pub(crate) is_part: bool,
 }
 
-/// One request of a [`Snapshot`].
+/// One request of a [`Snapshot`], or a hold of which [`RangeLock::conflicts`](crate::RangeLock::conflicts) tells.
 #[derive(Clone, Debug)]
 pub struct RequestInfo {
     number: usize,
@@ -102,7 +102,7 @@ pub struct RequestInfo {
 }
 
 impl RequestInfo {
-    /// Its index in [`Snapshot::requests`], which is `#number` in the map.
+    /// Its index in [`Snapshot::requests`], which is `#number` in the map; or in what [`RangeLock::conflicts`](crate::RangeLock::conflicts) returned.
     pub fn number(&self) -> usize {
         self.number
     }
@@ -189,6 +189,10 @@ impl Snapshot {
 
     pub(crate) fn of(name: Option<&str>, rows: Vec<Row>) -> Snapshot {
         Snapshot { name: name.map(Box::from), ..Snapshot::new(rows) }
+    }
+
+    pub(crate) fn into_requests(self) -> Vec<RequestInfo> {
+        self.requests
     }
 
     /// The lock's name, if it has one.

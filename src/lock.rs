@@ -3,9 +3,10 @@
 use crate::error::AcquireError;
 use crate::grant;
 use crate::guard::{ArcThreadGuard, RangeGuard};
-use crate::inspect::Snapshot;
+use crate::inspect::{RequestInfo, Snapshot};
 use crate::kind::ByThread;
 use crate::mode::Mode;
+use crate::owner::Owner;
 use crate::range::ByteRange;
 use crate::request::Request;
 use crate::space::Space;
@@ -37,7 +38,7 @@ use std::time::{Duration, Instant};
 ///
 /// # Two jobs of one thread
 /// The owner of a blocking call is its thread, and an owner does not conflict with itself. So if one thread has two jobs in hand, *both are inside*: two futures of a `join!` that make blocking calls and hold the guards while they await,
-/// or two jobs of a work-stealing pool that runs another job while one waits. Give each job an [`Owner`](crate::Owner), or await the requests: each is an owner of its own then. [`Recursion::Refuse`](crate::Recursion::Refuse) tells where
+/// or two jobs of a work-stealing pool that runs another job while one waits. Give each job an [`Owner`], or await the requests: each is an owner of its own then. [`Recursion::Refuse`](crate::Recursion::Refuse) tells where
 /// it happens:
 ///
 /// ```
@@ -95,7 +96,7 @@ impl RangeLock {
     /// First come, first served means that whoever is next may be asleep while nobody runs; where many ask for the same bytes and hold them briefly, that costs most of what a lock can do.
     /// With a *time-bounded bypass* (a reorder window) a request that finds the bytes free has them, though others wait for them, and these get on as they wake.
     ///
-    /// - *Who passes:* a single request of a thread or a task that holds nothing else, when it comes; with a deadline, too. No batch, no request of an [`Owner`](crate::Owner), no nested one, no conversion,
+    /// - *Who passes:* a single request of a thread or a task that holds nothing else, when it comes; with a deadline, too. No batch, no request of an [`Owner`], no nested one, no conversion,
     ///   and no `try_`. Among those who wait the order is the one in which they came.
     /// - *Who is passed:* the same, waiting. The others are passed by nobody, as they are what somebody waits for who holds something.
     /// - *For how long:* nobody who comes later is granted before one who has waited for the window, but for a *rest*: for an eighth of the window after somebody who came earlier, and had waited for
@@ -419,6 +420,39 @@ impl RangeLock {
         !range.is_empty() && !grant::is_free(&self.space, range, mode)
     }
 
+    /// The holds that a request of `owner` for `range` (bytes) in `mode` would meet, in the order of their ranges: each of another owner, with a byte of the range, and in a mode that does not go with `mode`. With `None`, a request of
+    /// somebody who holds nothing.
+    ///
+    /// What `fcntl(F_GETLK)` asks, without the rest of the lock: it takes time in proportion to what is in the way, not to all requests. Who waits is not among them (but one that is just arriving counts as a holder, as in a
+    /// [snapshot](RangeLock::snapshot)), so that there may be a wait though nothing is returned: [`is_locked`](RangeLock::is_locked) says that. Others go on meanwhile; who holds all the while is among them. It makes no request: nobody
+    /// has to wait because of it.
+    ///
+    /// **Locking behaviour:** it waits for no request and for no search for deadlocks. It takes, for a moment, a lock of the list of names for each hold of an [`Owner`] that it returns.
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    ///
+    /// ```
+    /// # use spanlock::{ByteRange, Mode, Owner, RangeLock};
+    /// let file = RangeLock::new();
+    /// let client = Owner::named("client 7");
+    /// let _write = file.request(4096..8192, Mode::Exclusive).owner(&client).wait()?;
+    /// let conflicts = file.conflicts(.., Mode::Add, None);
+    /// assert_eq!((conflicts[0].range(), conflicts[0].owner_name()), (ByteRange::new(4096..8192), Some("client 7")));
+    /// assert!(file.conflicts(.., Mode::Add, Some(&client)).is_empty()); // it is its own
+    /// # Ok::<(), spanlock::AcquireError>(())
+    /// ```
+    #[track_caller]
+    pub fn conflicts(&self, range: impl RangeBounds<u64>, mode: Mode, owner: Option<&Owner>) -> Vec<RequestInfo> {
+        let range = ByteRange::new(range);
+        if range.is_empty() {
+            return Vec::new();
+        }
+        // No owner has the id 0.
+        let owner = owner.map_or(0, |owner| owner.id().get());
+        Snapshot::new(grant::conflicts(&self.space, range, mode, owner)).into_requests()
+    }
+
     /// Asks for `range` (bytes) in `mode`: to be waited for, tried, given a deadline or awaited. Nothing happens before that.
     ///
     /// The guard borrows the lock. For one that goes to another task or thread, and for a request of an [`Owner`](crate::Owner) that is awaited, there is [`RangeLock::request_arc`].
@@ -474,7 +508,7 @@ impl RangeLock {
     /// it looks once more whenever a guard of this lock was converted, extended or split meanwhile; where guards are converted without a pause it can take many looks.
     ///
     /// **Locking behaviour:** it waits for no request and for no search for deadlocks. It takes, one after the other and for a moment each, a lock of the index of blocked requests for each request that waits, and a lock of the list of names
-    /// for each request of an [`Owner`](crate::Owner).
+    /// for each request of an [`Owner`].
     ///
     /// ```
     /// use spanlock::{Mode, RangeLock};

@@ -50,6 +50,39 @@ fn a_snapshot_says_who_holds_who_waits_and_for_whom() {
     assert_eq!(text.lines().filter(|line| line.contains("waits for")).count(), 2, "{text}");
 }
 
+/// Each pair of modes, and what lies beside.
+#[test]
+fn conflicts_are_the_holds_of_others_that_are_in_the_way() {
+    let lock = RangeLock::new();
+    let (one, two) = (Owner::named("one"), Owner::named("two"));
+    for held in Mode::ALL {
+        let mine = lock.request(30..40, held).owner(&two).try_now().unwrap();
+        let theirs = lock.request(10..20, held).owner(&one).try_now().unwrap();
+        let again = lock.request(15..18, held).owner(&one).try_now().unwrap();
+        // Who waits is not among them.
+        let mut waits = Hand::new(lock.request(0..50, Mode::Exclusive));
+        waits.pending();
+        for asked in Mode::ALL {
+            let ranges = |range: ByteRange, owner: Option<&Owner>| -> Vec<ByteRange> {
+                lock.conflicts(range, asked, owner).iter().map(|hold| hold.range()).collect()
+            };
+            let if_in_the_way = |ranges: &[ByteRange]| if held.goes_with(asked) { Vec::new() } else { ranges.to_vec() };
+            let [a, b, c] = [10..20, 15..18, 30..40].map(ByteRange::new);
+            assert_eq!(ranges(ByteRange::WHOLE, None), if_in_the_way(&[a, b, c]), "{held} {asked}");
+            assert_eq!(ranges(ByteRange::WHOLE, Some(&one)), if_in_the_way(&[c]));
+            assert_eq!(ranges(ByteRange::new(17..=30), Some(&two)), if_in_the_way(&[a, b]));
+            assert_eq!(ranges(ByteRange::new(18..30), None), if_in_the_way(&[a]));
+            assert!(ranges(ByteRange::new(20..30), None).is_empty() && ranges(ByteRange::EMPTY, None).is_empty());
+        }
+        let asked = if held == Mode::Add { Mode::Block } else { Mode::Add };
+        let told = lock.conflicts(15.., asked, None);
+        assert_eq!(told.iter().map(|hold| hold.number()).collect::<Vec<_>>(), [0, 1, 2]);
+        assert!(told.iter().all(|hold| hold.is_holder() && hold.mode() == held && hold.waiting().is_none()));
+        assert_eq!((told[2].owner(), told[2].owner_name()), (two.id(), Some("two")));
+        drop((mine, theirs, again, waits));
+    }
+}
+
 /// A request that may pass another, and still waits for a third, is in front of that other.
 #[test]
 fn a_snapshot_knows_who_passes_whom() {

@@ -118,7 +118,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("scope.rs", &["owner"], &["pin_project_lite"]),
     (
         "lock.rs",
-        &["error", "grant", "guard", "inspect", "kind", "mode", "range", "request", "space", "sync"],
+        &["error", "grant", "guard", "inspect", "kind", "mode", "owner", "range", "request", "space", "sync"],
         &["std::sync"],
     ),
     ("any.rs", &["kind", "lock", "request"], &["std::sync"]),
