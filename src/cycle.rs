@@ -121,12 +121,18 @@ impl Passes {
 pub(crate) struct Site {
     space: NonNull<Space>,
     ask: Ask,
-    slot: Own,
+    /// A drain has none.
+    slot: Option<Own>,
 }
 
 impl Site {
     pub(crate) fn new(space: NonNull<Space>, ask: Ask, slot: Own) -> Site {
-        Site { space, ask, slot }
+        Site { space, ask, slot: Some(slot) }
+    }
+
+    /// Of who waits until those are gone who came before, and asks for nothing: nobody finds it in the tree.
+    pub(crate) fn of_drain(space: NonNull<Space>, ask: Ask) -> Site {
+        Site { space, ask, slot: None }
     }
 }
 
@@ -177,6 +183,11 @@ unsafe impl Sync for Blocked {}
 impl Blocked {
     fn is_batch(&self) -> bool {
         self.sites.len() > 1
+    }
+
+    /// Whether it waits until those who came before are gone: see [`Site::of_drain`].
+    fn is_drain(&self) -> bool {
+        self.sites.iter().any(|site| site.slot.is_none())
     }
 
     /// Whom it may go before.
@@ -439,6 +450,12 @@ pub(crate) fn is_before(seen: &Seen<'_>, ticket: u64, passes: &Passes) -> bool {
             seen.word().is_passing() && index::ask(OwnerId::from_slot(seen.owner()), its, is_ahead).unwrap_or(true)
         }
     }
+}
+
+/// Whether the request that was seen had arrived, or had begun to, when `ticket` was drawn by somebody who asks for nothing: whatever its phase. A hold has the order that it came with, or was queued
+/// with, wherever it has moved since. And of who is in its doorway nobody can tell yet whether it holds, unless it came after (O1).
+pub(crate) fn came_before(seen: &Seen<'_>, ticket: u64) -> bool {
+    !owner::came_after(seen.order(), ticket)
 }
 
 /// The tickets of those whom a queued request may pass.

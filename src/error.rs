@@ -115,7 +115,7 @@ impl Deadlock {
     }
 }
 
-/// One wait of a [`Deadlock`]: `owner` wants `range` in `mode`, and `holder` holds `held` of the same lock.
+/// One wait of a [`Deadlock`]: `owner` wants `range` in `mode`, or waits for it to be drained, and `holder` holds `held` of the same lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Wait {
@@ -134,6 +134,9 @@ pub struct Wait {
     /// Who holds them: the owner of the next wait; or the thread that waits there, in a call, for a request that is not its own; or the owner in whose
     /// [scope](crate::Owner::scope) it waits.
     pub holder: OwnerName,
+    /// Whether the holder does not hold those bytes yet, but waits for them, and came first. Only who waits for a range to be [drained](crate::RangeLock::drained) waits for such a one until it has let go, and
+    /// so does, in such a cycle, who is in the way of that.
+    pub queued: bool,
 }
 
 /// An owner in a message: its identity, and the name of the token or thread if it has one.
@@ -164,8 +167,9 @@ impl fmt::Display for Deadlock {
         }
         let next = self.waits.iter().cycle().skip(1);
         for (wait, next) in self.waits.iter().zip(next) {
-            let Wait { owner, lock, range, mode, held, held_mode, holder } = wait;
-            write!(f, "\n  {owner} asks {lock} for {range} ({mode}); {holder} holds {held} ({held_mode})")?;
+            let Wait { owner, lock, range, mode, held, held_mode, holder, queued } = wait;
+            let has = if *queued { "waits first for" } else { "holds" };
+            write!(f, "\n  {owner} asks {lock} for {range} ({mode}); {holder} {has} {held} ({held_mode})")?;
             if holder.id != next.owner.id {
                 write!(f, ", and waits for what {} asks", next.owner)?;
             }

@@ -296,7 +296,7 @@ fn may_pass(ask: &Ask, patience: Patience) -> bool {
 }
 
 /// Whom a call that waits for the request holds up, beside its owner: the calling thread, and the owner in whose scope it is.
-fn held_up_by(ask: &Ask) -> (Option<OwnerId>, Option<Owner>) {
+pub(crate) fn held_up_by(ask: &Ask) -> (Option<OwnerId>, Option<Owner>) {
     (owner::thread_held_up_by(ask.owner()), Owner::current())
 }
 

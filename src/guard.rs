@@ -1,6 +1,7 @@
 //! What a granted request hands out: a guard that holds the range until it is dropped, and what can be done with it meanwhile.
 
 use crate::convert;
+use crate::drained::Drain;
 use crate::error::AcquireError;
 use crate::grant::{self, Held};
 use crate::kind::{ByOwner, ByTask, ByThread, OwnedBy, Stays};
@@ -188,12 +189,40 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     #[track_caller]
     pub fn request(&self, range: impl RangeBounds<u64>, mode: Mode) -> Request<L, O::Through> {
         let range = ByteRange::new(range);
+        Request::through(self.lock.clone(), range, mode, self.asker())
+    }
+
+    /// Waits, when it is told to, until everybody *else* has gone who is in conflict with `range` (bytes) in `mode` and came first: [`RangeLock::drained`], as the owner of this guard. What that holds is not waited for; and if somebody
+    /// who is waited for waits for it, the answer is a deadlock.
+    ///
+    /// The way to wait so in a task that holds something: see [`Guard::request`], which says what becomes of the guard's owner, and what lock it takes to await it.
+    ///
+    /// # Panics
+    /// As for [`Guard::request`].
+    ///
+    /// ```
+    /// # use spanlock::{AcquireError, Mode, RangeLock};
+    /// # use std::sync::Arc;
+    /// # pollster::block_on(async {
+    /// let lock = Arc::new(RangeLock::new());
+    /// let write = lock.request_arc(0..4096, Mode::Block).await;
+    /// write.drained(.., Mode::Exclusive).await?; // `lock.drained(.., Mode::Exclusive).await` would wait for `write`
+    /// # Ok::<(), AcquireError>(()) }).unwrap();
+    /// ```
+    #[track_caller]
+    pub fn drained(&self, range: impl RangeBounds<u64>, mode: Mode) -> Drain<L, O::Through> {
+        let range = ByteRange::new(range);
+        Drain::through(self.lock.clone(), range, mode, self.asker())
+    }
+
+    /// Who asks through this guard: its owner, which has a name for others from now on.
+    fn asker(&self) -> O::Through {
         let mut owes_wakes = false;
         let owner = self.owner.through(|| self.own(&mut owes_wakes));
         if owes_wakes {
             wait::deliver();
         }
-        Request::through(self.lock.clone(), range, mode, owner)
+        owner
     }
 
     /// An owner for what has none but the request itself.
@@ -494,6 +523,7 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
         let mut more = request.timeout(Duration::MAX).wait()?;
         // From here on this guard counts it.
         let held = mem::replace(&mut more.held, Held::nothing(mode));
+        convert::take_place(self.lock.space(), &self.held, &held);
         // First, as in `drop`: whoever is woken may panic.
         self.owner.leave();
         self.held = held;

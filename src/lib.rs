@@ -73,6 +73,8 @@ mod any;
 mod batch;
 mod convert;
 mod cycle;
+mod drain;
+mod drained;
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -116,6 +118,7 @@ mod wait;
 mod whole;
 
 pub use batch::Batch;
+pub use drained::Drain;
 pub use error::{AcquireError, Deadlock};
 pub use guard::{Guard, RangeGuard};
 pub use inspect::Snapshot;
@@ -157,6 +160,7 @@ pub mod requests {
     #[cfg(not(any(loom, spanlock_shuttle)))]
     pub use crate::any::AnyLock;
     pub use crate::batch::{AcquireBatch, TimedBatch};
+    pub use crate::drained::{Drained, TimedDrain};
     pub use crate::request::{Acquire, LockRef, TimedRequest};
     #[cfg(not(any(loom, spanlock_shuttle)))]
     pub use crate::table::TableLock;

@@ -1,5 +1,6 @@
 //! The range lock itself: a tree, and the calls that ask it for ranges.
 
+use crate::drained::Drain;
 use crate::error::AcquireError;
 use crate::grant;
 use crate::guard::{ArcThreadGuard, RangeGuard};
@@ -459,6 +460,39 @@ impl RangeLock {
     #[track_caller]
     pub fn request_arc(self: &Arc<Self>, range: impl RangeBounds<u64>, mode: Mode) -> Request<Arc<RangeLock>> {
         Request::new(Arc::clone(self), ByteRange::new(range), mode)
+    }
+
+    /// Waits, when it is told to, until everybody has gone who is in conflict with `range` (bytes) in `mode` and came first, holders and those who wait; and asks for nothing: nobody who comes later waits for it, or is waited for. See [`Drain`].
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    ///
+    /// # Examples
+    /// ```
+    /// # use spanlock::{AcquireError, Mode, RangeLock};
+    /// # use std::time::Duration;
+    /// # pollster::block_on(async {
+    /// let lock = RangeLock::new();
+    /// let read = lock.request(0..4096, Mode::Add).await;
+    /// assert!(lock.drained(0..8192, Mode::Add).try_now()); // no adder is in its way
+    /// let late = lock.drained(0..8192, Mode::Exclusive).timeout(Duration::from_millis(1)).wait();
+    /// assert_eq!(late, Err(AcquireError::TimedOut));
+    /// drop(read);
+    /// lock.drained(0..8192, Mode::Exclusive).await;
+    /// # });
+    /// ```
+    #[track_caller]
+    pub fn drained(&self, range: impl RangeBounds<u64>, mode: Mode) -> Drain<&RangeLock> {
+        Drain::new(self, ByteRange::new(range), mode)
+    }
+
+    /// As [`RangeLock::drained`], of one that keeps the lock alive itself, and has an owner of its own however it is waited for: see [`RangeLock::request_arc`].
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    #[track_caller]
+    pub fn drained_arc(self: &Arc<Self>, range: impl RangeBounds<u64>, mode: Mode) -> Drain<Arc<RangeLock>> {
+        Drain::new(Arc::clone(self), ByteRange::new(range), mode)
     }
 
     /// Who holds and who waits, for how long and for whom. `Display` draws a map of it.

@@ -294,11 +294,7 @@ where
     #[track_caller]
     fn into_future(self) -> Acquire<L, O::Awaited> {
         let Request { lock, range, mode, owner, recursion, through } = self;
-        let is_of_thread = through && owner.token().is_none();
-        assert!(
-            !is_of_thread,
-            "a request through the guard of a thread cannot be awaited: a task's request would wait for that guard; `.wait()` for it, or take an `Owner`"
-        );
+        assert_awaitable(&owner, through);
         let request = Request { lock, range, mode, owner: owner.awaited(), recursion, through };
         Acquire { state: State::New(request) }
     }
@@ -385,7 +381,7 @@ impl<L: LockRef, O: OwnedBy> Acquire<L, O> {
         let Request { lock, range, mode, owner, recursion, .. } = request;
         if owner.join_scope() {
             // A forgotten future would be in the index for good, and its lock perhaps gone (INV-C1).
-            assert!(L::KEEPS, "{BORROWED}");
+            assert_kept::<L>();
         }
         if range.is_empty() {
             return Ok(Some(Guard::new(lock, Held::nothing(mode), owner)));
@@ -407,6 +403,21 @@ impl<L: LockRef, O: OwnedBy> Acquire<L, O> {
             }
         }
     }
+}
+
+/// What is asked for through the guard of a thread stays the thread's.
+#[track_caller]
+pub(crate) fn assert_awaitable<O: OwnedBy>(owner: &O, through: bool) {
+    let is_of_thread = through && owner.token().is_none();
+    assert!(
+        !is_of_thread,
+        "a request through the guard of a thread cannot be awaited: a task's request would wait for that guard; `.wait()` for it, or take an `Owner`"
+    );
+}
+
+/// For a future that has become one of an owner's.
+pub(crate) fn assert_kept<L: LockRef>() {
+    assert!(L::KEEPS, "{BORROWED}");
 }
 
 const BORROWED: &str = "in the scope of an owner a request on a borrowed lock cannot be awaited: ask an `Arc` by `request_arc`, \

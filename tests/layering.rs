@@ -28,8 +28,8 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     (
         "lib.rs",
         &[
-            "any", "batch", "error", "guard", "inspect", "keys", "kind", "lock", "mode", "owner", "range", "request",
-            "scope", "slices", "stats", "table", "whole",
+            "any", "batch", "drained", "error", "guard", "inspect", "keys", "kind", "lock", "mode", "owner", "range",
+            "request", "scope", "slices", "stats", "table", "whole",
         ],
         &[],
     ),
@@ -97,6 +97,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         &["error", "mode", "observe", "owner", "range", "reclaim", "space", "tree", "turn"],
         &["smallvec", "std::sync"],
     ),
+    ("drain.rs", &["cycle", "error", "grant", "observe", "owner", "reclaim", "space", "sync", "wait"], &[]),
     ("convert.rs", &["cycle", "grant", "mode", "owner", "range", "reclaim", "space", "tree", "wait"], &[]),
     // Surface. `std::sync` there is `Arc`.
     (
@@ -109,15 +110,16 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         &["error", "grant", "guard", "kind", "lock", "mode", "owner", "range", "request", "space", "wait"],
         &["smallvec"],
     ),
+    ("drained.rs", &["drain", "error", "kind", "mode", "owner", "range", "request", "space", "wait"], &[]),
     (
         "guard.rs",
-        &["convert", "error", "grant", "kind", "lock", "mode", "owner", "range", "request", "wait"],
+        &["convert", "drained", "error", "grant", "kind", "lock", "mode", "owner", "range", "request", "wait"],
         &["std::sync"],
     ),
     ("scope.rs", &["owner"], &["pin_project_lite"]),
     (
         "lock.rs",
-        &["error", "grant", "guard", "inspect", "kind", "mode", "range", "request", "space", "sync"],
+        &["drained", "error", "grant", "guard", "inspect", "kind", "mode", "range", "request", "space", "sync"],
         &["std::sync"],
     ),
     ("any.rs", &["kind", "lock", "request"], &["std::sync"]),
@@ -134,14 +136,14 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         &["batch", "error", "guard", "inspect", "kind", "lock", "mode", "owner", "range", "request"],
         &["memmap2", "std::sync"],
     ),
-    ("whole.rs", &["error", "guard", "inspect", "lock", "mode", "request", "sync"], &[]),
+    ("whole.rs", &["drained", "error", "guard", "inspect", "lock", "mode", "request", "sync"], &[]),
 ];
 
 /// Words that only some rooms may say: taking a pin, and retiring a node.
 const WORDS: &[(&str, &[&str])] = &[
     ("crossbeam_epoch::pin(", &["reclaim.rs"]),
     // The tree is handed its pins, but for who comes by a shortcut, and seldom needs one.
-    ("LazyPin::new(", &["grant.rs", "cycle.rs", "convert.rs", "reclaim.rs", "tree/shortcut.rs"]),
+    ("LazyPin::new(", &["grant.rs", "cycle.rs", "convert.rs", "drain.rs", "reclaim.rs", "tree/shortcut.rs"]),
     (".retire(", &["tree/prune.rs", "tree/node.rs", "reclaim.rs"]),
 ];
 

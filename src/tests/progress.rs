@@ -22,6 +22,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{fs, io::Write};
 
+#[path = "progress/draining.rs"]
+mod draining;
 #[path = "../../tests/common/poll.rs"]
 #[allow(dead_code)]
 mod poll;
@@ -563,6 +565,7 @@ fn goes_on(lock: &'static RangeLock, apart: &Range<u64>, moment: &Moment<'_>, wh
         assert!(is_free(lock, start..end, Mode::Block));
         drop(guard);
     });
+    must("a drain", &|| assert!(lock.drained(start..end, Mode::Exclusive).try_now()));
     must("conversions", &|| {
         let mut guard = Hand::new(lock.request(start..end, Mode::Exclusive)).ready();
         guard.downgrade(Mode::Add);
@@ -582,6 +585,8 @@ fn goes_on(lock: &'static RangeLock, apart: &Range<u64>, moment: &Moment<'_>, wh
     });
     moment.go_on(&format!("waiting in {which}, {apart:?}"), list, || {
         let holder = Hand::new(lock.request(start..end, Mode::Exclusive)).ready();
+        let mut drain = Hand::new(lock.drained(middle..end, Mode::Add));
+        drain.pending();
         let timed = lock.request(start..middle, Mode::Add).timeout(Duration::from_micros(100)).wait();
         assert!(timed.is_err(), "timed out");
         let [mut first, mut given_up, mut last] =
@@ -596,6 +601,8 @@ fn goes_on(lock: &'static RangeLock, apart: &Range<u64>, moment: &Moment<'_>, wh
         last.pending();
         first.downgrade(Mode::Add);
         assert!(last.woken());
+        assert!(drain.woken());
+        drain.ready();
         drop((last.ready(), first));
     });
     let token = |turn: &[Needs]| {
@@ -621,6 +628,7 @@ fn who_is_stopped_holds_up_nobody_else() {
     batches(stage);
     searching(stage);
     looking(stage);
+    draining::draining(stage);
     passing_the_young(stage);
     holding_others_up(stage);
     growing(stage);

@@ -33,7 +33,8 @@
 //! # Invariants
 //! - INV-S1: only the request that claimed a slot changes its mode, phase and record. Others set `WAITERS` or `RESCAN`, or make a queued
 //!   request a passing one, no more.
-//! - INV-S2: the record is written while the slot is CLAIMED; after that `order` while it is QUEUING, or about to be GRANTED where a hold moves to it; and
+//! - INV-S2: the record is written while the slot is CLAIMED; after that `order` while it is QUEUING, or about to be GRANTED where a hold moves to it, or by a
+//!   holder who takes the place of another hold of his; and
 //!   `start` and `last` by a holder who shrinks, and who then makes the version a new one; and `owner`, once, by a task's hold that becomes a token's.
 //! - INV-S3: whoever clears `WAITERS` wakes. It is cleared whenever the slot changes in a way that can free a waiter.
 //!
@@ -782,6 +783,13 @@ impl<R: Room> Placed<R> {
         self.hold()
     }
 
+    /// A hold that has waited takes the place of one that came at `order`, and came no later than that. Nobody who reads the old number is misled by it before the
+    /// hold whose place it takes is given back: whoever goes by the order of a hold looks again if one has moved meanwhile.
+    pub(crate) fn keep_order(&self, order: u64) {
+        // Relaxed: as for `take_over`, but what hands it on is the count of moves.
+        self.slot().record.order.store(order, Ordering::Relaxed);
+    }
+
     /// A holder's owner becomes `owner`, which nobody else is, and which has made no request yet. It says GRANTED first: a token's request that does not is
     /// taken for one in its doorway. Whether somebody has listened for that.
     #[must_use = "who has listened is woken by `wait::deliver`"]
@@ -896,6 +904,12 @@ impl<R: Room> Seen<'_, R> {
         let word = self.word();
         let now = Word(self.slot().state.load(Ordering::Acquire));
         now.same_version(word) && now.0 & MODES == word.0 & MODES && !now.has(PASSING)
+    }
+
+    /// Whether the request that was seen is still in the slot, and waits.
+    pub(crate) fn waits_still(&self) -> bool {
+        let now = Word(self.slot().state.load(Ordering::Acquire));
+        now.same_version(self.word()) && now.is_queued()
     }
 
     /// Whether the request that was seen is still in the slot, whatever its phase.
