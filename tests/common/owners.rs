@@ -217,6 +217,12 @@ impl Model {
         self.queued(self.place(id)) && self.blocked(self.place(id))
     }
 
+    /// Whom a drain of `part` by `who`, which begins now, waits for: all who are live and in conflict.
+    pub(crate) fn before_drain(&self, who: Who, part: Part) -> Vec<usize> {
+        let conflicts = |live: &&Live| live.who != who && live.parts.iter().any(|its| its.conflicts(&part));
+        self.live.iter().filter(conflicts).map(|live| live.id).collect()
+    }
+
     /// Somebody who stands in front of `id`.
     pub(crate) fn blocker(&self, id: usize) -> Option<usize> {
         let me = self.place(id);
