@@ -190,6 +190,15 @@ impl Blocked {
         self.sites.iter().any(|site| site.slot.is_none())
     }
 
+    /// Whether its owner, or another whom it holds up, has other live requests: see [`Enlisted::is_nested`].
+    fn is_nested(&self) -> bool {
+        let alone = match &self.identity {
+            Identity::Token(owner) => !owner.has_several(),
+            Identity::Thread { nested, .. } => !*nested,
+        };
+        !alone || !lock(&self.held_up).is_empty()
+    }
+
     /// Whom it may go before.
     fn open_passes(&self) -> Passes {
         Passes(lock(&self.passes).iter().filter(|pass| pass.open).map(|pass| pass.over).collect())
@@ -314,11 +323,7 @@ impl Enlisted {
     /// A token is asked *now*, behind the entry into the index: a request of the same owner that began meanwhile may hold what somebody waits for, who
     /// has searched before this one could be found.
     pub(crate) fn is_nested(&self) -> bool {
-        let alone = match &self.blocked.identity {
-            Identity::Token(owner) => !owner.has_several(),
-            Identity::Thread { nested, .. } => !*nested,
-        };
-        !alone || !lock(&self.blocked.held_up).is_empty()
+        self.blocked.is_nested()
     }
 
     pub(crate) fn passes(&self) -> Passes {

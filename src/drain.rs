@@ -21,6 +21,9 @@
 //! # Cycles
 //! A drain of an owner that holds something can be a part of a cycle, and others find it in the index. It differs from a request that waits for a grant in two ways, which `cycle/search.rs` knows: what came later is not in front of it, holders included; and
 //! whoever is *queued* in front of it has to be granted *and* let go before it is through. So it passes nobody, and edges from it to those who wait count as if they held.
+//!
+//! There is one more. Nobody who converts a hold minds a drain: so one that came before it can come to be in its way by becoming more, and that can close a cycle, if its owner is a token with another request that is blocked. So a drain does not search once, but
+//! before each sleep behind a look that found that holds had moved since. It learns of such a one when it wakes, and not before; but it does wake: whoever it sleeps on goes, or was in a cycle with it without that.
 
 use crate::cycle::{self, Enlisted, Searched, Site};
 use crate::error::AcquireError;
@@ -50,8 +53,8 @@ pub(crate) fn is_drained(space: &Space, ask: &Ask) -> bool {
 pub(crate) struct Drain {
     /// Its place in the index: first, as a search that follows it goes to the lock.
     enlisted: Option<Enlisted>,
-    /// Whether it has looked for a cycle that it closes.
-    searched: bool,
+    /// How many holds had moved when it last looked for a cycle that it closes.
+    searched: Option<u64>,
     ask: Ask,
     ticket: u64,
     /// How often it has gone to sleep.
@@ -87,11 +90,13 @@ struct Left<'t> {
     /// Any of them, each as likely as the others.
     any: Option<Seen<'t>>,
     count: usize,
+    /// How many holds had moved before this look.
+    moves: u64,
 }
 
 impl<'t> Left<'t> {
     fn of(space: &'t Space, ask: &Ask, ticket: u64, mut dice: u64, pin: &'t LazyPin) -> Left<'t> {
-        let mut left = Left { last: None, any: None, count: 0 };
+        let mut left = Left { last: None, any: None, count: 0, moves: space.moves() };
         let _ = space.tree.scan(&ask.query(), None, pin, |seen| {
             if cycle::came_before(&seen, ticket) {
                 left.count += 1;
@@ -111,14 +116,11 @@ impl<'t> Left<'t> {
 
     /// The same, and nobody who is there all the while is missed.
     fn of_all(space: &'t Space, ask: &Ask, ticket: u64, dice: u64, pin: &'t LazyPin) -> Left<'t> {
-        let mut before = space.moves();
         loop {
             let left = Left::of(space, ask, ticket, dice, pin);
-            let now = space.moves();
-            if left.count > 0 || now == before {
+            if left.count > 0 || space.moves() == left.moves {
                 return left;
             }
-            before = now;
         }
     }
 }
@@ -136,7 +138,7 @@ impl Drain {
         // Who comes from now on knows that it comes later.
         space.raise_bar(ticket);
         let clock = observe::waiting(ask.range(), ask.mode(), ask.owner());
-        let mut drain = Drain { enlisted: None, searched: false, ask: *ask, ticket, sleeps: 0, listener: None, clock };
+        let mut drain = Drain { enlisted: None, searched: None, ask: *ask, ticket, sleeps: 0, listener: None, clock };
         // Whom the call keeps from letting go, beside its owner: see `Enlisted::hold_up`. A poll keeps nobody.
         let (thread, scope) = if begun == Begun::InCall { grant::held_up_by(ask) } else { (None, None) };
         if ask.is_nested() || token.is_some() || thread.is_some() || scope.is_some() {
@@ -157,6 +159,7 @@ impl Drain {
         // In the order in which they came, if they go so; else half of them at a time.
         let blocker = if self.sleeps % 2 == 0 { left.last } else { left.any.or(left.last) };
         let Some(blocker) = blocker else { return Ok(Look::Drained) };
+        let moves = left.moves;
         let luck = &space.tree.beside.luck;
         if wait::look_for(luck, patience, left.count, || blocker.has_changed()) {
             return Ok(Look::Again);
@@ -170,9 +173,9 @@ impl Drain {
             return Ok(Look::Again);
         }
         if let Some(enlisted) = &mut self.enlisted {
-            if !self.searched && enlisted.is_nested() {
+            if self.searched != Some(moves) && enlisted.is_nested() {
                 match enlisted.search(luck, patience, deadline)? {
-                    Searched::Done => self.searched = true,
+                    Searched::Done => self.searched = Some(moves),
                     Searched::InVain => return Ok(Look::Again),
                     Searched::Owed(undecided) => listener = listener.and(undecided),
                 }

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 ///
 /// - *Gone* is who has released what conflicts, or given up, or downgraded or shrunk the guard so that it is in nobody's way here. A guard that was split, converted or extended is still the same one, and is waited for.
 ///   (What a guard asks for besides, [through itself](crate::Guard::request), is another request.)
+///   A guard that came first, and comes to conflict by becoming more meanwhile, is waited for, too.
 /// - *Who comes later knows:* what the caller has done before the wait began, is seen by everybody who is granted these bytes and is not waited for. So it turns users away from something and waits until the last of them has
 ///   left, while others use the bytes in the new way already (below).
 /// - *The wait* begins when it is waited for, or polled first. Those who had arrived are finitely many, and wait for nobody who came after them; so it ends when they have let go, however many come meanwhile.

@@ -451,6 +451,46 @@ fn whom_it_needs_is_let_past() {
     drop(wide.ready());
 }
 
+/// A guard that came first comes into the way by becoming more, and its owner is blocked: nobody who converts looks for drains, so that one looks again.
+#[test]
+fn a_guard_that_becomes_more_can_close_a_cycle() {
+    let (file, log) = (RangeLock::new(), RangeLock::new());
+    let (file, log) = (lasting(&file), lasting(&log));
+    let (me, other) = (Owner::new(), Owner::new());
+    let mine = log.request(0..1, Exclusive).owner(&me).wait().unwrap();
+    let first = file.request_by_other(0..10, Add);
+    let mut its = file.request(20..30, Add).owner(&other).wait().unwrap();
+    let mut drain = drain_of(file, &me, 5..6);
+    drain.pending();
+    let mut blocked = pending(log.request(0..1, Exclusive).owner(&other));
+    assert!(its.try_extend(0..30));
+    drain.pending();
+    drop(first);
+    assert!(drain.woken());
+    deadlock(drain.ready());
+    drop(mine);
+    drop((blocked.ready().unwrap(), its));
+}
+
+/// Who waits for a holder, and stays, may be behind one that was let past him.
+#[test]
+fn one_that_was_let_past_is_in_front_too() {
+    let lock = RangeLock::new();
+    let lock = lasting(&lock);
+    let (me, other) = (Owner::new(), Owner::new());
+    let mine = lock.request(5..7, Add).owner(&me).wait().unwrap();
+    let its = lock.request(0..2, Block).owner(&other).wait().unwrap();
+    let mut alone = pending(lock.request(5..8, Exclusive));
+    let mut past = pending(lock.request(.., Add).owner(&me));
+    drop(mine);
+    // It waits for the one alone, who waits for the one who was let past, which is of its own owner.
+    let answer = deadlock(drain_of(lock, &me, 7..8).ready());
+    assert!(answer.waits().iter().all(|wait| wait.queued), "{answer}");
+    drop(its);
+    drop(past.ready().unwrap());
+    drop(alone.ready());
+}
+
 /// Two drains wait for each other's holds.
 #[test]
 fn two_drains_that_cross() {

@@ -37,8 +37,8 @@
 //! A drain (`drain`) is in the index, and in no view: nobody waits for it. It waits until all who came before its ticket have *gone*, who wait included. So:
 //!
 //! - it sees by itself, and only who came before ([`came_before`]): the holders who came later are in front of a queued request, and not of a drain;
-//! - its edges to those who are queued are grant edges, as they have to be granted before they can let go. What they lead to is in R. If one of them is in no index, so is its edges' end the request itself; and as nothing
-//!   can be let past anybody for that one, its own edges to who is queued are grant edges, too ([`Way::Stays`]). Those who wait for the same, and stay, share a view of their own, which hands out holders and queued ones alike;
+//! - its edges to those who are queued are grant edges, as they have to be granted before they can let go. What they lead to is in R. (If one of them is in no index, that is the request itself.) Where its owner has nothing else, it is let
+//!   past nobody, or it would overtake; so its own edges to who is queued are grant edges, too ([`Way::Stays`]). Those who wait for the same, and stay, share a view of their own, which hands out holders and queued ones alike;
 //! - it passes nobody.
 //!
 //! What is in its doorway, and in front of a waiter of another owner, ends a search at (1) or (3), for it to begin anew (INV-C2). So does an entry of the index one of whose turns another search has;
@@ -109,7 +109,7 @@ impl Pace {
 enum Way {
     /// It waits for a grant, and can be let past them.
     Passes,
-    /// It waits for a grant, and is in no index: so nothing can be let past anybody for it. And a drain needs it to get through.
+    /// It waits for a grant, and its owner has nothing else: so it is let past nobody, as first come, first served has it. But a drain needs it to get through.
     Stays,
     /// It waits until they have let go of what they are still to be granted: a drain.
     Drains,
@@ -129,6 +129,15 @@ struct Knot {
     views: SmallVec<[(ViewId, usize); 1]>,
     /// Whether any edges lead to it.
     is_reached: bool,
+}
+
+impl Knot {
+    /// It is needed because it waits. Whether it can be let past others for that depends on whether its owner has anything else.
+    fn stay_if_alone(&mut self) {
+        if self.way == Way::Passes && self.blocked.as_ref().is_some_and(|blocked| !blocked.is_nested()) {
+            self.way = Way::Stays;
+        }
+    }
 }
 
 /// A knot's number in its search.
@@ -375,12 +384,19 @@ impl<'p> Search<'p> {
                     if needed.ours.contains(&its_owner) {
                         return Err(self.deadlock(link, &led_by));
                     }
+                    // It holds by now, though it had nothing but what it waits for.
+                    if its_ticket.is_none() && blocked.iter().any(|&to| self.knots[to].way == Way::Stays) {
+                        return Err(Stop::Unsettled);
+                    }
                     if !blocked.is_empty() && needed.owners.insert(its_owner) {
                         // One that holds up others too may have been led to before.
                         let is_new = |to: &KnotId| !led_by.contains_key(to);
                         let new: SmallVec<[KnotId; 1]> = blocked.iter().copied().filter(is_new).collect();
                         needed.others.extend(new.iter().filter(|&&to| self.knots[to].owner != its_owner));
                         led_by.extend(new.iter().map(|&to| (to, link)));
+                        if its_ticket.is_some() {
+                            new.iter().for_each(|&to| self.knots[to].stay_if_alone());
+                        }
                         self.push(&new, &mut rest);
                     }
                     // In no index: its owner's only request. (If it has been granted, or has gone, nothing leads on from it.)
@@ -622,8 +638,8 @@ impl<'p> Search<'p> {
         let View { things, passes, passing, fronts, ahead, .. } = &mut self.views[view];
         new.clear();
         fronts[by as usize].advance(things, passes, &self.knots[knot], &self.pace, new)?;
-        if let By::All = by {
-            let Knot { ticket, owner, .. } = self.knots[knot];
+        let Knot { way, ticket, owner, .. } = self.knots[knot];
+        if matches!(by, By::All) || way == Way::Stays {
             for &index in &*passing {
                 self.pace.step(1);
                 self.pace.in_time()?;
