@@ -8,7 +8,7 @@ mod common;
 use common::poll::{Hand, block_on};
 use common::watch::Watchdog;
 use common::{lasting, together};
-use spanlock::{AcquireError, Deadlock, Drained, Mode, Owner, RangeLock, WholeFileLock};
+use spanlock::{AcquireError, Batch, Deadlock, Drained, Mode, Owner, RangeLock, WholeFileLock};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -470,6 +470,23 @@ fn a_guard_that_becomes_more_can_close_a_cycle() {
     deadlock(drain.ready());
     drop(mine);
     drop((blocked.ready().unwrap(), its));
+}
+
+/// A drain needs a batch, which stands behind somebody who waits for what the drain's owner holds. The batch's owner has nothing else: it is let past nobody.
+#[test]
+fn who_holds_nothing_is_let_past_nobody() {
+    let lock = RangeLock::new();
+    let lock = lasting(&lock);
+    let me = Owner::new();
+    let mine = lock.request(0..1, Exclusive).owner(&me).wait().unwrap();
+    let mut wide = pending(lock.request(0..20, Exclusive));
+    let mut batch = pending(Batch::new().exclusive(lock, 10..11).exclusive(lock, 30..31));
+    deadlock(drain_of(lock, &me, 30..31).ready());
+    batch.pending();
+    drop(mine);
+    batch.pending();
+    drop(wide.ready());
+    drop(batch.ready());
 }
 
 /// Who waits for a holder, and stays, may be behind one that was let past him.

@@ -290,7 +290,7 @@ struct Judge<'h> {
 /// Judges what all threads have noted, in any order.
 pub(crate) fn judge(mut rows: Vec<Row>, sights: &[Sight], order: Order) -> (Tally, Vec<Finding>) {
     rows.sort_unstable_by_key(|row| row.asked);
-    let drains: Vec<Row> = rows.extract_if(.., |row| row.is_drain()).collect();
+    let (drains, mut rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(Row::is_drain);
     let (seen, ghosts) = take_in(&mut rows, sights);
     let tally = Tally { rows: rows.len() as u64, sights: seen, ..Tally::default() };
     let mut judge = Judge { rows: &rows, order, tally, findings: ghosts };

@@ -160,7 +160,11 @@ impl<'r> Player<'r> {
                 self.ask("drain call", me, Standing::Outermost, parts(part), call, Self::release);
             }
             25 => {
-                let (who, call) = (self.somebody(), || Some(self.round.lock.drained_arc(bounds, mode).wait()));
+                let who = self.somebody();
+                let call = || {
+                    self.round.lock.drained_arc(bounds, mode).wait();
+                    Some(())
+                };
                 self.ask("drain of its own", who, Standing::Outermost, parts(part), call, Self::release);
             }
             0..4 => {
