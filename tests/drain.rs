@@ -527,6 +527,7 @@ fn two_drains_that_cross() {
 /// A thread that waits in a call keeps what it holds as a thread, whoever owns the drain.
 #[test]
 fn a_call_holds_its_thread_up() {
+    let watchdog = Watchdog::new("a_call_holds_its_thread_up");
     let (file, log) = (RangeLock::new(), RangeLock::new());
     let log = lasting(&log);
     let other = Owner::new();
@@ -541,6 +542,7 @@ fn a_call_holds_its_thread_up() {
     // Nobody but this thread could let go of it.
     assert!(message(|| shared.drained_arc(5..6, Exclusive).wait()).contains("deadlock"));
     drop((mine, wait, its, held, of_thread));
+    watchdog.step();
 }
 
 /// What is said of flags: all who do not see it are waited for.
