@@ -38,6 +38,7 @@ use crate::cycle::{self, Passes};
 use crate::grant::{Held, Live};
 use crate::mode::Mode;
 use crate::owner::{self, OwnerId};
+use crate::poison;
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Own, Seen, Space, what};
@@ -74,7 +75,9 @@ pub(crate) unsafe fn split_off(space: &Space, held: &Held, range: ByteRange) -> 
     let old = held.ask().expect("a part of it is not empty");
     let new = Ask::at(range, held.mode(), old.entry.owner, old.entry.order);
     // SAFETY: the caller's promise.
-    unsafe { succeed(space, &old, &new) }.expect("what conflicts with a part conflicts with the whole")
+    let part = unsafe { succeed(space, &old, &new) }.expect("what conflicts with a part conflicts with the whole");
+    poison::inherit(space, held, &part);
+    part
 }
 
 /// Makes it a hold of `range` in `mode`, unless somebody is in the way.
@@ -89,6 +92,7 @@ pub(crate) unsafe fn convert(space: &Space, held: &mut Held, range: ByteRange, m
     let new = Ask::at(range, mode, old.entry.owner, old.entry.order);
     // SAFETY: the caller's promise.
     let Some(successor) = (unsafe { succeed(space, &old, &new) }) else { return false };
+    poison::inherit(space, held, &successor);
     // Releases the old one.
     *held = successor;
     true
@@ -99,6 +103,7 @@ pub(crate) fn take_place(space: &Space, old: &Held, new: &Held) {
     let (Some(order), Some(owner)) = (old.order(), new.owner()) else { return };
     new.0.0.keep_order(order);
     space.note_move();
+    poison::inherit(space, old, new);
     if owner.is_token() {
         space.let_search_end();
     }

@@ -30,6 +30,7 @@ use crate::error::AcquireError;
 use crate::grant;
 use crate::observe::{self, WaitClock};
 use crate::owner::{self, Owner};
+use crate::poison;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Seen, Space};
 use crate::sync::{Ordering, fence};
@@ -89,6 +90,8 @@ struct Left<'t> {
     last: Option<Seen<'t>>,
     /// Any of them, each as likely as the others.
     any: Option<Seen<'t>>,
+    /// A holder whom nobody waits for.
+    poisoned: Option<Seen<'t>>,
     count: usize,
     /// How many holds had moved before this look.
     moves: u64,
@@ -96,10 +99,13 @@ struct Left<'t> {
 
 impl<'t> Left<'t> {
     fn of(space: &'t Space, ask: &Ask, ticket: u64, mut dice: u64, pin: &'t LazyPin) -> Left<'t> {
-        let mut left = Left { last: None, any: None, count: 0, moves: space.moves() };
+        let mut left = Left { last: None, any: None, poisoned: None, count: 0, moves: space.moves() };
         let _ = space.tree.scan(&ask.query(), None, pin, |seen| {
             if cycle::came_before(&seen, ticket) {
                 left.count += 1;
+                if seen.word().is_poisoned() {
+                    left.poisoned = Some(seen);
+                }
                 // As in `grant`: the n-th takes the place of those before it once in n times.
                 dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 if ((dice >> 32) * left.count as u64) >> 32 == 0 {
@@ -156,6 +162,9 @@ impl Drain {
     fn look(&mut self, space: &Space, patience: Patience, deadline: Option<Instant>) -> Result<Look, AcquireError> {
         let pin = LazyPin::new();
         let left = Left::of_all(space, &self.ask, self.ticket, self.ticket ^ u64::from(self.sleeps), &pin);
+        if let Some(seen) = left.poisoned {
+            return Err(poison::refusal(space, &seen));
+        }
         // In the order in which they came, if they go so; else half of them at a time.
         let blocker = if self.sleeps % 2 == 0 { left.last } else { left.any.or(left.last) };
         let Some(blocker) = blocker else { return Ok(Look::Drained) };

@@ -99,10 +99,10 @@ impl<L: LockRef, O: OwnedBy> Drain<L, O> {
     /// Waits until the range is drained.
     ///
     /// # Errors
-    /// For a thread or an [`Owner`]: [`AcquireError::Deadlock`], if those who are waited for wait for what the owner holds.
+    /// For a thread or an [`Owner`]: [`AcquireError::Deadlock`], if those who are waited for wait for what the owner holds; [`AcquireError::Poisoned`], if one of them was [poisoned](crate::Guard::poison).
     ///
     /// # Panics
-    /// As [`Request::wait`](crate::Request::wait): a wait with an owner of its own, if only the calling thread could end it; and in an owner's [scope](Owner::scope), where the others have an error.
+    /// As [`Request::wait`](crate::Request::wait): a wait with an owner of its own, if only the calling thread could end it, or if one of those was poisoned; and in an owner's [scope](Owner::scope), where the others have an error.
     #[track_caller]
     pub fn wait(self) -> O::Answer<()> {
         O::answer(self.make(None))
@@ -201,7 +201,7 @@ where
 /// other does.
 ///
 /// # Panics
-/// If polled after it was ready. In the [scope](Owner::scope) of an owner: if the answer is an error; and always, if it is of no `Owner` and on a borrowed lock (`&RangeLock`).
+/// If polled after it was ready. If it has an owner of its own, and one of those who are waited for was [poisoned](crate::Guard::poison). In the [scope](Owner::scope) of an owner: if the answer is an error; and always, if it is of no `Owner` and on a borrowed lock (`&RangeLock`).
 #[must_use = "futures do nothing unless polled"]
 pub struct Drained<L: LockRef, O: OwnedBy> {
     state: State<L, O>,

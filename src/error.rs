@@ -14,6 +14,8 @@ pub enum AcquireError {
     TimedOut,
     /// Granting it takes what only those could give who wait for its owner: see [`Deadlock`] for the remedy.
     Deadlock(Deadlock),
+    /// It would have to wait for somebody who was [poisoned](crate::Guard::poison): a holder that is known to be stuck.
+    Poisoned(Poisoned),
     /// Its own owner holds some of the bytes in a mode that conflicts, and the request was to [refuse](crate::Recursion::Refuse) that.
     WouldRecurse {
         /// What the owner holds.
@@ -28,6 +30,7 @@ impl fmt::Display for AcquireError {
         match self {
             AcquireError::TimedOut => f.write_str("the range was not granted before the deadline"),
             AcquireError::Deadlock(deadlock) => deadlock.fmt(f),
+            AcquireError::Poisoned(poisoned) => poisoned.fmt(f),
             AcquireError::WouldRecurse { held, mode } => {
                 write!(
                     f,
@@ -42,12 +45,13 @@ impl std::error::Error for AcquireError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             AcquireError::Deadlock(deadlock) => Some(deadlock),
+            AcquireError::Poisoned(poisoned) => Some(poisoned),
             _ => None,
         }
     }
 }
 
-/// [`TimedOut`](io::ErrorKind::TimedOut) for a deadline that has passed, [`Deadlock`](io::ErrorKind::Deadlock) for the two others; the error itself is its source.
+/// [`TimedOut`](io::ErrorKind::TimedOut) for a deadline that has passed, [`Other`](io::ErrorKind::Other) for a holder that was poisoned, [`Deadlock`](io::ErrorKind::Deadlock) for the two others; the error itself is its source.
 ///
 /// ```
 /// # use spanlock::{Mode, RangeLock};
@@ -66,6 +70,7 @@ impl From<AcquireError> for io::Error {
     fn from(refused: AcquireError) -> io::Error {
         let kind = match refused {
             AcquireError::TimedOut => io::ErrorKind::TimedOut,
+            AcquireError::Poisoned(_) => io::ErrorKind::Other,
             AcquireError::Deadlock(_) | AcquireError::WouldRecurse { .. } => io::ErrorKind::Deadlock,
         };
         io::Error::new(kind, refused)
@@ -179,3 +184,58 @@ impl fmt::Display for Deadlock {
 }
 
 impl std::error::Error for Deadlock {}
+
+/// A holder that nobody waits for, as it was [poisoned](crate::Guard::poison): who it is, and why.
+///
+/// It holds what it holds. The request that got this answer has left, and can be made again: when the holder has gone, or was cured; or with a [`try_now`](crate::Request::try_now), which is refused without a reason until then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Poisoned(Box<Holder>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Holder {
+    lock: Box<str>,
+    owner: OwnerName,
+    range: ByteRange,
+    mode: Mode,
+    reason: Box<str>,
+}
+
+impl Poisoned {
+    pub(crate) fn new(lock: Box<str>, owner: OwnerName, range: ByteRange, mode: Mode, reason: Box<str>) -> Poisoned {
+        Poisoned(Box::new(Holder { lock, owner, range, mode, reason }))
+    }
+
+    /// The lock's name, or its address if it has none.
+    pub fn lock(&self) -> &str {
+        &self.0.lock
+    }
+
+    /// Who holds.
+    pub fn owner(&self) -> &OwnerName {
+        &self.0.owner
+    }
+
+    /// The bytes that are held.
+    pub fn range(&self) -> ByteRange {
+        self.0.range
+    }
+
+    /// The mode that they are held in.
+    pub fn mode(&self) -> Mode {
+        self.0.mode
+    }
+
+    /// What was said when it was poisoned.
+    pub fn reason(&self) -> &str {
+        &self.0.reason
+    }
+}
+
+impl fmt::Display for Poisoned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Holder { lock, owner, range, mode, reason } = &*self.0;
+        write!(f, "{owner} holds {range} of {lock} ({mode}) and was poisoned: {reason}")
+    }
+}
+
+impl std::error::Error for Poisoned {}

@@ -7,6 +7,7 @@ use crate::guard::{ArcThreadGuard, RangeGuard};
 use crate::inspect::Snapshot;
 use crate::kind::ByThread;
 use crate::mode::Mode;
+use crate::poison;
 use crate::range::ByteRange;
 use crate::request::Request;
 use crate::space::Space;
@@ -460,6 +461,37 @@ impl RangeLock {
     #[track_caller]
     pub fn request_arc(self: &Arc<Self>, range: impl RangeBounds<u64>, mode: Mode) -> Request<Arc<RangeLock>> {
         Request::new(Arc::clone(self), ByteRange::new(range), mode)
+    }
+
+    /// Says that all who hold some of `range` (bytes) now are stuck, or dead: whoever would have to wait for one of them is refused from now on, with [`AcquireError::Poisoned`]. As [`Guard::poison`](crate::Guard::poison), which says what that means, for whoever has none of their
+    /// guards: a watcher, when a thread has ended with its guard forgotten. Says how many they are.
+    ///
+    /// To find them takes a look at the lock; and another one whenever some guard of the lock was converted, extended or split meanwhile.
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    ///
+    /// ```
+    /// # use spanlock::{AcquireError, Mode, Owner, RangeLock};
+    /// let log = RangeLock::new();
+    /// std::mem::forget(log.exclusive(0..4096)); // nobody will let go of it
+    /// assert_eq!(log.poison(.., "its thread has ended"), 1);
+    /// let refused = log.request(0..1, Mode::Add).owner(&Owner::new()).wait();
+    /// assert!(matches!(refused, Err(AcquireError::Poisoned(_))));
+    /// assert_eq!(log.clear_poison(..), 1);
+    /// ```
+    #[track_caller]
+    pub fn poison(&self, range: impl RangeBounds<u64>, reason: impl AsRef<str>) -> usize {
+        poison::poison_all(&self.space, ByteRange::new(range), reason.as_ref())
+    }
+
+    /// Takes [`poison`](RangeLock::poison) back, and what a guard has said of itself by [`Guard::poison`](crate::Guard::poison), for all who hold some of `range` (bytes): they get on after all. Says of how many.
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    #[track_caller]
+    pub fn clear_poison(&self, range: impl RangeBounds<u64>) -> usize {
+        poison::cure_all(&self.space, ByteRange::new(range))
     }
 
     /// Waits, when it is told to, until everybody has gone who is in conflict with `range` (bytes) in `mode` and came first, holders and those who wait; and asks for nothing: nobody who comes later waits for it, or is waited for. See [`Drain`].

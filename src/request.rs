@@ -75,7 +75,7 @@ pub(crate) mod sealed {
 /// | its own (`Arc<RangeLock>`) | the guard | `Result` | the guard |
 /// | of an [`Owner`], by [`owner`](Request::owner) | `Result` | `Result` | `Result` |
 ///
-/// The error is an [`AcquireError`]: a deadlock, a recursion that was to be refused, a deadline that has passed.
+/// The error is an [`AcquireError`]: a deadlock, a holder who was poisoned, a recursion that was to be refused, a deadline that has passed.
 #[must_use = "a request does nothing until it is waited for, tried or awaited"]
 #[derive(Clone, Debug)]
 pub struct Request<L: LockRef, O: OwnedBy = <L as LockRef>::Owner> {
@@ -127,11 +127,11 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
     /// Waits until the range is granted. Conflicting requests are granted in the order in which they came; others never wait.
     ///
     /// # Errors
-    /// For a thread or an [`Owner`] (a task gets the guard itself): [`AcquireError::Deadlock`], and [`AcquireError::WouldRecurse`] if
+    /// For a thread or an [`Owner`] (a task gets the guard itself): [`AcquireError::Deadlock`], [`AcquireError::Poisoned`] if somebody in its way was [poisoned](Guard::poison), and [`AcquireError::WouldRecurse`] if
     /// the request [refuses](Recursion::Refuse) recursion.
     ///
     /// # Panics
-    /// A request with an owner of its own, if only the calling thread could make way for it, as what it holds itself is in the way: the message says what. So does one in an owner's
+    /// A request with an owner of its own, if only the calling thread could make way for it, as what it holds itself is in the way: the message says what; and if somebody in its way was [poisoned](Guard::poison). So does one in an owner's
     /// [scope](Owner::scope), where the others have an error.
     #[inline]
     #[track_caller]
@@ -329,7 +329,7 @@ where
 /// would wait for the poll that it is called by. (The waker that is there when the future is dropped goes after the request's place.)
 ///
 /// # Panics
-/// If polled after it was ready. In the [scope](Owner::scope) of an owner: if the answer is an error; and always, if it is of no `Owner` and on a
+/// If polled after it was ready. If it has an owner of its own, and somebody in its way was [poisoned](Guard::poison). In the [scope](Owner::scope) of an owner: if the answer is an error; and always, if it is of no `Owner` and on a
 /// borrowed lock (`&RangeLock`), which nobody could follow when the search for deadlocks comes by.
 #[must_use = "futures do nothing unless polled"]
 pub struct Acquire<L: LockRef, O: OwnedBy = ByTask> {

@@ -83,7 +83,10 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("space.rs", &["mode", "owner", "range", "sync", "tree", "turn", "wait"], &["std::sync"]),
     (
         "grant.rs",
-        &["cycle", "error", "inspect", "mode", "observe", "owner", "range", "reclaim", "space", "sync", "tree", "wait"],
+        &[
+            "cycle", "error", "inspect", "mode", "observe", "owner", "poison", "range", "reclaim", "space", "sync",
+            "tree", "wait",
+        ],
         &["smallvec"],
     ),
     // `std::thread` there: the name of a thread.
@@ -97,8 +100,13 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         &["error", "mode", "observe", "owner", "range", "reclaim", "space", "tree", "turn"],
         &["smallvec", "std::sync"],
     ),
-    ("drain.rs", &["cycle", "error", "grant", "observe", "owner", "reclaim", "space", "sync", "wait"], &[]),
-    ("convert.rs", &["cycle", "grant", "mode", "owner", "range", "reclaim", "space", "tree", "wait"], &[]),
+    (
+        "poison.rs",
+        &["cycle", "error", "grant", "mode", "owner", "range", "reclaim", "space", "tree", "turn", "wait"],
+        &[],
+    ),
+    ("drain.rs", &["cycle", "error", "grant", "observe", "owner", "poison", "reclaim", "space", "sync", "wait"], &[]),
+    ("convert.rs", &["cycle", "grant", "mode", "owner", "poison", "range", "reclaim", "space", "tree", "wait"], &[]),
     // Surface. `std::sync` there is `Arc`.
     (
         "request.rs",
@@ -113,13 +121,19 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("drained.rs", &["drain", "error", "kind", "mode", "owner", "range", "request", "space", "wait"], &[]),
     (
         "guard.rs",
-        &["convert", "drained", "error", "grant", "kind", "lock", "mode", "owner", "range", "request", "wait"],
+        &[
+            "convert", "drained", "error", "grant", "kind", "lock", "mode", "owner", "poison", "range", "request",
+            "wait",
+        ],
         &["std::sync"],
     ),
     ("scope.rs", &["owner"], &["pin_project_lite"]),
     (
         "lock.rs",
-        &["drained", "error", "grant", "guard", "inspect", "kind", "mode", "range", "request", "space", "sync"],
+        &[
+            "drained", "error", "grant", "guard", "inspect", "kind", "mode", "poison", "range", "request", "space",
+            "sync",
+        ],
         &["std::sync"],
     ),
     ("any.rs", &["kind", "lock", "request"], &["std::sync"]),
@@ -143,7 +157,10 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
 const WORDS: &[(&str, &[&str])] = &[
     ("crossbeam_epoch::pin(", &["reclaim.rs"]),
     // The tree is handed its pins, but for who comes by a shortcut, and seldom needs one.
-    ("LazyPin::new(", &["grant.rs", "cycle.rs", "convert.rs", "drain.rs", "reclaim.rs", "tree/shortcut.rs"]),
+    (
+        "LazyPin::new(",
+        &["grant.rs", "cycle.rs", "convert.rs", "drain.rs", "poison.rs", "reclaim.rs", "tree/shortcut.rs"],
+    ),
     (".retire(", &["tree/prune.rs", "tree/node.rs", "reclaim.rs"]),
 ];
 

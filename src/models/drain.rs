@@ -8,7 +8,7 @@ use crate::convert::{shrink, split_off, take_place};
 use crate::error::AcquireError;
 use crate::grant::Held;
 use crate::mode::Mode::{Add, Exclusive};
-use crate::owner;
+use crate::owner::{self, Owner};
 use crate::range::ByteRange;
 use loom::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
@@ -154,14 +154,15 @@ fn a_hold_that_is_split_downwards_is_not_missed() {
     check(4, || a_hold_that_is_split(&Stage::with_child(), true));
 }
 
-/// Property: a hold that has waited, and takes the place of one that came before the drain, is waited for. Bound 4.
+/// Property: a hold that has waited, and takes the place of one that came before the drain, is waited for. Shape: a scan comes to the new slot first. Bound 4.
 #[test]
 fn what_a_hold_has_become_is_not_missed() {
     check(4, || {
         let stage = Stage::new();
-        let held = stage.hold(add(0..=0, 2));
-        let drain = stage.begin_drain(&exclusive(0..=0, 3)).expect("somebody is there");
-        let new = stage.hold(exclusive(0..=0, 2).nested());
+        let token = Owner::new();
+        let held = stage.hold(add(0..=0, 3).of(&token));
+        let drain = stage.begin_drain(&exclusive(0..=0, 5)).expect("somebody is there");
+        let new = stage.hold(exclusive(0..=0, 2).of(&token));
         let it = spawn(&stage, |stage| {
             drain.wait(&stage.space).unwrap();
             stage.byte.touch(Exclusive);

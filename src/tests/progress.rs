@@ -24,6 +24,8 @@ use std::{fs, io::Write};
 
 #[path = "progress/draining.rs"]
 mod draining;
+#[path = "progress/poisoning.rs"]
+mod poisoning;
 #[path = "../../tests/common/poll.rs"]
 #[allow(dead_code)]
 mod poll;
@@ -41,6 +43,8 @@ enum Needs {
     Index,
     /// The names of tokens.
     Names,
+    /// What was said of a lock's poisoned holders.
+    Reasons,
 }
 
 /// What a thread holds up that is stopped while it has a mutex: by what stands in the line where the mutex is taken. All of it, and nothing else, is passed over where the mutex is had.
@@ -52,6 +56,7 @@ const HOLDS_UP: &[(&str, &[Needs])] = &[
     ("lock(&self.held_up)", &[Needs::Index]),
     ("lock(&self.blocked.held_up)", &[Needs::Index]),
     ("lock(part(owner))", &[Needs::Names]),
+    ("lock(&self.reasons)", &[Needs::Reasons]),
 ];
 
 /// Steps at which the thread may have a lock of the index: those are another library's, and nobody is told when they are taken.
@@ -629,6 +634,7 @@ fn who_is_stopped_holds_up_nobody_else() {
     searching(stage);
     looking(stage);
     draining::draining(stage);
+    poisoning::poisoning(stage);
     passing_the_young(stage);
     holding_others_up(stage);
     growing(stage);
