@@ -9,7 +9,7 @@
 //! again, find it, and leave; which wakes those who sleep on *them*. So a queue behind it falls at once. (Who waits for several, and sleeps on another, finds it when that one has gone: he had to wait for that one in any case.)
 //!
 //! The reason is kept beside the lock's turn, by the slot: it is put there before the bit is set, and read by who has found that. A hold that moves to another slot takes both along: behind the count of moves, so that either the one who poisons finds the new slot, or the one who moves finds
-//! the old one poisoned.
+//! the old one poisoned. (He *changes* that word to find out: a look of his and a look at the count could both be too early.)
 
 use crate::cycle;
 use crate::error::{AcquireError, OwnerName, Poisoned};
@@ -118,7 +118,7 @@ fn each_hold(space: &Space, range: ByteRange, mut act: impl FnMut(&Seen<'_>) -> 
 
 /// `new` has become what `old` is to be, or a part of it, and has been counted as a move: it is poisoned if that is.
 pub(crate) fn inherit(space: &Space, old: &Held, new: &Held) {
-    if is_poisoned(old) {
+    if !old.is_nothing() && old.0.0.moves_poisoned() {
         let reason = reason_of(space, &old.0.0.seen(&LazyPin::new()));
         poison(space, new, &reason);
     }

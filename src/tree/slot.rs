@@ -795,6 +795,14 @@ impl<R: Room> Placed<R> {
         self.slot().record.order.store(order, Ordering::Relaxed);
     }
 
+    /// Whether this holder, which moves, is poisoned: by anybody who has not found out that it moves.
+    ///
+    /// ORDERING: by a change of the word (to what it is), and not a load. The caller has counted the move; who poisons changes the word, and then looks at the count. Of the two changes one is first: if it is his, it is found here; if not, he
+    /// has what was done before this one (AcqRel), the count included.
+    pub(crate) fn moves_poisoned(&self) -> bool {
+        self.slot().update(|word| word).is_poisoned()
+    }
+
     /// The holder as it stands, to be looked at.
     pub(crate) fn seen<'p>(&'p self, _pin: &'p LazyPin) -> Seen<'p, R> {
         let slot = self.slot();
