@@ -65,15 +65,28 @@ pub(crate) fn poison(space: &Space, held: &Held, reason: &str) {
 
 /// Takes that back; whether it was poisoned.
 pub(crate) fn cure(space: &Space, held: &Held) -> bool {
-    !held.is_nothing() && cure_seen(space, &held.0.0.seen(&LazyPin::new()))
+    !held.is_nothing() && cure_seen(space, &held.0.0.seen(&LazyPin::new())) == Done::Yes
 }
 
-fn cure_seen(space: &Space, seen: &Seen<'_>) -> bool {
-    let was = seen.cure();
-    if was {
-        space.turn().with_reasons(|reasons| reasons.remove(&place_of(seen)));
+fn cure_seen(space: &Space, seen: &Seen<'_>) -> Done {
+    if !seen.word().is_poisoned() {
+        return Done::No;
     }
-    was
+    if !seen.cure() {
+        return Done::Unknown;
+    }
+    space.turn().with_reasons(|reasons| reasons.remove(&place_of(seen)));
+    Done::Yes
+}
+
+/// What has been done to a hold that was seen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Done {
+    Yes,
+    /// There was nothing to do.
+    No,
+    /// It has changed meanwhile: it has gone, or shrunk.
+    Unknown,
 }
 
 /// Whether a hold is poisoned.
@@ -81,39 +94,49 @@ pub(crate) fn is_poisoned(held: &Held) -> bool {
     !held.is_nothing() && held.0.0.seen(&LazyPin::new()).word().is_poisoned()
 }
 
-/// Poisons all that hold some of `range`; says how many. Lock-free but for short mutexes: it looks again if a hold of the lock has moved meanwhile.
+/// Poisons all that hold some of `range`; says how many. Lock-free but for short mutexes: it looks again if one of them has changed, or a hold of the lock has moved, meanwhile.
 pub(crate) fn poison_all(space: &Space, range: ByteRange, reason: &str) -> usize {
-    let count = each_hold(space, range, |seen| mark(space, seen, reason));
+    let act = |seen: &Seen<'_>| if mark(space, seen, reason) { Done::Yes } else { Done::Unknown };
+    let (in_the_last_look, _) = each_hold(space, range, act);
     wait::deliver();
-    count
+    in_the_last_look
 }
 
 /// Takes that back; says of how many.
 pub(crate) fn cure_all(space: &Space, range: ByteRange) -> usize {
-    each_hold(space, range, |seen| cure_seen(space, seen))
+    let (_, in_all) = each_hold(space, range, |seen| cure_seen(space, seen));
+    in_all
 }
 
-/// Does something with all that hold some of `range`, and says for how many it answered `true`, whichever look that was.
-fn each_hold(space: &Space, range: ByteRange, mut act: impl FnMut(&Seen<'_>) -> bool) -> usize {
+/// Does something with all that hold some of `range`. Says to how many, in its last look, and in all.
+fn each_hold(space: &Space, range: ByteRange, mut act: impl FnMut(&Seen<'_>) -> Done) -> (usize, usize) {
     if range.is_empty() {
-        return 0;
+        return (0, 0);
     }
     let (start, last) = range.bounds();
     // No owner has the id 0: all are others.
     let query = Query { start, last, against: Mode::Exclusive.against(), owner: 0, whose: Whose::Others };
     let pin = LazyPin::new();
-    let mut most = 0;
-    space.look_at_rest(|tree| {
-        let mut count = 0;
-        let _ = tree.scan(&query, None, &pin, |seen| {
-            if seen.ticket().is_none() && !cycle::is_undecided(&seen) && act(&seen) {
-                count += 1;
-            }
-            Continue(())
+    let mut in_all = 0;
+    loop {
+        let (count, is_unknown) = space.look_at_rest(|tree| {
+            let (mut count, mut is_unknown) = (0, false);
+            let _ = tree.scan(&query, None, &pin, |seen| {
+                if seen.ticket().is_none() && !cycle::is_undecided(&seen) {
+                    let done = act(&seen);
+                    count += usize::from(done == Done::Yes);
+                    is_unknown |= done == Done::Unknown;
+                }
+                Continue(())
+            });
+            in_all += count;
+            (count, is_unknown)
         });
-        most = most.max(count);
-    });
-    most
+        // Who has changed may hold still, under another version of its word.
+        if !is_unknown {
+            return (count, in_all);
+        }
+    }
 }
 
 /// `new` has become what `old` is to be, or a part of it, and has been counted as a move: it is poisoned if that is.

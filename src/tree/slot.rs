@@ -928,18 +928,18 @@ impl<R: Room> Seen<'_, R> {
         now.same_version(word) && now.0 & MODES == word.0 & MODES && !now.has(PASSING)
     }
 
-    /// Poisons the holder that was seen, if it is there still, and wakes whoever waits for it to change; whether it is poisoned now.
+    /// Poisons the holder that was seen, if it is there still, and wakes whoever waits for it to change; whether it is poisoned now. (`false` as below.)
     pub(crate) fn poison(&self) -> bool {
         // ORDERING: AcqRel: Release for what is noted of it before; Acquire for the listeners of whoever set WAITERS (S5).
         self.change_hold(|word| word & !WAITERS | RESCAN)
     }
 
-    /// Takes that back. Nobody has slept on it meanwhile. Whether it was poisoned.
+    /// Takes that back. Nobody has slept on it meanwhile. `false` as below.
     pub(crate) fn cure(&self) -> bool {
-        self.word().is_poisoned() && self.change_hold(|word| word & !RESCAN)
+        self.change_hold(|word| word & !RESCAN)
     }
 
-    /// Changes the word of the holder that was seen; `false`: it holds no more.
+    /// Changes the word of the holder that was seen; `false`: it holds no more, or less.
     fn change_hold(&self, change: impl Fn(u64) -> u64) -> bool {
         let slot = self.slot();
         let mut word = Word(slot.state.load(Ordering::Acquire));
