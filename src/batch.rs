@@ -122,7 +122,7 @@ impl<L: LockRef, O: OwnedBy> Batch<L, O> {
     /// Waits until all parts are granted.
     ///
     /// # Errors
-    /// For a thread or an [`Owner`]: [`AcquireError::Deadlock`], only if the owner holds something beside the batch; and
+    /// For a thread or an [`Owner`]: [`AcquireError::Deadlock`], only if the owner holds something beside the batch; [`AcquireError::Poisoned`]; and
     /// [`AcquireError::WouldRecurse`] if it [refuses](Recursion::Refuse) recursion. On an error none of the parts is held.
     ///
     /// # Panics

@@ -28,6 +28,9 @@
 //! A search for cycles of waits is a scan that nobody can make look again, and matters if the holder is blocked elsewhere: only a token can be. So
 //! between the two steps, when it has said GRANTED, a token lets the search that goes on in this lock come to its end. One that begins later finds the new slot.
 //!
+//! A hold that has waited, and takes the place of another one ([`take_place`]), is a move too: it gets that one's order, so that whoever waits until the hold has gone (`drain`) waits for
+//! what it has become.
+//!
 //! A request that is in conflict with the new hold and *not* with the old one is in the way: converting would overtake it. One that conflicts with
 //! both waits for the old hold already, and to wait for it in turn would be a cycle: it is passed, as any nested request would pass it.
 
@@ -35,6 +38,7 @@ use crate::cycle::{self, Passes};
 use crate::grant::{Held, Live};
 use crate::mode::Mode;
 use crate::owner::{self, OwnerId};
+use crate::poison;
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Own, Seen, Space, what};
@@ -71,7 +75,9 @@ pub(crate) unsafe fn split_off(space: &Space, held: &Held, range: ByteRange) -> 
     let old = held.ask().expect("a part of it is not empty");
     let new = Ask::at(range, held.mode(), old.entry.owner, old.entry.order);
     // SAFETY: the caller's promise.
-    unsafe { succeed(space, &old, &new) }.expect("what conflicts with a part conflicts with the whole")
+    let part = unsafe { succeed(space, &old, &new) }.expect("what conflicts with a part conflicts with the whole");
+    poison::inherit(space, held, &part);
+    part
 }
 
 /// Makes it a hold of `range` in `mode`, unless somebody is in the way.
@@ -86,9 +92,21 @@ pub(crate) unsafe fn convert(space: &Space, held: &mut Held, range: ByteRange, m
     let new = Ask::at(range, mode, old.entry.owner, old.entry.order);
     // SAFETY: the caller's promise.
     let Some(successor) = (unsafe { succeed(space, &old, &new) }) else { return false };
+    poison::inherit(space, held, &successor);
     // Releases the old one.
     *held = successor;
     true
+}
+
+/// `new`, which has waited, takes the place of `old`, which is then given back: who waits until the one has gone, waits on for the other. Both are of one owner, and of `space`.
+pub(crate) fn take_place(space: &Space, old: &Held, new: &Held) {
+    let (Some(order), Some(owner)) = (old.order(), new.owner()) else { return };
+    new.0.0.keep_order(order);
+    space.note_move();
+    poison::inherit(space, old, new);
+    if owner.is_token() {
+        space.let_search_end();
+    }
 }
 
 /// A hold of `new` beside the one of `old`, such that the old one can be given back: see the header. `None` if somebody is in the way.

@@ -121,12 +121,18 @@ impl Passes {
 pub(crate) struct Site {
     space: NonNull<Space>,
     ask: Ask,
-    slot: Own,
+    /// A drain has none.
+    slot: Option<Own>,
 }
 
 impl Site {
     pub(crate) fn new(space: NonNull<Space>, ask: Ask, slot: Own) -> Site {
-        Site { space, ask, slot }
+        Site { space, ask, slot: Some(slot) }
+    }
+
+    /// Of who waits until those are gone who came before, and asks for nothing: nobody finds it in the tree.
+    pub(crate) fn of_drain(space: NonNull<Space>, ask: Ask) -> Site {
+        Site { space, ask, slot: None }
     }
 }
 
@@ -177,6 +183,20 @@ unsafe impl Sync for Blocked {}
 impl Blocked {
     fn is_batch(&self) -> bool {
         self.sites.len() > 1
+    }
+
+    /// Whether it waits until those who came before are gone: see [`Site::of_drain`].
+    fn is_drain(&self) -> bool {
+        self.sites.iter().any(|site| site.slot.is_none())
+    }
+
+    /// Whether its owner, or another whom it holds up, has other live requests: see [`Enlisted::is_nested`].
+    fn is_nested(&self) -> bool {
+        let alone = match &self.identity {
+            Identity::Token(owner) => !owner.has_several(),
+            Identity::Thread { nested, .. } => !*nested,
+        };
+        !alone || !lock(&self.held_up).is_empty()
     }
 
     /// Whom it may go before.
@@ -303,11 +323,7 @@ impl Enlisted {
     /// A token is asked *now*, behind the entry into the index: a request of the same owner that began meanwhile may hold what somebody waits for, who
     /// has searched before this one could be found.
     pub(crate) fn is_nested(&self) -> bool {
-        let alone = match &self.blocked.identity {
-            Identity::Token(owner) => !owner.has_several(),
-            Identity::Thread { nested, .. } => !*nested,
-        };
-        !alone || !lock(&self.blocked.held_up).is_empty()
+        self.blocked.is_nested()
     }
 
     pub(crate) fn passes(&self) -> Passes {
@@ -439,6 +455,12 @@ pub(crate) fn is_before(seen: &Seen<'_>, ticket: u64, passes: &Passes) -> bool {
             seen.word().is_passing() && index::ask(OwnerId::from_slot(seen.owner()), its, is_ahead).unwrap_or(true)
         }
     }
+}
+
+/// Whether the request that was seen had arrived, or had begun to, when `ticket` was drawn by somebody who asks for nothing: whatever its phase. A hold has the order that it came with, or was queued
+/// with, wherever it has moved since. And of who is in its doorway nobody can tell yet whether it holds, unless it came after (O1).
+pub(crate) fn came_before(seen: &Seen<'_>, ticket: u64) -> bool {
+    !owner::came_after(seen.order(), ticket)
 }
 
 /// The tickets of those whom a queued request may pass.

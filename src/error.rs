@@ -14,6 +14,8 @@ pub enum AcquireError {
     TimedOut(TimedOut),
     /// Granting it takes what only those could give who wait for its owner: see [`Deadlock`] for the remedy.
     Deadlock(Deadlock),
+    /// It would have to wait for somebody who was [poisoned](crate::Guard::poison): a holder that is known to be stuck.
+    Poisoned(Poisoned),
     /// Its own owner holds some of the bytes in a mode that conflicts, and the request was to [refuse](crate::Recursion::Refuse) that.
     WouldRecurse(WouldRecurse),
 }
@@ -27,6 +29,7 @@ const _: () = assert!(size_of::<AcquireError>() <= 24, "an error is three words 
 pub(crate) enum Refused {
     TimedOut,
     Deadlock(Deadlock),
+    Poisoned(Poisoned),
 }
 
 impl Refused {
@@ -36,6 +39,7 @@ impl Refused {
         match self {
             Refused::TimedOut => AcquireError::TimedOut(timed_out()),
             Refused::Deadlock(deadlock) => AcquireError::Deadlock(deadlock),
+            Refused::Poisoned(poisoned) => AcquireError::Poisoned(poisoned),
         }
     }
 
@@ -50,6 +54,7 @@ impl fmt::Display for AcquireError {
         match self {
             AcquireError::TimedOut(late) => late.fmt(f),
             AcquireError::Deadlock(deadlock) => deadlock.fmt(f),
+            AcquireError::Poisoned(poisoned) => poisoned.fmt(f),
             AcquireError::WouldRecurse(own) => own.fmt(f),
         }
     }
@@ -59,13 +64,14 @@ impl std::error::Error for AcquireError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             AcquireError::Deadlock(deadlock) => Some(deadlock),
+            AcquireError::Poisoned(poisoned) => Some(poisoned),
             _ => None,
         }
     }
 }
 
-/// [`TimedOut`](io::ErrorKind::TimedOut) for a deadline that has passed, [`Deadlock`](io::ErrorKind::Deadlock) for the
-/// two others; the error itself is its source.
+/// [`TimedOut`](io::ErrorKind::TimedOut) for a deadline that has passed, [`Other`](io::ErrorKind::Other) for a holder
+/// that was poisoned, [`Deadlock`](io::ErrorKind::Deadlock) for the two others; the error itself is its source.
 ///
 /// ```
 /// use spanlock::{Mode, RangeLock};
@@ -85,6 +91,7 @@ impl From<AcquireError> for io::Error {
     fn from(refused: AcquireError) -> io::Error {
         let kind = match refused {
             AcquireError::TimedOut(_) => io::ErrorKind::TimedOut,
+            AcquireError::Poisoned(_) => io::ErrorKind::Other,
             AcquireError::Deadlock(_) | AcquireError::WouldRecurse(_) => io::ErrorKind::Deadlock,
         };
         io::Error::new(kind, refused)
@@ -273,7 +280,7 @@ impl Deadlock {
     }
 }
 
-/// One wait of a [`Deadlock`]: `owner` wants `range` in `mode`, and `holder` holds `held` of the same lock.
+/// One wait of a [`Deadlock`]: `owner` wants `range` in `mode`, or waits for it to be drained, and `holder` holds `held` of the same lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Wait {
@@ -292,6 +299,9 @@ pub struct Wait {
     /// Who holds them: the owner of the next wait; or the thread that waits there, in a call, for a request that is not
     /// its own; or the owner in whose [scope](crate::Owner::scope) it waits.
     pub holder: OwnerName,
+    /// Whether the holder does not hold those bytes yet, but waits for them, and came first. Only who waits for a range to be [drained](crate::RangeLock::drained) waits for such a one until it has let go, and
+    /// so does, in such a cycle, who is in the way of that.
+    pub queued: bool,
 }
 
 /// An owner in a message: its identity, and the name of the token or thread if it has one.
@@ -334,8 +344,9 @@ impl fmt::Display for Deadlock {
         }
         let next = self.waits.iter().cycle().skip(1);
         for (wait, next) in self.waits.iter().zip(next) {
-            let Wait { owner, lock, range, mode, held, held_mode, holder } = wait;
-            write!(f, "\n  {owner} asks {lock} for {range} ({mode}); {holder} holds {held} ({held_mode})")?;
+            let Wait { owner, lock, range, mode, held, held_mode, holder, queued } = wait;
+            let has = if *queued { "waits first for" } else { "holds" };
+            write!(f, "\n  {owner} asks {lock} for {range} ({mode}); {holder} {has} {held} ({held_mode})")?;
             if holder.id != next.owner.id {
                 write!(f, ", and waits for what {} asks", next.owner)?;
             }
@@ -345,3 +356,58 @@ impl fmt::Display for Deadlock {
 }
 
 impl std::error::Error for Deadlock {}
+
+/// A holder that nobody waits for, as it was [poisoned](crate::Guard::poison): who it is, and why.
+///
+/// It holds what it holds. The request that got this answer has left, and can be made again: when the holder has gone, or was cured; or with a [`try_now`](crate::Request::try_now), which is refused without a reason until then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Poisoned(Box<Holder>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Holder {
+    lock: Box<str>,
+    owner: OwnerName,
+    range: ByteRange,
+    mode: Mode,
+    reason: Box<str>,
+}
+
+impl Poisoned {
+    pub(crate) fn new(lock: Box<str>, owner: OwnerName, range: ByteRange, mode: Mode, reason: Box<str>) -> Poisoned {
+        Poisoned(Box::new(Holder { lock, owner, range, mode, reason }))
+    }
+
+    /// The lock's name, or its address if it has none.
+    pub fn lock(&self) -> &str {
+        &self.0.lock
+    }
+
+    /// Who holds.
+    pub fn owner(&self) -> &OwnerName {
+        &self.0.owner
+    }
+
+    /// The bytes that are held.
+    pub fn range(&self) -> ByteRange {
+        self.0.range
+    }
+
+    /// The mode that they are held in.
+    pub fn mode(&self) -> Mode {
+        self.0.mode
+    }
+
+    /// What was said when it was poisoned.
+    pub fn reason(&self) -> &str {
+        &self.0.reason
+    }
+}
+
+impl fmt::Display for Poisoned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Holder { lock, owner, range, mode, reason } = &*self.0;
+        write!(f, "{owner} holds {range} of {lock} ({mode}) and was poisoned: {reason}")
+    }
+}
+
+impl std::error::Error for Poisoned {}

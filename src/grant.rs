@@ -50,6 +50,7 @@ use crate::inspect::{Came, Place, Row};
 use crate::mode::Mode;
 use crate::observe::{self, WaitClock};
 use crate::owner::{self, Owner, OwnerId, Visitor};
+use crate::poison;
 use crate::range::ByteRange;
 use crate::reclaim::LazyPin;
 use crate::space::{Ask, Bells, Own, Seen, Space, Tree, what};
@@ -277,7 +278,7 @@ fn may_pass(ask: &Ask, patience: Patience) -> bool {
 }
 
 /// Whom a call that waits for the request holds up, beside its owner: the calling thread, and the owner in whose scope it is.
-fn held_up_by(ask: &Ask) -> (Option<OwnerId>, Option<Owner>) {
+pub(crate) fn held_up_by(ask: &Ask) -> (Option<OwnerId>, Option<Owner>) {
     (owner::thread_held_up_by(ask.owner()), Owner::current())
 }
 
@@ -762,6 +763,8 @@ struct InFront<'t> {
     last: Option<Seen<'t>>,
     /// Any of all that were found, each as likely as the others.
     any: Option<Seen<'t>>,
+    /// A holder whom nobody waits for, if one is there.
+    poisoned: Option<(&'t Space, Seen<'t>)>,
     queued: usize,
     holders: usize,
     extent: Extent,
@@ -780,11 +783,16 @@ impl<'t> InFront<'t> {
         dice: u64,
         pin: &'t LazyPin,
     ) -> InFront<'t> {
-        let mut found = InFront { last: None, any: None, queued: 0, holders: 0, extent: Extent::All, dice };
+        let mut found =
+            InFront { last: None, any: None, poisoned: None, queued: 0, holders: 0, extent: Extent::All, dice };
         for (part, scope) in widest(parts).zip(scopes) {
-            let tree = &part.space().tree;
-            let extent = tree.scan_ahead(&part.ask.query(), &part.live.0, scope, pin, |seen| {
+            let space = part.space();
+            let extent = space.tree.scan_ahead(&part.ask.query(), &part.live.0, scope, pin, |seen| {
                 match cycle::is_before(&seen, ticket, passes) || stand.may_be_passed_by(&seen) {
+                    true if seen.word().is_poisoned() => {
+                        found.poisoned = Some((space, seen));
+                        found.add(seen)
+                    }
                     true => found.add(seen),
                     false => Rank::Behind,
                 }
@@ -950,6 +958,9 @@ impl Waiter {
             // Newcomers that have passed it need not be where the first look has found nobody: in nodes newer than its own, as well (T5 is of those who queue).
             look_everywhere(&mut self.scopes);
             found = InFront::of(&self.parts, self.ticket, self.stand, &passes, &mut self.scopes, dice, &pin);
+        }
+        if let Some((space, seen)) = found.poisoned {
+            return Err(poison::refusal(space, &seen));
         }
         // Whom it may pass is not in front now, and can be so again; and newcomers can be, where they may pass it.
         if !passes.is_empty() || self.stand != Stand::Strict {

@@ -1,12 +1,14 @@
 //! What a granted request hands out: a guard that holds the range until it is dropped, and what can be done with it meanwhile.
 
 use crate::convert;
+use crate::drained::Drain;
 use crate::error::{AcquireError, Asked, OwnerName, WouldRecurse};
 use crate::grant::{self, Held};
 use crate::kind::{ByOwner, ByTask, ByThread, OwnedBy, Stays};
 use crate::lock::RangeLock;
 use crate::mode::Mode;
 use crate::owner::{self, Owner, OwnerId, Recursion};
+use crate::poison;
 use crate::range::ByteRange;
 use crate::request::{LockRef, Request};
 use crate::wait;
@@ -37,8 +39,8 @@ use std::time::Duration;
 ///
 /// # What a guard proves
 /// That no other owner holds these bytes in a mode that conflicts. It does not prove that its *own* owner has no other guard of them: an owner does not conflict with itself. Who hands out
-/// `&mut` on the strength of an exclusive guard asks with [`Recursion::Refuse`], by one guard a range, or leaves it to a [`RangeLocked`](crate::RangeLocked). Nor is there any
-/// poisoning: a panic under a guard releases it, and what it guarded may be half done.
+/// `&mut` on the strength of an exclusive guard asks with [`Recursion::Refuse`], by one guard a range, or leaves it to a [`RangeLocked`](crate::RangeLocked). Nor does
+/// a panic poison anything: it releases the guard, and what it guarded may be half done. (To [poison](Guard::poison) is to say that a holder is stuck.)
 ///
 /// # Conversions and time
 /// But for the last two none of these waits for a grant, and none for anybody who came later. `downgrade` and `shrink` wait for nobody at all. The others move the hold within the lock,
@@ -190,12 +192,40 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     #[track_caller]
     pub fn request(&self, range: impl RangeBounds<u64>, mode: Mode) -> Request<L, O::Through> {
         let range = ByteRange::new(range);
+        Request::through(self.lock.clone(), range, mode, self.asker())
+    }
+
+    /// Waits, when it is told to, until everybody *else* has gone who is in conflict with `range` (bytes) in `mode` and came first: [`RangeLock::drained`], as the owner of this guard. What that holds is not waited for; and if somebody
+    /// who is waited for waits for it, the answer is a deadlock.
+    ///
+    /// The way to wait so in a task that holds something: see [`Guard::request`], which says what becomes of the guard's owner, and what lock it takes to await it.
+    ///
+    /// # Panics
+    /// As for [`Guard::request`].
+    ///
+    /// ```
+    /// # use spanlock::{AcquireError, Mode, RangeLock};
+    /// # use std::sync::Arc;
+    /// # pollster::block_on(async {
+    /// let lock = Arc::new(RangeLock::new());
+    /// let write = lock.request_arc(0..4096, Mode::Block).await;
+    /// write.drained(.., Mode::Exclusive).await?; // `lock.drained(.., Mode::Exclusive).await` would wait for `write`
+    /// # Ok::<(), AcquireError>(()) }).unwrap();
+    /// ```
+    #[track_caller]
+    pub fn drained(&self, range: impl RangeBounds<u64>, mode: Mode) -> Drain<L, O::Through> {
+        let range = ByteRange::new(range);
+        Drain::through(self.lock.clone(), range, mode, self.asker())
+    }
+
+    /// Who asks through this guard: its owner, which has a name for others from now on.
+    fn asker(&self) -> O::Through {
         let mut owes_wakes = false;
         let owner = self.owner.through(|| self.own(&mut owes_wakes));
         if owes_wakes {
             wait::deliver();
         }
-        Request::through(self.lock.clone(), range, mode, owner)
+        owner
     }
 
     /// An owner for what has none but the request itself.
@@ -269,6 +299,44 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
             (None, Some(&(held, mode))) => Nesting::Inside { held, mode },
             (None, None) => Nesting::Elsewhere,
         }
+    }
+
+    /// Says that this holder is stuck, for instance because what it waits for elsewhere will not come: from now on whoever would have to wait for it is refused, with [`AcquireError::Poisoned`], which gives the `reason`, instead of waiting. So are those who
+    /// wait already.
+    ///
+    /// It is a mark of the holder, not of the data: the guard holds what it held, and nobody is granted beside it. When it is dropped the mark has gone with it; where it moves to by a conversion, or is split, it takes the mark along. A panic poisons nothing: who wants that
+    /// calls this, or keeps a flag with the data.
+    ///
+    /// Refused is who conflicts with it, each time that it looks who is in front of it: a whole queue, one behind the other, at once. One that sleeps because of somebody else who is in its way, too, looks when that one has gone. Requests that answer with the guard itself (of tasks without an
+    /// [`Owner`]) panic, as [`Request::wait`] says; a `try_` is refused in any case.
+    ///
+    /// Whoever has no guard in hand poisons by the lock: [`RangeLock::poison`].
+    ///
+    /// **Locking behaviour:** it takes a short mutex, of what was said of this lock's poisoned holders. Who is refused takes it, too.
+    ///
+    /// # Examples
+    /// ```
+    /// # use spanlock::{AcquireError, Mode, Owner, RangeLock};
+    /// let log = RangeLock::named("log");
+    /// let write = log.exclusive(0..4096);
+    /// write.poison("the disk does not answer");
+    /// let refused = log.request(0..1, Mode::Add).owner(&Owner::new()).wait().unwrap_err();
+    /// assert!(refused.to_string().ends_with("holds 0..4096 of log (exclusive) and was poisoned: the disk does not answer"));
+    /// drop(write);
+    /// assert!(log.request(0..1, Mode::Add).owner(&Owner::new()).wait().is_ok());
+    /// ```
+    pub fn poison(&self, reason: impl AsRef<str>) {
+        poison::poison(self.lock.space(), &self.held, reason.as_ref());
+    }
+
+    /// Takes [`poison`](Guard::poison) back: it gets on after all. Whether it was poisoned. (Who was refused has left.)
+    pub fn clear_poison(&self) -> bool {
+        poison::cure(self.lock.space(), &self.held)
+    }
+
+    /// Whether it was [poisoned](Guard::poison), by this guard or [by the lock](RangeLock::poison).
+    pub fn is_poisoned(&self) -> bool {
+        poison::is_poisoned(&self.held)
     }
 
     /// Makes an exclusive guard one in `mode`, in place: those who wait for the bytes in that mode go on.
@@ -478,7 +546,7 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     /// In a task do the same by hand: `let more = guard.request(guard.range(), mode).await?`, and drop the guard then. So with a deadline.
     ///
     /// # Errors
-    /// [`AcquireError::Deadlock`]. The guard holds what it held.
+    /// [`AcquireError::Deadlock`], [`AcquireError::Poisoned`]. The guard holds what it held.
     ///
     /// # Examples
     /// ```
@@ -500,7 +568,7 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     /// Extends the guard to `range`, and waits for that if it must, as [`convert`](Guard::convert) does.
     ///
     /// # Errors
-    /// [`AcquireError::Deadlock`]. The guard holds what it held.
+    /// [`AcquireError::Deadlock`], [`AcquireError::Poisoned`]. The guard holds what it held.
     ///
     /// # Panics
     /// As for [`try_extend`](Guard::try_extend).
@@ -518,6 +586,7 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
         let mut more = request.timeout(Duration::MAX).wait()?;
         // From here on this guard counts it.
         let held = mem::replace(&mut more.held, Held::nothing(mode));
+        convert::take_place(self.lock.space(), &self.held, &held);
         // First, as in `drop`: whoever is woken may panic.
         self.owner.leave();
         self.held = held;

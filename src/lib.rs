@@ -48,7 +48,7 @@
 //! Two things it does not do. A thread is *one* owner, whatever jobs it runs in turns; and a child of fork(2) is another process. [`RangeLock`] says of both what follows.
 //!
 //! Start at [`RangeLock`], or at [`RangeLocked`], which owns the data and gives slices of it; [`WholeFileLock`] is the same without ranges, and [`LockTable`] has a range lock for each of many files. [`Batch`] asks for several ranges
-//! at once, [`Guard`] says what a guard can be turned into, [`RangeLock::snapshot`] who holds and who waits, and [`KeySpace`] maps byte-string keys to ranges.
+//! at once, [`Drain`] waits until all have gone who came first and asks for nothing, [`Guard::poison`] says of a holder that nobody shall wait for it, [`Guard`] says what a guard can be turned into, [`RangeLock::snapshot`] who holds and who waits, and [`KeySpace`] maps byte-string keys to ranges.
 //!
 //! # Features
 //! - `table`, on by default: [`LockTable`]. Without it the library does not depend on dashmap, and what that needs.
@@ -81,6 +81,8 @@ mod any;
 mod batch;
 mod convert;
 mod cycle;
+mod drain;
+mod drained;
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -100,6 +102,7 @@ mod models;
 mod models;
 mod observe;
 mod owner;
+mod poison;
 #[cfg(not(any(loom, spanlock_shuttle)))] // A model has threads, and no processors.
 mod processors;
 #[cfg(all(test, not(any(loom, spanlock_shuttle, spanlock_chaos))))]
@@ -124,7 +127,8 @@ mod wait;
 mod whole;
 
 pub use batch::Batch;
-pub use error::{AcquireError, Deadlock};
+pub use drained::Drain;
+pub use error::{AcquireError, Deadlock, Poisoned};
 pub use guard::{Guard, RangeGuard};
 pub use inspect::Snapshot;
 pub use keys::{KeyBounds, KeySpace};
@@ -165,6 +169,7 @@ pub mod requests {
     #[cfg(not(any(loom, spanlock_shuttle)))]
     pub use crate::any::AnyLock;
     pub use crate::batch::{AcquireBatch, TimedBatch};
+    pub use crate::drained::{Drained, TimedDrain};
     pub use crate::request::{Acquire, LockRef, TimedRequest};
     #[cfg(all(feature = "table", not(any(loom, spanlock_shuttle))))]
     pub use crate::table::TableLock;

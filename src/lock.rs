@@ -1,5 +1,6 @@
 //! The range lock itself: a tree, and the calls that ask it for ranges.
 
+use crate::drained::Drain;
 use crate::error::AcquireError;
 use crate::grant;
 use crate::guard::{ArcThreadGuard, RangeGuard};
@@ -7,6 +8,7 @@ use crate::inspect::{RequestInfo, Snapshot};
 use crate::kind::ByThread;
 use crate::mode::Mode;
 use crate::owner::Owner;
+use crate::poison;
 use crate::range::ByteRange;
 use crate::request::Request;
 use crate::space::Space;
@@ -500,6 +502,70 @@ impl RangeLock {
     #[track_caller]
     pub fn request_arc(self: &Arc<Self>, range: impl RangeBounds<u64>, mode: Mode) -> Request<Arc<RangeLock>> {
         Request::new(Arc::clone(self), ByteRange::new(range), mode)
+    }
+
+    /// Says that all who hold some of `range` (bytes) now are stuck, or dead: whoever would have to wait for one of them is refused from now on, with [`AcquireError::Poisoned`]. As [`Guard::poison`](crate::Guard::poison), which says what that means, for whoever has none of their
+    /// guards: a watcher, when a thread has ended with its guard forgotten. Says how many they are.
+    ///
+    /// To find them takes a look at the lock; and another one whenever some guard of the lock was converted, extended or split meanwhile.
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    ///
+    /// ```
+    /// # use spanlock::{AcquireError, Mode, Owner, RangeLock};
+    /// let log = RangeLock::new();
+    /// std::mem::forget(log.exclusive(0..4096)); // nobody will let go of it
+    /// assert_eq!(log.poison(.., "its thread has ended"), 1);
+    /// let refused = log.request(0..1, Mode::Add).owner(&Owner::new()).wait();
+    /// assert!(matches!(refused, Err(AcquireError::Poisoned(_))));
+    /// assert_eq!(log.clear_poison(..), 1);
+    /// ```
+    #[track_caller]
+    pub fn poison(&self, range: impl RangeBounds<u64>, reason: impl AsRef<str>) -> usize {
+        poison::poison_all(&self.space, ByteRange::new(range), reason.as_ref())
+    }
+
+    /// Takes [`poison`](RangeLock::poison) back, and what a guard has said of itself by [`Guard::poison`](crate::Guard::poison), for all who hold some of `range` (bytes): they get on after all. Says of how many.
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    #[track_caller]
+    pub fn clear_poison(&self, range: impl RangeBounds<u64>) -> usize {
+        poison::cure_all(&self.space, ByteRange::new(range))
+    }
+
+    /// Waits, when it is told to, until everybody has gone who is in conflict with `range` (bytes) in `mode` and came first, holders and those who wait; and asks for nothing: nobody who comes later waits for it, or is waited for. See [`Drain`].
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    ///
+    /// # Examples
+    /// ```
+    /// # use spanlock::{AcquireError, Mode, RangeLock};
+    /// # use std::time::Duration;
+    /// # pollster::block_on(async {
+    /// let lock = RangeLock::new();
+    /// let read = lock.request(0..4096, Mode::Add).await;
+    /// assert!(lock.drained(0..8192, Mode::Add).try_now()); // no adder is in its way
+    /// let late = lock.drained(0..8192, Mode::Exclusive).timeout(Duration::from_millis(1)).wait();
+    /// assert!(matches!(late, Err(AcquireError::TimedOut(_))));
+    /// drop(read);
+    /// lock.drained(0..8192, Mode::Exclusive).await;
+    /// # });
+    /// ```
+    #[track_caller]
+    pub fn drained(&self, range: impl RangeBounds<u64>, mode: Mode) -> Drain<&RangeLock> {
+        Drain::new(self, ByteRange::new(range), mode)
+    }
+
+    /// As [`RangeLock::drained`], of one that keeps the lock alive itself, and has an owner of its own however it is waited for: see [`RangeLock::request_arc`].
+    ///
+    /// # Panics
+    /// If the range is inverted, as slicing does.
+    #[track_caller]
+    pub fn drained_arc(self: &Arc<Self>, range: impl RangeBounds<u64>, mode: Mode) -> Drain<Arc<RangeLock>> {
+        Drain::new(Arc::clone(self), ByteRange::new(range), mode)
     }
 
     /// Who holds and who waits, for how long and for whom. `Display` draws a map of it.

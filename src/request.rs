@@ -75,7 +75,7 @@ pub(crate) mod sealed {
 /// | its own (`Arc<RangeLock>`) | the guard | `Result` | the guard |
 /// | of an [`Owner`], by [`owner`](Request::owner) | `Result` | `Result` | `Result` |
 ///
-/// The error is an [`AcquireError`]: a deadlock, a recursion that was to be refused, a deadline that has passed.
+/// The error is an [`AcquireError`]: a deadlock, a holder who was poisoned, a recursion that was to be refused, a deadline that has passed.
 #[must_use = "a request does nothing until it is waited for, tried or awaited"]
 #[derive(Clone, Debug)]
 pub struct Request<L: LockRef, O: OwnedBy = <L as LockRef>::Owner> {
@@ -127,11 +127,11 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
     /// Waits until the range is granted. Conflicting requests are granted in the order in which they came; others never wait.
     ///
     /// # Errors
-    /// For a thread or an [`Owner`] (a task gets the guard itself): [`AcquireError::Deadlock`], and [`AcquireError::WouldRecurse`] if
+    /// For a thread or an [`Owner`] (a task gets the guard itself): [`AcquireError::Deadlock`], [`AcquireError::Poisoned`] if somebody in its way was [poisoned](Guard::poison), and [`AcquireError::WouldRecurse`] if
     /// the request [refuses](Recursion::Refuse) recursion.
     ///
     /// # Panics
-    /// A request with an owner of its own, if only the calling thread could make way for it, as what it holds itself is in the way: the message says what. So does one in an owner's
+    /// A request with an owner of its own, if only the calling thread could make way for it, as what it holds itself is in the way: the message says what; and if somebody in its way was [poisoned](Guard::poison). So does one in an owner's
     /// [scope](Owner::scope), where the others have an error.
     #[inline]
     #[track_caller]
@@ -323,11 +323,7 @@ where
     #[track_caller]
     fn into_future(self) -> Acquire<L, O::Awaited> {
         let Request { lock, range, mode, owner, recursion, through } = self;
-        let is_of_thread = through && owner.token().is_none();
-        assert!(
-            !is_of_thread,
-            "a request through the guard of a thread cannot be awaited: a task's request would wait for that guard; `.wait()` for it, or take an `Owner`"
-        );
+        assert_awaitable(&owner, through);
         let request = Request { lock, range, mode, owner: owner.awaited(), recursion, through };
         Acquire { state: State::New(request) }
     }
@@ -362,7 +358,7 @@ where
 /// would wait for the poll that it is called by. (The waker that is there when the future is dropped goes after the request's place.)
 ///
 /// # Panics
-/// If polled after it was ready. In the [scope](Owner::scope) of an owner: if the answer is an error; and always, if it is of no `Owner` and on a
+/// If polled after it was ready. If it has an owner of its own, and somebody in its way was [poisoned](Guard::poison). In the [scope](Owner::scope) of an owner: if the answer is an error; and always, if it is of no `Owner` and on a
 /// borrowed lock (`&RangeLock`), which nobody could follow when the search for deadlocks comes by.
 #[must_use = "futures do nothing unless polled"]
 pub struct Acquire<L: LockRef, O: OwnedBy = ByTask> {
@@ -414,7 +410,7 @@ impl<L: LockRef, O: OwnedBy> Acquire<L, O> {
         let Request { lock, range, mode, owner, recursion, .. } = request;
         if owner.join_scope() {
             // A forgotten future would be in the index for good, and its lock perhaps gone (INV-C1).
-            assert!(L::KEEPS, "{BORROWED}");
+            assert_kept::<L>();
         }
         if range.is_empty() {
             return Ok(Some(Guard::new(lock, Held::nothing(mode), owner)));
@@ -438,6 +434,21 @@ impl<L: LockRef, O: OwnedBy> Acquire<L, O> {
             }
         }
     }
+}
+
+/// What is asked for through the guard of a thread stays the thread's.
+#[track_caller]
+pub(crate) fn assert_awaitable<O: OwnedBy>(owner: &O, through: bool) {
+    let is_of_thread = through && owner.token().is_none();
+    assert!(
+        !is_of_thread,
+        "a request through the guard of a thread cannot be awaited: a task's request would wait for that guard; `.wait()` for it, or take an `Owner`"
+    );
+}
+
+/// For a future that has become one of an owner's.
+pub(crate) fn assert_kept<L: LockRef>() {
+    assert!(L::KEEPS, "{BORROWED}");
 }
 
 const BORROWED: &str = "in the scope of an owner a request on a borrowed lock cannot be awaited: ask an `Arc` by `request_arc`, \

@@ -90,6 +90,11 @@ impl Space {
         self.tree.beside.moves.fetch_add(1, Ordering::Release);
     }
 
+    /// How many holds have moved so far: for who looks at all who hold, and looks again if that has changed meanwhile (as [`Space::look_at_rest`], which says why).
+    pub(crate) fn moves(&self) -> u64 {
+        self.tree.beside.moves.load(Ordering::Acquire)
+    }
+
     /// What `look` finds, where it must not miss anybody who holds all the while: it looks again as long as holds move meanwhile. So somebody else has got on
     /// each time.
     ///
@@ -97,9 +102,9 @@ impl Space {
     /// was not counted when it began (Acquire), and is when it has ended.
     pub(crate) fn look_at_rest<T>(&self, mut look: impl FnMut(&Tree) -> T) -> T {
         loop {
-            let before = self.tree.beside.moves.load(Ordering::Acquire);
+            let before = self.moves();
             let found = look(&self.tree);
-            if self.tree.beside.moves.load(Ordering::Acquire) == before {
+            if self.moves() == before {
                 return found;
             }
         }

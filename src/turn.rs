@@ -14,7 +14,7 @@
 //! | U2 | take: CAS, `fence(SeqCst)`, then look at the lock | publish, `fence(SeqCst)`, then look at the turn ([`Turn::let_search_end`]) | one of them sees the other |
 //! | U3 | end: add to the count of ended searches, AcqRel, then give back | take: load of the count, Acquire | whether some search has ended since this one began |
 
-use crate::sync::{AtomicPtr, AtomicU64, Ordering, const_fn, fence, hint};
+use crate::sync::{AtomicPtr, AtomicU64, Mutex, Ordering, const_fn, fence, hint, lock};
 use crate::wait::{Events, Listener};
 use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;
@@ -29,7 +29,12 @@ pub(crate) struct Turn {
     word: AtomicU64,
     /// Of one slot.
     events: Events<1>,
+    /// Why holders of this lock were poisoned, by their slots. (It is here because a lock has no room for what it seldom needs.)
+    reasons: Mutex<Reasons>,
 }
+
+/// By what tells a slot from all others of the lock.
+pub(crate) type Reasons = BTreeMap<(usize, usize), Box<str>>;
 
 const TAKEN: u64 = 1;
 /// Somebody listens.
@@ -47,7 +52,12 @@ impl Turn {
         static NUMBERS: hint::AtomicU64 = hint::AtomicU64::new(0);
         // Relaxed: only distinct values matter.
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        Turn { number, word: AtomicU64::new(0), events: Events::default() }
+        Turn { number, word: AtomicU64::new(0), events: Events::default(), reasons: Mutex::new(Reasons::new()) }
+    }
+
+    /// Does something with what was said of the lock's poisoned holders, under a short mutex.
+    pub(crate) fn with_reasons<T>(&self, act: impl FnOnce(&mut Reasons) -> T) -> T {
+        act(&mut lock(&self.reasons))
     }
 
     pub(crate) fn number(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! The whole-file lock: the full range, nothing more.
 
+use crate::drained::Drain;
 use crate::error::AcquireError;
 use crate::guard::RangeGuard;
 use crate::inspect::Snapshot;
@@ -165,6 +166,11 @@ impl WholeFileLock {
     /// Whether a new owner that asked for it in `mode` would have to wait: see [`RangeLock::is_locked`].
     pub fn is_locked(&self, mode: Mode) -> bool {
         self.lock.is_locked(.., mode)
+    }
+
+    /// Waits, when it is told to, until everybody has gone who conflicts with `mode` and came first: see [`RangeLock::drained`].
+    pub fn drained(&self, mode: Mode) -> Drain<&RangeLock> {
+        self.lock.drained(.., mode)
     }
 
     /// Asks for the lock in `mode`: see [`RangeLock::request`].

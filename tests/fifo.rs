@@ -36,6 +36,7 @@ fn histories_in_a_few_bytes() {
     if count > 100 {
         assert!(tally.at_once > 0 && tally.waited > 0 && tally.refused > 0, "histories without conflict: {tally:?}");
         assert!(tally.cancelled_woken > 0, "nobody was cancelled between its wake and its poll: {tally:?}");
+        assert!(tally.drained.iter().all(|&drains| drains > 0), "histories without drains: {tally:?}");
     }
 }
 

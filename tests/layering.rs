@@ -28,8 +28,8 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     (
         "lib.rs",
         &[
-            "any", "batch", "error", "guard", "inspect", "keys", "kind", "lock", "mode", "owner", "range", "request",
-            "scope", "slices", "stats", "table", "whole",
+            "any", "batch", "drained", "error", "guard", "inspect", "keys", "kind", "lock", "mode", "owner", "range",
+            "request", "scope", "slices", "stats", "table", "whole",
         ],
         &[],
     ),
@@ -84,7 +84,10 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("space.rs", &["mode", "owner", "range", "sync", "tree", "turn", "wait"], &["std::sync"]),
     (
         "grant.rs",
-        &["cycle", "error", "inspect", "mode", "observe", "owner", "range", "reclaim", "space", "sync", "tree", "wait"],
+        &[
+            "cycle", "error", "inspect", "mode", "observe", "owner", "poison", "range", "reclaim", "space", "sync",
+            "tree", "wait",
+        ],
         &["smallvec"],
     ),
     // `std::thread` there: the name of a thread.
@@ -98,7 +101,13 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         &["error", "mode", "observe", "owner", "range", "reclaim", "space", "tree", "turn"],
         &["smallvec", "std::sync"],
     ),
-    ("convert.rs", &["cycle", "grant", "mode", "owner", "range", "reclaim", "space", "tree", "wait"], &[]),
+    (
+        "poison.rs",
+        &["cycle", "error", "grant", "mode", "owner", "range", "reclaim", "space", "tree", "turn", "wait"],
+        &[],
+    ),
+    ("drain.rs", &["cycle", "error", "grant", "observe", "owner", "poison", "reclaim", "space", "sync", "wait"], &[]),
+    ("convert.rs", &["cycle", "grant", "mode", "owner", "poison", "range", "reclaim", "space", "tree", "wait"], &[]),
     // Surface. `std::sync` there is `Arc`.
     (
         "request.rs",
@@ -110,15 +119,22 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         &["error", "grant", "guard", "kind", "lock", "mode", "owner", "range", "request", "space", "wait"],
         &["smallvec"],
     ),
+    ("drained.rs", &["drain", "error", "kind", "mode", "owner", "range", "request", "space", "wait"], &[]),
     (
         "guard.rs",
-        &["convert", "error", "grant", "kind", "lock", "mode", "owner", "range", "request", "wait"],
+        &[
+            "convert", "drained", "error", "grant", "kind", "lock", "mode", "owner", "poison", "range", "request",
+            "wait",
+        ],
         &["std::sync"],
     ),
     ("scope.rs", &["owner"], &["pin_project_lite"]),
     (
         "lock.rs",
-        &["error", "grant", "guard", "inspect", "kind", "mode", "owner", "range", "request", "space", "sync"],
+        &[
+            "drained", "error", "grant", "guard", "inspect", "kind", "mode", "owner", "poison", "range", "request",
+            "space", "sync",
+        ],
         &["std::sync"],
     ),
     ("any.rs", &["kind", "lock", "request"], &["std::sync"]),
@@ -135,14 +151,17 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         &["batch", "error", "guard", "inspect", "kind", "lock", "mode", "owner", "range", "request"],
         &["memmap2", "std::sync"],
     ),
-    ("whole.rs", &["error", "guard", "inspect", "lock", "mode", "request", "sync"], &[]),
+    ("whole.rs", &["drained", "error", "guard", "inspect", "lock", "mode", "request", "sync"], &[]),
 ];
 
 /// Words that only some rooms may say: taking a pin, and retiring a node.
 const WORDS: &[(&str, &[&str])] = &[
     ("crossbeam_epoch::pin(", &["reclaim.rs"]),
     // The tree is handed its pins, but for who comes by a shortcut, and seldom needs one.
-    ("LazyPin::new(", &["grant.rs", "cycle.rs", "convert.rs", "reclaim.rs", "tree/shortcut.rs"]),
+    (
+        "LazyPin::new(",
+        &["grant.rs", "cycle.rs", "convert.rs", "drain.rs", "poison.rs", "reclaim.rs", "tree/shortcut.rs"],
+    ),
     (".retire(", &["tree/prune.rs", "tree/node.rs", "reclaim.rs"]),
 ];
 

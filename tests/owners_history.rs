@@ -28,7 +28,8 @@ fn is_everything(tally: &Tally) -> bool {
     let waits = tally.at_once > 0 && tally.waited > 0 && tally.failed > 0 && tally.cancelled_woken > 0;
     let cycles = tally.passed_at_once > 0 && tally.passes > tally.passed_at_once && tally.longest_cycle > 2;
     let batches = tally.batches > 0 && tally.deadlocked_batches > 0;
-    waits && cycles && batches && tally.recursions > 0 && tally.converted > 0 && tally.not_converted > 0
+    let drains = tally.drained.iter().chain(&tally.drains_refused).all(|&drains| drains > 0);
+    waits && cycles && batches && drains && tally.recursions > 0 && tally.converted > 0 && tally.not_converted > 0
 }
 
 #[test]

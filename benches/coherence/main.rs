@@ -46,6 +46,10 @@ mod batch;
 mod convert;
 #[path = "../../src/cycle.rs"]
 mod cycle;
+#[path = "../../src/drain.rs"]
+mod drain;
+#[path = "../../src/drained.rs"]
+mod drained;
 #[path = "../../src/error.rs"]
 mod error;
 #[path = "../../src/grant.rs"]
@@ -62,6 +66,8 @@ mod lock;
 mod mode;
 #[path = "../../src/owner.rs"]
 mod owner;
+#[path = "../../src/poison.rs"]
+mod poison;
 #[path = "../../src/processors.rs"]
 #[allow(dead_code)] // The stand-in for `wait` has processors of its own.
 mod processors;

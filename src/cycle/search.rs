@@ -33,13 +33,23 @@
 //!    marked once: the unmarked ones are a lower end that shrinks.
 //! 5. *Pairs*: in the views of R, each queued thing of S's owner, or of an owner outside of R that leads to S; with whoever in R has it in front, and is of another owner.
 //!
+//! # Drains
+//! A drain (`drain`) is in the index, and in no view: nobody waits for it. It waits until all who came before its ticket have *gone*, who wait included. So:
+//!
+//! - it sees by itself, and only who came before ([`came_before`]): the holders who came later are in front of a queued request, and not of a drain;
+//! - its edges to those who are queued are grant edges, as they have to be granted before they can let go. What they lead to is in R. (If one of them is in no index, that is the request itself.) Where its owner has nothing else, it is let
+//!   past nobody, or it would overtake; so its own edges to who is queued are grant edges, too ([`Way::Stays`]). Those who wait for the same, and stay, share a view of their own, which hands out holders and queued ones alike;
+//! - it passes nobody.
+//!
 //! What is in its doorway, and in front of a waiter of another owner, ends a search at (1) or (3), for it to begin anew (INV-C2). So does an entry of the index one of whose turns another search has;
 //! and at the end, that another search has ended before this one had all its turns (INV-C5).
 //!
 //! At its request's deadline a search stops where it is ([`Pace`]). Whom it has let pass by then, is let past; those whose sleep that ends are woken.
 
-use super::{Blocked, Passes, Site, Stop, ask_to_rescan, index, is_before, is_decided, is_undecided, steps};
-use crate::error::{Deadlock, Wait};
+use super::{
+    Blocked, Passes, Site, Stop, ask_to_rescan, came_before, index, is_before, is_decided, is_undecided, steps,
+};
+use crate::error::{Deadlock, OwnerName, Wait};
 use crate::mode::Mode;
 use crate::observe;
 use crate::owner::{self, OwnerId};
@@ -94,8 +104,22 @@ impl Pace {
     }
 }
 
+/// What a waiting request takes those in front of it for who only wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// It waits for a grant, and can be let past them.
+    Passes,
+    /// It waits for a grant, and its owner has nothing else: so it is let past nobody, as first come, first served has it. But a drain needs it to get through.
+    Stays,
+    /// It waits until they have let go of what they are still to be granted: a drain.
+    Drains,
+}
+
 /// A waiting request in the graph: a single one or a batch.
 struct Knot {
+    way: Way,
+    /// What it asks for, if it is in no index.
+    asked: Option<(ByteRange, Mode)>,
     ticket: u64,
     owner: OwnerId,
     /// None for an outermost request of a thread, and for a task's.
@@ -105,6 +129,15 @@ struct Knot {
     views: SmallVec<[(ViewId, usize); 1]>,
     /// Whether any edges lead to it.
     is_reached: bool,
+}
+
+impl Knot {
+    /// It is needed because it waits. Whether it can be let past others for that depends on whether its owner has anything else.
+    fn stay_if_alone(&mut self) {
+        if self.way == Way::Passes && self.blocked.as_ref().is_some_and(|blocked| !blocked.is_nested()) {
+            self.way = Way::Stays;
+        }
+    }
 }
 
 /// A knot's number in its search.
@@ -257,8 +290,8 @@ struct Needed {
 /// A pass that is to be: who passes, who is passed, and as what it was seen.
 type Pair<'p> = (KnotId, KnotId, Seen<'p>);
 
-/// Whether two requests see the same: space, bytes and modes; and who sees it alone.
-type Outlook = (usize, u64, u64, u64, Option<KnotId>);
+/// Whether two requests see the same: space, bytes and modes; whether they stay; and who sees it alone.
+type Outlook = (usize, u64, u64, u64, bool, Option<KnotId>);
 
 /// The part of the graph that a search has looked at.
 pub(super) struct Search<'p> {
@@ -319,7 +352,7 @@ impl<'p> Search<'p> {
         while let Some((ticket, from)) = rest.pop() {
             self.pace.in_time()?;
             needed.knots.push(from);
-            let owner = self.knots[from].owner;
+            let Knot { owner, way, .. } = self.knots[from];
             for (view, place) in self.views_of(from)? {
                 self.advance(view, By::Grants, from, &mut new)?;
                 let View { things, passes, passing, own_holds, .. } = &mut self.views[view];
@@ -328,7 +361,7 @@ impl<'p> Search<'p> {
                 new.retain(|&index| {
                     let is_queued = things[index].ticket().is_some();
                     needed.queue |= is_queued && things[index].owner() != owner;
-                    !is_queued
+                    !is_queued || way != Way::Passes
                 });
                 if owner == mine {
                     own_holds.extend(new.iter().copied().filter(|&index| things[index].owner() == mine));
@@ -336,12 +369,13 @@ impl<'p> Search<'p> {
                     new.extend(own_holds.iter().copied().find(|&index| things[index].is_before(ticket, passes)));
                 }
                 for &index in &new {
-                    let seen = self.views[view].things[index].seen;
+                    let Thing { seen, .. } = self.views[view].things[index];
+                    let its_ticket = self.views[view].things[index].ticket();
                     let its_owner = OwnerId::from_slot(seen.owner());
                     if its_owner == owner {
                         continue;
                     }
-                    let link = Link { from, place, seen };
+                    let link = Link { from, place, seen, queued: its_ticket.is_some() };
                     let blocked = self.blocked_of(its_owner)?;
                     // What was seen PENDING may have been in its doorway, and be among the blocked ones by now.
                     if !blocked.is_empty() && !link.stands() {
@@ -350,13 +384,32 @@ impl<'p> Search<'p> {
                     if needed.ours.contains(&its_owner) {
                         return Err(self.deadlock(link, &led_by));
                     }
+                    // It holds by now, though it had nothing but what it waits for.
+                    if its_ticket.is_none() && blocked.iter().any(|&to| self.knots[to].way == Way::Stays) {
+                        return Err(Stop::Unsettled);
+                    }
                     if !blocked.is_empty() && needed.owners.insert(its_owner) {
                         // One that holds up others too may have been led to before.
                         let is_new = |to: &KnotId| !led_by.contains_key(to);
                         let new: SmallVec<[KnotId; 1]> = blocked.iter().copied().filter(is_new).collect();
                         needed.others.extend(new.iter().filter(|&&to| self.knots[to].owner != its_owner));
                         led_by.extend(new.iter().map(|&to| (to, link)));
+                        if its_ticket.is_some() {
+                            new.iter().for_each(|&to| self.knots[to].stay_if_alone());
+                        }
                         self.push(&new, &mut rest);
+                    }
+                    // In no index: its owner's only request. (If it has been granted, or has gone, nothing leads on from it.)
+                    if let (true, Some(ticket)) = (blocked.is_empty() && seen.waits_still(), its_ticket) {
+                        if needed.owners.insert(its_owner) {
+                            let to = self.knot_of(&seen, ticket, view)?;
+                            if self.knots[to].blocked.is_some() {
+                                return Err(Stop::Unsettled);
+                            }
+                            self.knots[to].way = Way::Stays;
+                            led_by.insert(to, link);
+                            self.push(&[to], &mut rest);
+                        }
                     }
                 }
             }
@@ -460,6 +513,9 @@ impl<'p> Search<'p> {
         let mut knots: Vec<(u64, KnotId)> = needed.knots.iter().map(|&knot| (self.knots[knot].ticket, knot)).collect();
         knots.sort_unstable();
         for &(_, knot) in knots.iter().rev() {
+            if self.knots[knot].way != Way::Passes {
+                continue;
+            }
             let is_other = usize::from(self.knots[knot].owner != mine);
             for (view, _) in self.views_of(knot)? {
                 by_view.entry(view).or_default()[is_other].push(knot);
@@ -512,8 +568,12 @@ impl<'p> Search<'p> {
             let passing = self.knots[z].blocked.as_ref().expect("only enlisted requests are needed by anybody");
             let is_marked = *marked.entry(z).or_insert_with(|| {
                 self.pace.step(passing.sites.len());
-                // SAFETY: the slots are live while the entry can be seen (INV-C1).
-                let stuck = passing.sites.iter().find(|site| !unsafe { site.slot.let_pass() });
+                let lets_pass = |site: &Site| {
+                    let slot = site.slot.expect("a drain passes nobody");
+                    // SAFETY: the slots are live while the entry can be seen (INV-C1).
+                    unsafe { slot.let_pass() }
+                };
+                let stuck = passing.sites.iter().find(|site| !lets_pass(site));
                 match stuck.map(|site| self.in_its_doorway(site)) {
                     Some(Some(seen)) => undecided = Some(seen),
                     Some(None) => unsettled = true,
@@ -555,10 +615,11 @@ impl<'p> Search<'p> {
         }
     }
 
-    /// The slot of an enlisted request that is not in the queue yet.
+    /// The slot of an enlisted request that is not in the queue yet. (A drain has no doorway.)
     fn in_its_doorway(&self, site: &Site) -> Option<Seen<'p>> {
+        let slot = site.slot?;
         // SAFETY: the slot is live while the entry can be seen (INV-C1).
-        let seen = unsafe { site.slot.seen(self.pin) };
+        let seen = unsafe { slot.seen(self.pin) };
         seen.word().is_queuing().then_some(seen)
     }
 
@@ -577,8 +638,8 @@ impl<'p> Search<'p> {
         let View { things, passes, passing, fronts, ahead, .. } = &mut self.views[view];
         new.clear();
         fronts[by as usize].advance(things, passes, &self.knots[knot], &self.pace, new)?;
-        if let By::All = by {
-            let Knot { ticket, owner, .. } = self.knots[knot];
+        let Knot { way, ticket, owner, .. } = self.knots[knot];
+        if matches!(by, By::All) || way == Way::Stays {
             for &index in &*passing {
                 self.pace.step(1);
                 self.pace.in_time()?;
@@ -595,19 +656,20 @@ impl<'p> Search<'p> {
     /// What `knot` sees.
     fn views_of(&mut self, knot: KnotId) -> Result<SmallVec<[(ViewId, usize); 1]>, Stop<'p>> {
         if self.knots[knot].views.is_empty() {
-            let Knot { ticket, ref blocked, ref places, .. } = self.knots[knot];
+            let Knot { way, ticket, ref blocked, ref places, .. } = self.knots[knot];
             let passes = blocked.as_ref().map(|blocked| blocked.open_passes()).unwrap_or_default();
-            let alone = (!passes.is_empty()).then_some(knot);
+            let drain = (way == Way::Drains).then_some(ticket);
+            let alone = (!passes.is_empty() || drain.is_some()).then_some(knot);
             let places = places.clone();
             let mut views: SmallVec<[(ViewId, usize); 1]> = SmallVec::new();
             for (place, &(space, query)) in places.iter().enumerate() {
                 self.pace.step(1);
-                let outlook = (space.as_ptr().addr(), query.start, query.last, query.against, alone);
+                let outlook = (space.as_ptr().addr(), query.start, query.last, query.against, way == Way::Stays, alone);
                 let known = self.by_outlook.get(&outlook).copied();
                 let known = known.filter(|&view| ticket <= self.views[view].since);
                 let view = match known {
                     Some(view) => view,
-                    None => self.look(space, query, passes.clone())?,
+                    None => self.look(space, query, passes.clone(), drain)?,
                 };
                 self.by_outlook.insert(outlook, view);
                 views.push((view, place));
@@ -619,8 +681,14 @@ impl<'p> Search<'p> {
         Ok(self.knots[knot].views.clone())
     }
 
-    /// A new view of what is in the way of `query`, whoever asks.
-    fn look(&mut self, space: NonNull<Space>, query: Query<'static>, passes: Passes) -> Result<ViewId, Stop<'p>> {
+    /// A new view of what is in the way of `query`, whoever asks; or of what came before a `drain`.
+    fn look(
+        &mut self,
+        space: NonNull<Space>,
+        query: Query<'static>,
+        passes: Passes,
+        drain: Option<u64>,
+    ) -> Result<ViewId, Stop<'p>> {
         // Before the scan: see INV-V2.
         let since = owner::last_ticket();
         // No owner has the id 0.
@@ -628,7 +696,9 @@ impl<'p> Search<'p> {
         let mut things = Vec::new();
         let _ = self.space(space).tree.scan(&query, None, self.pin, |seen| {
             self.pace.step(1);
-            things.push(Thing { seen, decided: is_decided(&seen) });
+            if drain.is_none_or(|ticket| came_before(&seen, ticket)) {
+                things.push(Thing { seen, decided: is_decided(&seen) });
+            }
             if self.pace.is_late.get() { Break(()) } else { Continue(()) }
         });
         self.pace.in_time()?;
@@ -659,7 +729,8 @@ impl<'p> Search<'p> {
                 let (range, mode) = what(seen);
                 let query = Ask::at(range, mode, owner.get(), ticket).query();
                 let places = SmallVec::from_buf([(self.views[view].space, query)]);
-                self.add(Knot { ticket, owner, blocked: None, places, views: SmallVec::new(), is_reached: false })
+                let (way, asked, views) = (Way::Passes, Some((range, mode)), SmallVec::new());
+                self.add(Knot { way, asked, ticket, owner, blocked: None, places, views, is_reached: false })
             }
         })
     }
@@ -671,8 +742,9 @@ impl<'p> Search<'p> {
             return knot;
         }
         let places = blocked.sites.iter().map(|site| (site.space, site.ask.query())).collect();
-        let (ticket, owner) = (blocked.ticket, blocked.owner);
-        self.add(Knot { ticket, owner, blocked: Some(blocked), places, views: SmallVec::new(), is_reached: false })
+        let (ticket, owner, views) = (blocked.ticket, blocked.owner, SmallVec::new());
+        let way = if blocked.is_drain() { Way::Drains } else { Way::Passes };
+        self.add(Knot { way, asked: None, ticket, owner, blocked: Some(blocked), places, views, is_reached: false })
     }
 
     fn add(&mut self, knot: Knot) -> KnotId {
@@ -722,26 +794,34 @@ impl<'p> Search<'p> {
         let mut waits = Vec::with_capacity(links.len());
         let next: Vec<KnotId> = links.iter().cycle().skip(1).take(links.len()).map(|link| link.from).collect();
         for (link, next) in links.into_iter().zip(next) {
-            let Link { from, place, seen } = link;
-            let blocked = self.knots[from].blocked.as_ref().expect("only enlisted requests are needed by anybody");
-            let site = &blocked.sites[place];
+            let Link { from, place, seen, queued } = link;
+            let Knot { blocked, asked, owner, places, .. } = &self.knots[from];
+            let site = blocked.as_ref().map(|blocked| &blocked.sites[place]);
             // First, as it may leave its doorway meanwhile.
-            if let Some(seen) = self.in_its_doorway(site) {
+            if let Some(seen) = site.and_then(|site| self.in_its_doorway(site)) {
                 return Stop::Undecided(seen);
             }
-            // SAFETY: the slot is live while the entry can be seen (INV-C1).
-            let waits_still = unsafe { site.slot.waits_with(blocked.ticket) } && !blocked.is_decided();
+            let waits_still = match (blocked, site.and_then(|site| site.slot)) {
+                // SAFETY: the slot is live while the entry can be seen (INV-C1).
+                (Some(blocked), Some(slot)) => (unsafe { slot.waits_with(blocked.ticket) }) && !blocked.is_decided(),
+                // A drain waits for as long as its entry can be seen. One that is in no index was the end of the link before, which stands.
+                _ => true,
+            };
             if !link.stands() {
                 return Stop::Unsettled;
             }
             // Also in models, which are optimised.
             assert!(waits_still || cfg!(not(any(debug_assertions, loom))), "granted in spite of a hold");
             let (held, held_mode) = what(&seen);
-            let (range, mode): (ByteRange, Mode) = (site.ask.range(), site.ask.mode());
-            let lock = self.space(site.space).label();
-            let next = self.knots[next].blocked.as_ref().expect("only enlisted requests are needed by anybody");
-            let holder = next.name_of(OwnerId::from_slot(seen.owner()));
-            waits.push(Wait { owner: blocked.name(), lock, range, mode, held, held_mode, holder });
+            let asked = site.map(|site| (site.ask.range(), site.ask.mode())).or(*asked);
+            let (range, mode): (ByteRange, Mode) =
+                asked.expect("who is in no index has one place, and says what it asks for");
+            let lock = self.space(places[place].0).label();
+            let owner = blocked.as_ref().map_or(OwnerName { id: *owner, name: None }, |blocked| blocked.name());
+            let its = OwnerId::from_slot(seen.owner());
+            let next = self.knots[next].blocked.as_ref();
+            let holder = next.map_or(OwnerName { id: its, name: None }, |next| next.name_of(its));
+            waits.push(Wait { owner, lock, range, mode, held, held_mode, holder, queued });
         }
         Stop::Deadlock(Deadlock::new(waits))
     }
@@ -758,14 +838,16 @@ struct Link<'p> {
     from: KnotId,
     place: usize,
     seen: Seen<'p>,
+    /// Whether that one only waits yet: see [`Way`].
+    queued: bool,
 }
 
 impl Link<'_> {
-    /// Whether who was seen holds still.
+    /// Whether who was seen holds still, or is there still.
     fn stands(&self) -> bool {
         match self.seen.ticket() {
             None => self.seen.holds_still(),
-            // Of a batch that was decided.
+            // Of a batch that was decided; or it waits, and that matters.
             Some(_) => self.seen.is_there_still(),
         }
     }

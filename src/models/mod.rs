@@ -10,6 +10,8 @@
 //! | `convert` | a hold becomes another: what is kept is never let go of, what is given up wakes |
 //! | `batch` | several requests under one ticket: all or nothing |
 //! | `cycle` | a cycle of waits is answered or broken, and who is let past is past |
+//! | `drain` | who came before is waited for, who came later is not, and knows |
+//! | `poison` | who waits for a holder that is stuck is refused |
 //! | `turn` | one search at a time in a lock; who leaves lets it end; what it sees of what others publish |
 //! | `event` | the lists of those who wait, by themselves: who asks to be called is called |
 //! | `epoch` | on the real reclaimer: nobody reads a node that was freed |
@@ -36,12 +38,16 @@ mod batch;
 mod convert;
 #[cfg(not(spanlock_epoch))]
 mod cycle;
+#[cfg(not(spanlock_epoch))]
+mod drain;
 #[cfg(spanlock_epoch)]
 mod epoch;
 #[cfg(not(spanlock_epoch))]
 mod event;
 #[cfg(not(spanlock_epoch))]
 mod grant;
+#[cfg(not(spanlock_epoch))]
+mod poison;
 #[cfg(not(spanlock_epoch))]
 mod reorder;
 #[cfg(not(spanlock_epoch))]

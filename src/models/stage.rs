@@ -3,6 +3,7 @@
 //! Who only sets the scene is placed, or queued, by the main thread, before the others start.
 
 use super::Byte;
+use crate::drain::{Begun, Drain};
 use crate::error::Refused;
 use crate::grant::{self, Doorway, Held, Holds, Live, Waiter};
 use crate::mode::Mode::{self, Add, Block, Exclusive};
@@ -145,6 +146,18 @@ impl Stage {
         let asker = ask.asker();
         // SAFETY: see above.
         unsafe { grant::try_acquire(&self.space, &ask.ask_in(&self.space, &asker), asker.visitor) }
+    }
+
+    /// A drain of what `ask` is about, if somebody is there.
+    pub(super) fn begin_drain(&self, ask: &Ask) -> Option<Drain> {
+        let asker = ask.asker();
+        // SAFETY: see above.
+        unsafe { Drain::begin(&self.space, &ask.ask_in(&self.space, &asker), ask.token.as_ref(), Begun::InPoll) }
+    }
+
+    /// Waits until those have gone; an error is a deadlock.
+    pub(super) fn drain(&self, ask: &Ask) -> Result<(), Refused> {
+        self.begin_drain(ask).map_or(Ok(()), |drain| drain.wait(&self.space))
     }
 
     /// Whether a look from outside finds nobody in the way.

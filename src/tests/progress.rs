@@ -22,6 +22,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{fs, io::Write};
 
+#[path = "progress/draining.rs"]
+mod draining;
+#[path = "progress/poisoning.rs"]
+mod poisoning;
 #[path = "../../tests/common/poll.rs"]
 #[allow(dead_code)]
 mod poll;
@@ -39,6 +43,8 @@ enum Needs {
     Index,
     /// The names of tokens.
     Names,
+    /// What was said of a lock's poisoned holders.
+    Reasons,
 }
 
 /// What a thread holds up that is stopped while it has a mutex: by what stands in the line where the mutex is taken. All of it, and nothing else, is passed over where the mutex is had.
@@ -52,6 +58,7 @@ const HOLDS_UP: &[(&str, &[Needs])] = &[
     ("lock(&self.held_up)", &[Needs::Index]),
     ("lock(&self.blocked.held_up)", &[Needs::Index]),
     ("lock(part(owner))", &[Needs::Names]),
+    ("lock(&self.reasons)", &[Needs::Reasons]),
 ];
 
 /// Where a search takes a turn, and where it gives one back. In between it has something that is no mutex.
@@ -547,6 +554,7 @@ fn goes_on(lock: &'static RangeLock, apart: &Range<u64>, moment: &Moment<'_>, wh
         assert!(is_free(lock, start..end, Mode::Block));
         drop(guard);
     });
+    must("a drain", &|| assert!(lock.drained(start..end, Mode::Exclusive).try_now()));
     must("conversions", &|| {
         let mut guard = Hand::new(lock.request(start..end, Mode::Exclusive)).ready();
         guard.downgrade(Mode::Add);
@@ -566,6 +574,8 @@ fn goes_on(lock: &'static RangeLock, apart: &Range<u64>, moment: &Moment<'_>, wh
     });
     moment.go_on(&format!("waiting in {which}, {apart:?}"), list, || {
         let holder = Hand::new(lock.request(start..end, Mode::Exclusive)).ready();
+        let mut drain = Hand::new(lock.drained(middle..end, Mode::Add));
+        drain.pending();
         let timed = lock.request(start..middle, Mode::Add).timeout(Duration::from_micros(100)).wait();
         assert!(timed.is_err(), "timed out");
         let [mut first, mut given_up, mut last] =
@@ -580,6 +590,8 @@ fn goes_on(lock: &'static RangeLock, apart: &Range<u64>, moment: &Moment<'_>, wh
         last.pending();
         first.downgrade(Mode::Add);
         assert!(last.woken());
+        assert!(drain.woken());
+        drain.ready();
         drop((last.ready(), first));
     });
     let token = |turn: &[Needs]| {
@@ -605,6 +617,8 @@ fn who_is_stopped_holds_up_nobody_else() {
     batches(stage);
     searching(stage);
     looking(stage);
+    draining::draining(stage);
+    poisoning::poisoning(stage);
     passing_the_young(stage);
     holding_others_up(stage);
     growing(stage);

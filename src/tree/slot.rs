@@ -11,7 +11,7 @@
 //! | `8` | `QUEUED` | it waits, and its ticket stands in the record |
 //! | `9` | `GRANTED` | it waited and was granted, or is a token's, or passed somebody who yields, or is the second slot of a hold that moves. (A thread's that never waited stays PENDING: live, and none of these three.) Together with `QUEUED`: it waits, and *yields*: newcomers may go before it, if the lock says so |
 //! | `10` | `WAITERS` | somebody sleeps until this word changes; whoever clears this bit must wake them |
-//! | `11` | `RESCAN` | somebody has become a blocker behind this request's back: it must look again before it is granted |
+//! | `11` | `RESCAN` | somebody has become a blocker behind this request's back: it must look again before it is granted. Of a holder: it is *poisoned*, and whoever would wait for it is refused |
 //! | `12..20` | parts | which eighths of the node's span the range touches |
 //! | `20..28` | grains | which of eight classes the grains (of 4 KiB) that it touches are of; all of them, if it touches more than two |
 //! | `28..64` | version | one more at each claim and each shrink. 36 bits: a scan would have to stand still between two loads for as long as 2^36 claims of one slot take, half an hour at least |
@@ -32,8 +32,9 @@
 //!
 //! # Invariants
 //! - INV-S1: only the request that claimed a slot changes its mode, phase and record. Others set `WAITERS` or `RESCAN`, or make a queued
-//!   request a passing one, no more.
-//! - INV-S2: the record is written while the slot is CLAIMED; after that `order` while it is QUEUING, or about to be GRANTED where a hold moves to it; and
+//!   request a passing one, or poison a holder and take that back, no more. (Who takes a doorway for a hold, and poisons it, makes it look once more.)
+//! - INV-S2: the record is written while the slot is CLAIMED; after that `order` while it is QUEUING, or about to be GRANTED where a hold moves to it, or by a
+//!   holder who takes the place of another hold of his; and
 //!   `start` and `last` by a holder who shrinks, and who then makes the version a new one; and `owner`, once, by a task's hold that becomes a token's.
 //! - INV-S3: whoever clears `WAITERS` wakes. It is cleared whenever the slot changes in a way that can free a waiter.
 //!
@@ -183,6 +184,11 @@ impl Word {
         const _: () = assert!(QUEUED << 1 == GRANTED);
         let yields = self.0 & (self.0 >> 1) & QUEUED;
         self.0 & (yields / QUEUED).wrapping_sub(1)
+    }
+
+    /// Whether it is of a holder whom nobody shall wait for.
+    pub(crate) fn is_poisoned(self) -> bool {
+        self.is_live() && self.0 & (PASSING | RESCAN) == RESCAN
     }
 
     /// Which of the slot's requests it is of, a shrunk one being another: for [`Room`].
@@ -794,6 +800,30 @@ impl<R: Room> Placed<R> {
         self.hold()
     }
 
+    /// A hold that has waited takes the place of one that came at `order`, and came no later than that. Nobody who reads the old number is misled by it before the
+    /// hold whose place it takes is given back: whoever goes by the order of a hold looks again if one has moved meanwhile.
+    pub(crate) fn keep_order(&self, order: u64) {
+        // Relaxed: as for `take_over`, but what hands it on is the count of moves.
+        self.slot().record.order.store(order, Ordering::Relaxed);
+    }
+
+    /// Whether this holder, which moves, is poisoned: by anybody who has not found out that it moves.
+    ///
+    /// ORDERING: by a change of the word (to what it is), and not a load. The caller has counted the move; who poisons changes the word, and then looks at the count. Of the two changes one is first: if it is his, it is found here; if not, he
+    /// has what was done before this one (AcqRel), the count included.
+    pub(crate) fn moves_poisoned(&self) -> bool {
+        self.slot().update(|word| word).is_poisoned()
+    }
+
+    /// The holder as it stands, to be looked at.
+    pub(crate) fn seen<'p>(&'p self, _pin: &'p LazyPin) -> Seen<'p, R> {
+        let slot = self.slot();
+        let word = Word(slot.state.load(Ordering::Acquire));
+        let (start, last, owner) = slot.hint();
+        let order = slot.record.order.load(Ordering::Relaxed);
+        Seen::new(self.node(), self.index(), Reading { word, start, last, owner, order })
+    }
+
     /// A holder's owner becomes `owner`, which nobody else is, and which has made no request yet. It says GRANTED first: a token's request that does not is
     /// taken for one in its doorway. Whether somebody has listened for that.
     #[must_use = "who has listened is woken by `wait::deliver`"]
@@ -908,6 +938,42 @@ impl<R: Room> Seen<'_, R> {
         let word = self.word();
         let now = Word(self.slot().state.load(Ordering::Acquire));
         now.same_version(word) && now.0 & MODES == word.0 & MODES && !now.has(PASSING)
+    }
+
+    /// Poisons the holder that was seen, if it is there still, and wakes whoever waits for it to change; whether it is poisoned now. (`false` as below.)
+    pub(crate) fn poison(&self) -> bool {
+        // ORDERING: AcqRel: Release for what is noted of it before; Acquire for the listeners of whoever set WAITERS (S5).
+        self.change_hold(|word| word & !WAITERS | RESCAN)
+    }
+
+    /// Takes that back. Nobody has slept on it meanwhile. `false` as below.
+    pub(crate) fn cure(&self) -> bool {
+        self.change_hold(|word| word & !RESCAN)
+    }
+
+    /// Changes the word of the holder that was seen; `false`: it holds no more, or less.
+    fn change_hold(&self, change: impl Fn(u64) -> u64) -> bool {
+        let slot = self.slot();
+        let mut word = Word(slot.state.load(Ordering::Acquire));
+        while word.same_version(self.word()) && word.is_live() && !word.has(PASSING) {
+            match slot.state.compare_exchange(word.0, change(word.0), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    // If that has left WAITERS as it was, there is nothing to tell.
+                    if word.is_watched() && change(word.0) & WAITERS == 0 {
+                        self.node().tell_room(self.room_index(), word);
+                    }
+                    return true;
+                }
+                Err(now) => word = Word(now),
+            }
+        }
+        false
+    }
+
+    /// Whether the request that was seen is still in the slot, and waits.
+    pub(crate) fn waits_still(&self) -> bool {
+        let now = Word(self.slot().state.load(Ordering::Acquire));
+        now.same_version(self.word()) && now.is_queued()
     }
 
     /// Whether the request that was seen is still in the slot, whatever its phase.

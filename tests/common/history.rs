@@ -9,7 +9,7 @@ use super::Span;
 use super::owners::{Begin, Model, Part, Who};
 use super::poll::Hand;
 use fastrand::Rng;
-use spanlock::{Acquire, ArcRangeGuard, Mode, RangeGuard, RangeLock, SendRangeGuard};
+use spanlock::{Acquire, ArcRangeGuard, ByTask, Drained, Mode, RangeGuard, RangeLock, SendRangeGuard};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,6 +38,10 @@ pub(crate) enum Step {
     Make { id: usize, mode: Mode, span: Span, face: Face },
     /// Polls a future: the first time it takes its place.
     Poll { id: usize, new_waker: bool },
+    /// Makes the future of a drain. It has not begun yet.
+    Drain { id: usize, mode: Mode, span: Span, face: Face },
+    /// Asks whether a range is drained.
+    IsDrained { mode: Mode, span: Span, face: Face },
     /// Asks for an answer at once.
     Ask { id: usize, mode: Mode, span: Span, face: Face, how: Quick },
     /// Drops what there is: a future (that is the cancel) or a guard.
@@ -52,6 +56,8 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Step::Make { id, mode, span, face } => write!(f, "#{id} = future {mode:?} {span:?} {face:?}"),
+            Step::Drain { id, mode, span, face } => write!(f, "#{id} = drain {mode:?} {span:?} {face:?}"),
+            Step::IsDrained { mode, span, face } => write!(f, "drained? {mode:?} {span:?} {face:?}"),
             Step::Poll { id, new_waker } => write!(f, "poll #{id}{}", if new_waker { " with a new waker" } else { "" }),
             Step::Ask { id, mode, span, face, how } => write!(f, "#{id} = {how:?} {mode:?} {span:?} {face:?}"),
             Step::End { id } => write!(f, "drop #{id}"),
@@ -180,10 +186,23 @@ impl History {
                     live.push(next);
                     next += 1;
                 }
-                8..=10 if growing => {
+                8 | 9 if growing => {
                     let (mode, span, face) = (random_mode(rng, weights), space.span(rng), random_face(rng));
                     let how = if rng.u8(0..4) == 0 { Quick::PastDeadline } else { Quick::Try };
                     steps.push(Step::Ask { id: next, mode, span, face, how });
+                    live.push(next);
+                    next += 1;
+                }
+                10 => {
+                    let (mode, span, face) = (random_mode(rng, weights), space.span(rng), random_face(rng));
+                    if rng.bool() {
+                        steps.push(Step::IsDrained { mode, span, face });
+                        continue;
+                    }
+                    steps.push(Step::Drain { id: next, mode, span, face });
+                    if rng.u8(0..8) > 0 {
+                        steps.push(Step::Poll { id: next, new_waker: false });
+                    }
                     live.push(next);
                     next += 1;
                 }
@@ -221,6 +240,44 @@ fn random_face(rng: &mut Rng) -> Face {
 enum Waiting<'a> {
     Borrowed(Hand<Acquire<&'a RangeLock>>),
     Arc(Hand<Acquire<Arc<RangeLock>>>),
+}
+
+enum Draining<'a> {
+    Borrowed(Hand<Drained<&'a RangeLock, ByTask>>),
+    Arc(Hand<Drained<Arc<RangeLock>, ByTask>>),
+}
+
+impl Draining<'_> {
+    fn poll(&mut self, new_waker: bool) -> Poll<()> {
+        match (self, new_waker) {
+            (Draining::Borrowed(hand), false) => hand.poll(),
+            (Draining::Borrowed(hand), true) => hand.poll_elsewhere(),
+            (Draining::Arc(hand), false) => hand.poll(),
+            (Draining::Arc(hand), true) => hand.poll_elsewhere(),
+        }
+    }
+
+    fn begun(&self) -> bool {
+        match self {
+            Draining::Borrowed(hand) => hand.begun(),
+            Draining::Arc(hand) => hand.begun(),
+        }
+    }
+
+    fn woken(&self) -> bool {
+        match self {
+            Draining::Borrowed(hand) => hand.woken(),
+            Draining::Arc(hand) => hand.woken(),
+        }
+    }
+}
+
+/// A drain, what it is of, and whom it still waits for, once it has begun.
+struct Drain<'a> {
+    future: Draining<'a>,
+    mode: Mode,
+    span: Span,
+    before: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -277,6 +334,8 @@ pub(crate) struct Tally {
     /// Futures dropped while they waited, and of these the ones that had been woken.
     pub(crate) cancelled: usize,
     pub(crate) cancelled_woken: usize,
+    /// Drains that were over at the first poll, and after a wait, and given up; and asked for at once and refused.
+    pub(crate) drained: [usize; 4],
     /// The most nodes that the tree had.
     pub(crate) nodes: usize,
 }
@@ -288,6 +347,7 @@ impl Tally {
         self.refused += other.refused;
         self.cancelled += other.cancelled;
         self.cancelled_woken += other.cancelled_woken;
+        self.drained.iter_mut().zip(other.drained).for_each(|(mine, other)| *mine += other);
         self.nodes = self.nodes.max(other.nodes);
     }
 }
@@ -305,6 +365,7 @@ struct Runner<'a> {
     oracle: Model,
     waiting: BTreeMap<usize, (Waiting<'a>, Mode, Span)>,
     held: BTreeMap<usize, Guard<'a>>,
+    drains: BTreeMap<usize, Drain<'a>>,
     tally: Tally,
     past: Instant,
 }
@@ -319,6 +380,25 @@ impl<'a> Runner<'a> {
                 };
                 self.waiting.insert(id, (waiting, mode, span));
             }
+            Step::Drain { id, mode, span, face } => {
+                let future = match face {
+                    Face::Borrowed => Draining::Borrowed(Hand::new(self.lock.drained(span.bounds(), mode))),
+                    Face::Arc => Draining::Arc(Hand::new(self.lock.drained_arc(span.bounds(), mode))),
+                };
+                self.drains.insert(id, Drain { future, mode, span, before: Vec::new() });
+            }
+            Step::IsDrained { mode, span, face } => {
+                let (who, drained) = match face {
+                    Face::Borrowed => (THREAD, self.lock.drained(span.bounds(), mode).try_now()),
+                    Face::Arc => (Who::Solo(usize::MAX), self.lock.drained_arc(span.bounds(), mode).try_now()),
+                };
+                let before = self.oracle.before_drain(who, part(mode, span));
+                if drained != before.is_empty() {
+                    return Err(format!("drained: {drained}, and there are {before:?}"));
+                }
+                self.tally.drained[3] += usize::from(!drained);
+            }
+            Step::Poll { id, new_waker } if self.drains.contains_key(&id) => self.poll_drain(id, new_waker)?,
             Step::Poll { id, new_waker } => self.poll(id, new_waker)?,
             Step::Ask { id, mode, span, face, how } => {
                 let (guard, who) = self.ask(id, mode, span, face, how);
@@ -384,6 +464,30 @@ impl<'a> Runner<'a> {
         }
     }
 
+    fn poll_drain(&mut self, id: usize, new_waker: bool) -> Result<(), String> {
+        let Some(drain) = self.drains.get_mut(&id) else { return Ok(()) };
+        let first = !drain.future.begun();
+        if first {
+            drain.before = self.oracle.before_drain(Who::Solo(id), part(drain.mode, drain.span));
+        }
+        match (drain.future.poll(new_waker), drain.before.is_empty()) {
+            (Poll::Pending, true) => Err(format!("drain #{id} is not over, and all have gone")),
+            (Poll::Pending, false) => Ok(()),
+            (Poll::Ready(()), false) => Err(format!("drain #{id} is over, and {:?} are there", drain.before)),
+            (Poll::Ready(()), true) => {
+                self.tally.drained[usize::from(!first)] += 1;
+                self.drains.remove(&id);
+                Ok(())
+            }
+        }
+    }
+
+    /// A request has gone.
+    fn gone(&mut self, id: usize) {
+        self.oracle.end(id);
+        self.drains.values_mut().for_each(|drain| drain.before.retain(|&other| other != id));
+    }
+
     fn hold(&mut self, id: usize, guard: Guard<'a>, mode: Mode, span: Span) -> Result<(), String> {
         let said = guard.says();
         if said != (spanlock::ByteRange::new(span.bounds()), mode) {
@@ -398,11 +502,14 @@ impl<'a> Runner<'a> {
             if waiting.begun() {
                 self.tally.cancelled += 1;
                 self.tally.cancelled_woken += usize::from(waiting.woken());
-                self.oracle.end(id);
+                drop(waiting);
+                self.gone(id);
             }
         } else if let Some(guard) = self.held.remove(&id) {
             drop(guard);
-            self.oracle.end(id);
+            self.gone(id);
+        } else if let Some(drain) = self.drains.remove(&id) {
+            self.tally.drained[2] += usize::from(drain.future.begun());
         }
     }
 
@@ -411,7 +518,9 @@ impl<'a> Runner<'a> {
         let mut rounds = 0;
         loop {
             let woken = self.waiting.iter().filter(|(_, (waiting, ..))| waiting.woken()).map(|(id, _)| *id);
-            let mut woken: Vec<usize> = woken.collect();
+            let drains = self.drains.iter().filter(|(_, drain)| drain.future.woken()).map(|(id, _)| *id);
+            let mut woken: Vec<usize> = woken.chain(drains).collect();
+            woken.sort_unstable();
             if woken.is_empty() {
                 break;
             }
@@ -419,7 +528,10 @@ impl<'a> Runner<'a> {
                 woken.reverse();
             }
             for id in woken {
-                self.poll(id, false)?;
+                match self.drains.contains_key(&id) {
+                    true => self.poll_drain(id, false)?,
+                    false => self.poll(id, false)?,
+                }
             }
             rounds += 1;
             if rounds > 1000 {
@@ -429,6 +541,11 @@ impl<'a> Runner<'a> {
         for (id, (waiting, ..)) in &self.waiting {
             if waiting.begun() && !self.oracle.waits(*id) {
                 return Err(format!("nobody stands in the way of #{id}, and its waker was not called: a lost wake"));
+            }
+        }
+        for (id, drain) in &self.drains {
+            if drain.future.begun() && drain.before.is_empty() {
+                return Err(format!("all have gone whom drain #{id} waits for, and its waker was not called"));
             }
         }
         Ok(())
@@ -453,6 +570,10 @@ impl<'a> Runner<'a> {
             return Err("somebody waits, and nobody holds anything".to_owned());
         }
         self.waiting.clear();
+        if self.drains.values().any(|drain| drain.future.begun()) {
+            return Err("a drain waits, and nobody is there".to_owned());
+        }
+        self.drains.clear();
         self.lock.trim();
         match self.lock.heap_nodes() {
             0 => Ok(()),
@@ -469,6 +590,7 @@ pub(crate) fn run(history: &History) -> Result<Tally, String> {
         oracle: Model::default().reordering(history.window),
         waiting: BTreeMap::new(),
         held: BTreeMap::new(),
+        drains: BTreeMap::new(),
         tally: Tally::default(),
         past: Instant::now(),
     };

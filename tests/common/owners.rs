@@ -9,6 +9,8 @@
 //! 3. One that queues, of an owner that has others, looks at whom the owner waits for. Let S be the owner's queued requests, and R all that
 //!    must get through before S can: the queued requests of whoever *holds* what S waits for, of whoever holds what those wait for,
 //!    and so on. If R waits for a hold of S's owner, that is a deadlock: the request goes, and nobody else does.
+//!    (A *drain* is a request that nobody waits for, and that waits for those only who came before it: until they have gone, not only until they make way. So an edge from it to one that is queued counts as one to a holder; and so does an edge
+//!    from a request that is its owner's only one, and so let past nobody, if R needs it for a drain's sake.)
 //! 4. Otherwise everybody in R is let past each queued one in front of it that is in S, or that is outside of R and leads to S: by what it
 //!    and the others of its owner wait for, held or queued, and what the others of those owners wait for.
 
@@ -57,6 +59,7 @@ enum State {
 struct Live {
     id: usize,
     who: Who,
+    drain: bool,
     parts: Vec<Part>,
     state: State,
     /// The queued requests that it was let past.
@@ -67,7 +70,17 @@ struct Live {
 }
 
 impl Live {
+    /// Whether one of them has to wait for the other as requests do, which hold something in the end.
     fn conflicts(&self, other: &Live) -> bool {
+        !self.drain && !other.drain && self.meets(other)
+    }
+
+    /// Whether this one, which drains, has to wait for the other if that came first.
+    fn drains(&self, other: &Live) -> bool {
+        self.drain && !other.drain && self.meets(other)
+    }
+
+    fn meets(&self, other: &Live) -> bool {
         self.who != other.who && self.parts.iter().any(|a| other.parts.iter().any(|b| a.conflicts(b)))
     }
 
@@ -133,6 +146,8 @@ pub(crate) struct Model {
     rule: Rule,
     /// Whether newcomers pass.
     reorders: bool,
+    /// Whether a hold has become more while somebody drained: that can close a cycle, which is found when the drain looks again.
+    loose: bool,
     live: Vec<Live>,
 }
 
@@ -167,6 +182,23 @@ impl Model {
         Begin::Queued
     }
 
+    /// A drain begins. [`Begin::Granted`]: nobody is there, and it is over.
+    pub(crate) fn begin_drain(&mut self, id: usize, who: Who, part: Part) -> Begin {
+        let new = Live { drain: true, ..self.new_request(id, who, vec![part]) };
+        if !self.live.iter().any(|other| new.drains(other)) {
+            return Begin::Granted;
+        }
+        let nested = new.nested;
+        self.live.push(new);
+        if nested {
+            if let Some(cycle) = self.search(self.live.len() - 1) {
+                self.end(id);
+                return Begin::Deadlock { cycle };
+            }
+        }
+        Begin::Queued
+    }
+
     /// A request that does not wait: whether it was granted. If not, it is gone.
     pub(crate) fn try_begin(&mut self, id: usize, who: Who, parts: Vec<Part>) -> bool {
         let new = self.new_request(id, who, parts);
@@ -180,7 +212,16 @@ impl Model {
     fn new_request(&self, id: usize, who: Who, parts: Vec<Part>) -> Live {
         let others = self.live.iter().filter(|other| other.who == who && other.covers());
         let within: BTreeSet<usize> = others.map(|other| other.id).collect();
-        Live { id, who, parts, state: State::Queued, passes: BTreeSet::new(), nested: !within.is_empty(), within }
+        Live {
+            id,
+            who,
+            drain: false,
+            parts,
+            state: State::Queued,
+            passes: BTreeSet::new(),
+            nested: !within.is_empty(),
+            within,
+        }
     }
 
     /// A request is over: released or cancelled.
@@ -215,6 +256,12 @@ impl Model {
     /// Whether a request that waits has to go on waiting.
     pub(crate) fn waits(&self, id: usize) -> bool {
         self.queued(self.place(id)) && self.blocked(self.place(id))
+    }
+
+    /// Whom a drain of `part` by `who`, which begins now, waits for: all who are live and in conflict.
+    pub(crate) fn before_drain(&self, who: Who, part: Part) -> Vec<usize> {
+        let conflicts = |live: &&Live| live.who != who && live.parts.iter().any(|its| its.conflicts(&part));
+        self.live.iter().filter(conflicts).map(|live| live.id).collect()
     }
 
     /// Somebody who stands in front of `id`.
@@ -309,11 +356,12 @@ impl Model {
     fn try_become(&mut self, id: usize, new: Part) -> bool {
         let (old, who) = (self.held(id), self.live[self.place(id)].who);
         let bars = |part: &Part| part.conflicts(&new) && !part.conflicts(&old);
-        let in_the_way = |other: &Live| other.who != who && other.parts.iter().any(bars);
+        let in_the_way = |other: &Live| !other.drain && other.who != who && other.parts.iter().any(bars);
         if self.live.iter().any(in_the_way) {
             return false;
         }
         *self.held_mut(id) = new;
+        self.loose |= self.live.iter().any(|live| live.drain);
         true
     }
 
@@ -345,6 +393,14 @@ impl Model {
         self.live.iter().any(|live| live.who == who && live.state == State::Queued && live.parts.contains(&part))
     }
 
+    /// Whose only request is this one, which waits. (If there are several, any of them.)
+    pub(crate) fn who_asks_alone(&self, part: Part) -> Option<Who> {
+        let alone = |live: &&Live| {
+            matches!(live.who, Who::Solo(_)) && live.state == State::Queued && live.parts.contains(&part)
+        };
+        self.live.iter().find(alone).map(|live| live.who)
+    }
+
     /// Whether an owner holds exactly this.
     pub(crate) fn holds(&self, who: Who, part: Part) -> bool {
         self.live.iter().any(|live| live.who == who && live.state == State::Held && live.parts.contains(&part))
@@ -365,8 +421,11 @@ impl Model {
         let mut stuck: BTreeSet<Who> = self.live.iter().map(|live| live.who).collect();
         let can_go = |who: Who, stuck: &BTreeSet<Who>| {
             self.live.iter().filter(|asks| asks.who == who && asks.state == State::Queued).all(|asks| {
-                let holders = self.live.iter().filter(|held| held.state == State::Held && held.conflicts(asks));
-                holders.into_iter().all(|held| !stuck.contains(&held.who))
+                let me = self.place(asks.id);
+                let in_the_way = (0..self.live.len()).filter(|&other| self.stands_before(other, me));
+                in_the_way
+                    .filter(|&other| !self.queued(other) || self.stays(me))
+                    .all(|other| !stuck.contains(&self.live[other].who))
             })
         };
         while let Some(next) = stuck.iter().copied().find(|&who| can_go(who, &stuck)) {
@@ -382,6 +441,20 @@ impl Model {
         with.truly_deadlocked(who)
     }
 
+    /// The same, if `who` drained `part`.
+    pub(crate) fn would_be_deadlocked_by_a_drain(&self, who: Who, part: Part) -> bool {
+        let mut with = self.clone();
+        with.live.push(Live { drain: true, ..self.new_request(usize::MAX, who, vec![part]) });
+        with.truly_deadlocked(who)
+    }
+
+    /// Whether a drain that waits does so for its own owner: as a hold has become more meanwhile.
+    pub(crate) fn is_deadlocked_drain(&self, id: usize) -> bool {
+        let start = self.siblings(self.place(id));
+        let needed = Model::closure(&start, |place| self.grants(place));
+        self.loose && needed.iter().any(|&place| !self.grants(place).is_disjoint(&start))
+    }
+
     /// What must hold between any two steps.
     pub(crate) fn check_invariants(&self) -> Result<(), String> {
         self.check_exclusion()?;
@@ -394,7 +467,11 @@ impl Model {
                     return Err(format!("#{id} passes #{w}, which is held or passes it in turn"));
                 }
             }
-            if self.reach(&self.edges(place)).contains(&place) {
+            let edges = |place: Place| match self.loose && self.live[place].drain {
+                true => Places::new(),
+                false => self.edges(place),
+            };
+            if Model::closure(&edges(place), edges).contains(&place) {
                 return Err(format!("#{id} waits for itself"));
             }
         }
@@ -461,6 +538,9 @@ impl Model {
 
     /// Whether `other` must end before `me`, which is queued, can be granted.
     fn stands_before(&self, other: Place, me: Place) -> bool {
+        if self.live[me].drain {
+            return other < me && self.live[me].drains(&self.live[other]);
+        }
         other != me && self.live[other].conflicts(&self.live[me]) && (!self.queued(other) || self.in_front(other, me))
     }
 
@@ -480,8 +560,19 @@ impl Model {
         }
     }
 
+    /// Whether it is let past nobody: those who are queued in front of it are in its way as if they held. (Of requests that matters where there are drains: else nobody
+    /// needs one that is its owner's only one, and holds nothing.)
+    fn stays(&self, me: Place) -> bool {
+        let who = self.live[me].who;
+        let is_only = self.live.iter().filter(|live| live.who == who && live.covers()).count() == 1;
+        self.live[me].drain || (is_only && self.live.iter().any(|live| live.drain))
+    }
+
     /// As [`Live::conflicts`], as far as the search knows.
     fn in_conflict(&self, me: Place, other: Place) -> bool {
+        if self.live[me].drain {
+            return self.stands_before(other, me);
+        }
         let mut me = self.live[me].clone();
         if self.rule == Rule::BatchesAreTheirFirstPart {
             me.parts.truncate(1);
@@ -492,11 +583,16 @@ impl Model {
     /// Grant edges: to the queued requests of those who hold what `from` waits for.
     fn grants(&self, from: Place) -> Places {
         let holders = (0..self.live.len()).filter(|&held| !self.queued(held) && self.in_conflict(from, held));
-        holders.flat_map(|held| self.queued_of(self.live[held].who)).collect()
+        let queued = if self.stays(from) { self.all_heads(from) } else { Places::new() };
+        holders.chain(queued).flat_map(|held| self.queued_of(self.live[held].who)).collect()
     }
 
-    /// The queued requests that `from` waits for.
+    /// The queued requests that `from` waits for, and could be let past.
     fn heads(&self, from: Place) -> Places {
+        if self.stays(from) { Places::new() } else { self.all_heads(from) }
+    }
+
+    fn all_heads(&self, from: Place) -> Places {
         let queued = (0..self.live.len()).filter(|&other| self.queued(other) && self.in_conflict(from, other));
         queued.filter(|&other| self.in_front(other, from)).collect()
     }
@@ -556,8 +652,10 @@ impl Model {
 
     /// A way along grant edges from `searcher` back to its owner.
     fn cycle(&self, searcher: Place, start: &Places) -> Vec<usize> {
-        let mut ways = vec![vec![searcher]];
-        let mut seen = Places::from([searcher]);
+        // The others of its owner may be in an older cycle only if a hold has become more beside a drain.
+        let others = start.iter().copied().filter(|&other| self.loose && other != searcher);
+        let mut ways: Vec<Vec<Place>> = std::iter::once(searcher).chain(others).map(|place| vec![place]).collect();
+        let mut seen = Places::from_iter(ways.iter().map(|way| way[0]));
         // The shortest first; `ways` grows while it is walked.
         for at in 0.. {
             let Some(way) = ways.get(at).cloned() else { break };

@@ -11,7 +11,7 @@ use super::{Span, from_env};
 use fastrand::Rng;
 use spanlock::{
     AcquireError, Batch, BatchGuard, ByOwner, ByTask, ByThread, ByteRange, Deadlock, Guard, Mode, Nesting, OwnedBy,
-    Owner, OwnerId, RangeLock, Recursion, TimedOut,
+    Owner, OwnerId, RangeLock, Recursion, TimedOut, Wait,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -64,6 +64,12 @@ pub(crate) enum Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Ask(Ask),
+    /// Begins a drain by a future, which is polled once.
+    Drain {
+        id: usize,
+        who: Who,
+        part: Part,
+    },
     /// Polls a future once more.
     Poll {
         id: usize,
@@ -96,6 +102,7 @@ impl fmt::Display for Step {
                 }
                 if *recursion == Recursion::Refuse { f.write_str(", refuses recursion") } else { Ok(()) }
             }
+            Step::Drain { id, who, part } => write!(f, "#{id} = {who:?} drains {part:?}"),
             Step::Poll { id, new_waker } => {
                 write!(f, "poll #{id}{}", if *new_waker { " with a new waker" } else { "" })
             }
@@ -139,6 +146,8 @@ struct Maker<'a> {
     /// Out of 16 requests, how many are batches; out of 16 steps, how many change a guard.
     batches: u8,
     changes: u8,
+    /// Out of 16 requests, how many are drains instead.
+    drains: u8,
     /// Whether there are requests beside those of tokens.
     others: bool,
     live: Vec<(usize, Who)>,
@@ -184,6 +193,18 @@ impl Maker<'_> {
         Step::Ask(Ask { id, who, parts, regain, batch, recursion, how })
     }
 
+    fn drain(&mut self) -> Step {
+        let (id, part) = (self.next, self.part());
+        let who = if self.others && self.rng.u8(0..4) == 0 {
+            Who::Solo(id)
+        } else {
+            Who::Many(self.rng.usize(1..=self.tokens))
+        };
+        self.live.push((id, who));
+        self.next += 1;
+        Step::Drain { id, who, part }
+    }
+
     fn change(&mut self) -> Option<Step> {
         let (id, who) = *self.rng.choice(&self.live)?;
         let part = self.part();
@@ -211,8 +232,9 @@ impl History {
         let (locks, tokens) = (rng.usize(1..=3), rng.usize(2..=6));
         let weights = [rng.usize(1..8), rng.usize(0..8), rng.usize(0..4)];
         let (batches, changes, others) = (rng.u8(0..6), rng.u8(0..6), rng.u8(0..3) > 0);
+        let drains = [0, 0, 2, 6][rng.usize(0..4)];
         let (live, next) = (Vec::new(), 0);
-        let mut maker = Maker { rng, space, locks, tokens, weights, batches, changes, others, live, next };
+        let mut maker = Maker { rng, space, locks, tokens, weights, batches, changes, drains, others, live, next };
         let mut steps = Vec::with_capacity(len);
         while steps.len() < len {
             if maker.rng.u8(0..16) < maker.changes {
@@ -221,7 +243,10 @@ impl History {
             }
             let live = maker.live.len();
             match maker.rng.u8(0..20) {
-                0..=11 if live < crowd => steps.push(maker.ask()),
+                0..=11 if live < crowd => {
+                    let drains = maker.rng.u8(0..16) < maker.drains;
+                    steps.push(if drains { maker.drain() } else { maker.ask() });
+                }
                 12 if live > 0 => {
                     let (id, _) = maker.live[maker.rng.usize(0..live)];
                     steps.push(Step::Poll { id, new_waker: maker.rng.bool() });
@@ -317,6 +342,11 @@ pub(crate) struct Tally {
     /// Futures dropped while they waited, and of these the ones that had been woken.
     pub(crate) cancelled: usize,
     pub(crate) cancelled_woken: usize,
+    /// Drains that were over at once, and after a wait; and that were refused, in all, and because of somebody who waited.
+    pub(crate) drained: [usize; 2],
+    pub(crate) drains_refused: [usize; 2],
+    /// And because of a hold that became more meanwhile.
+    pub(crate) drains_refused_late: usize,
 }
 
 impl Tally {
@@ -335,12 +365,15 @@ impl Tally {
         self.not_converted += other.not_converted;
         self.cancelled += other.cancelled;
         self.cancelled_woken += other.cancelled_woken;
+        self.drained.iter_mut().zip(other.drained).for_each(|(mine, other)| *mine += other);
+        self.drains_refused_late += other.drains_refused_late;
+        self.drains_refused.iter_mut().zip(other.drains_refused).for_each(|(mine, other)| *mine += other);
     }
 }
 
 struct Waiting<'a> {
     hand: Hand<Asked<'a>>,
-    /// The numbers of its parts.
+    /// The numbers of its parts. A drain has none.
     ids: Vec<usize>,
 }
 
@@ -358,6 +391,7 @@ impl Runner<'static> {
     fn step(&mut self, step: &Step, pace: Pace) -> Result<(), String> {
         match *step {
             Step::Ask(ref ask) => self.ask(ask)?,
+            Step::Drain { id, who, part } => self.drain(id, who, part)?,
             Step::Poll { id, new_waker } => self.poll(id, new_waker)?,
             Step::End { id } => self.end(id),
             Step::Change { id, change } => self.change(id, change)?,
@@ -411,9 +445,44 @@ impl Runner<'static> {
                 self.tally.deadlocks += 1;
                 self.tally.longest_cycle = self.tally.longest_cycle.max(deadlock.waits().len());
                 self.tally.deadlocked_batches += usize::from(ask.parts.len() > 1);
-                self.check_deadlock(&ask, &deadlock)?;
+                if !self.model.would_be_deadlocked(ask.who, ask.parts.clone()) {
+                    return Err(format!("#{} was refused, and there is no deadlock: {deadlock}", ask.id));
+                }
+                self.check_deadlock(ask.id, ask.who, &ask.parts, &deadlock)?;
             }
             (says, other) => return Err(differs(ask.id, says, &other)),
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self, id: usize, who: Who, part: Part) -> Result<(), String> {
+        let drain = self.locks[part.lock].drained(part.span.bounds(), part.mode);
+        let future: Asked<'static> = match self.token(who).cloned() {
+            Some(owner) => {
+                let drain = drain.owner(&owner);
+                Box::pin(async move { drain.await.map(|()| Vec::new()) })
+            }
+            None => Box::pin(async move {
+                drain.await;
+                Ok(Vec::new())
+            }),
+        };
+        let mut waiting = Waiting { hand: Hand::new(future), ids: Vec::new() };
+        let passes = self.model.passes();
+        let says = self.model.begin_drain(id, who, part);
+        self.tally.passes += self.model.passes().difference(&passes).count();
+        match (&says, waiting.hand.poll()) {
+            (Begin::Granted, Poll::Ready(Ok(_))) => self.tally.drained[0] += 1,
+            (Begin::Queued, Poll::Pending) => _ = self.waiting.insert(id, waiting),
+            (Begin::Deadlock { .. }, Poll::Ready(Err(AcquireError::Deadlock(deadlock)))) => {
+                self.tally.drains_refused[0] += 1;
+                self.tally.drains_refused[1] += usize::from(deadlock.waits().iter().any(|wait| wait.queued));
+                if !self.model.would_be_deadlocked_by_a_drain(who, part) {
+                    return Err(format!("drain #{id} was refused, and there is no deadlock: {deadlock}"));
+                }
+                self.check_deadlock(id, who, &[part], &deadlock)?;
+            }
+            (says, other) => return Err(differs(id, says, &other)),
         }
         Ok(())
     }
@@ -509,10 +578,26 @@ impl Runner<'static> {
 
     fn poll(&mut self, id: usize, new_waker: bool) -> Result<(), String> {
         let Some(waiting) = self.waiting.get_mut(&id) else { return Ok(()) };
+        let looks = waiting.hand.woken() && waiting.ids.is_empty();
         let answer = if new_waker { waiting.hand.poll_elsewhere() } else { waiting.hand.poll() };
         match answer {
+            Poll::Pending if looks && self.model.is_deadlocked_drain(id) => {
+                Err(format!("drain #{id} has looked again, and waits for its own owner"))
+            }
             // If it need not wait and was not woken, `settle` will say so.
             Poll::Pending => Ok(()),
+            Poll::Ready(Err(AcquireError::Deadlock(_))) if looks && self.model.is_deadlocked_drain(id) => {
+                self.tally.drains_refused_late += 1;
+                self.waiting.remove(&id);
+                self.model.end(id);
+                Ok(())
+            }
+            Poll::Ready(Ok(_)) if waiting.ids.is_empty() && !self.model.waits(id) => {
+                self.tally.drained[1] += 1;
+                self.waiting.remove(&id);
+                self.model.end(id);
+                Ok(())
+            }
             Poll::Ready(Ok(guards)) if !self.model.waits(id) => {
                 self.tally.waited += 1;
                 self.tally.batches += usize::from(guards.len() > 1);
@@ -672,24 +757,27 @@ impl Runner<'static> {
     }
 
     /// A deadlock must be one, and say so: each waits for what the next one holds.
-    fn check_deadlock(&self, ask: &Ask, deadlock: &Deadlock) -> Result<(), String> {
-        let wrong = |what: &str| Err(format!("#{}: {what}: {deadlock}", ask.id));
-        if !self.model.would_be_deadlocked(ask.who, ask.parts.clone()) {
-            return wrong("it was refused, and there is no deadlock");
-        }
+    fn check_deadlock(&self, id: usize, who: Who, parts: &[Part], deadlock: &Deadlock) -> Result<(), String> {
+        let wrong = |what: &str| Err(format!("#{id}: {what}: {deadlock}"));
         let waits = deadlock.waits();
-        let owners: Option<Vec<Who>> = waits.iter().map(|wait| self.who(wait.owner.id)).collect();
+        // One that is no token's is known by what it asks for: a single request, which waits.
+        let part_of = |wait: &Wait| {
+            let lock = wait.lock.parse().expect("the locks are named by numbers");
+            Part { lock, span: span(wait.range), mode: wait.mode }
+        };
+        let owner_of = |wait: &Wait| self.who(wait.owner.id).or_else(|| self.model.who_asks_alone(part_of(wait)));
+        let owners: Option<Vec<Who>> = waits.iter().map(owner_of).collect();
         let Some(owners) = owners else { return wrong("the cycle names strangers") };
-        if owners.first() != Some(&ask.who) || owners.iter().collect::<BTreeSet<_>>().len() != owners.len() {
+        if owners.first() != Some(&who) || owners.iter().collect::<BTreeSet<_>>().len() != owners.len() {
             return wrong("the cycle does not begin with the one who was refused, or is not simple");
         }
         for (at, wait) in waits.iter().enumerate() {
-            let lock = wait.lock.parse().expect("the locks are named by numbers");
-            let wanted = Part { lock, span: span(wait.range), mode: wait.mode };
-            let held = Part { lock, span: span(wait.held), mode: wait.held_mode };
-            let asks = if at == 0 { ask.parts.contains(&wanted) } else { self.model.asks(owners[at], wanted) };
+            let wanted = part_of(wait);
+            let held = Part { span: span(wait.held), mode: wait.held_mode, ..wanted };
+            let asks = at == 0 && parts.contains(&wanted) || self.model.asks(owners[at], wanted);
             let holder = owners[(at + 1) % owners.len()];
-            if !(asks && self.model.holds(holder, held) && wanted.conflicts(&held)) {
+            let has = if wait.queued { self.model.asks(holder, held) } else { self.model.holds(holder, held) };
+            if !(asks && has && wanted.conflicts(&held)) {
                 return wrong("the cycle is not what happened");
             }
         }

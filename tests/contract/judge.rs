@@ -45,6 +45,9 @@
 //! 5. *Seen.* Who is shown in the queue by a snapshot was possibly live while that was taken, and has somebody in his
 //!    way since he asked.
 //!
+//! 6. *Drained.* A drain is a row that is in nobody's way. If X conflicts, and had a hold or a place before the drain was asked for, X has begun to leave before that is over. It is kept from being over
+//!    (rules 3 and 4) by those only who asked before it was seated: and by conversions of what they hold.
+//!
 //! A batch is one request with several parts. What a conversion leaves is another row of the same owner with the same
 //! `asked`, `seated` and `granted`: who holds exclusively and then downgrades has held both all the time, and leaves
 //! the one.
@@ -151,6 +154,16 @@ impl Row {
         self.standing == Standing::Nested || order == Order::Window && self.is_single() && first.is_single()
     }
 
+    fn is_drain(&self) -> bool {
+        self.way.starts_with("drain")
+    }
+
+    /// When a drain, which it conflicts with, may wait for it.
+    fn keeps_drain(&self, drain: &Row) -> (Stamp, Stamp) {
+        let came_later = drain.seated < self.asked && self.way != "conversion";
+        (self.asked, if came_later { self.asked } else { self.left })
+    }
+
     /// When it may be in the way of `other`, which it conflicts with.
     fn in_the_way_of(&self, other: &Row, order: Order) -> (Stamp, Stamp) {
         let behind = other.placed() < self.asked && !self.may_pass(other, order);
@@ -194,6 +207,8 @@ pub(crate) enum Finding {
     ForNothing(Row, Delay),
     /// Rule 4: nobody was in the way any more at this time, and the waker had not been called.
     Late(Row, Delay, Stamp),
+    /// Rule 6: the first was there before the drain began, and that was over before the first went.
+    NotDrained(Row, Row),
     /// Rule 5: it was seen in the queue, and was not there.
     Ghost(Who, (Span, Mode), Stamp),
 }
@@ -203,6 +218,7 @@ impl fmt::Display for Finding {
         match self {
             Finding::Together(one, other) => write!(f, "exclusion: both held at once:\n    {one}\n    {other}"),
             Finding::Overtaken(first, second) => write!(f, "order: overtaken:\n    {first}\nby\n    {second}"),
+            Finding::NotDrained(first, drain) => write!(f, "drained, and not gone:\n    {first}\nby\n    {drain}"),
             Finding::ForNothing(row, delay) => write!(
                 f,
                 "kept waiting or refused in {}..{} though nobody was in the way:\n    {row}",
@@ -238,6 +254,9 @@ pub(crate) struct Tally {
     pub(crate) excused: u64,
     /// Doorways of threads that a snapshot showed to be over.
     pub(crate) sights: u64,
+    /// Drains, and those whom they had to wait for.
+    pub(crate) drains: u64,
+    pub(crate) drained: u64,
 }
 
 impl Tally {
@@ -250,6 +269,8 @@ impl Tally {
         self.waits += other.waits;
         self.excused += other.excused;
         self.sights += other.sights;
+        self.drains += other.drains;
+        self.drained += other.drained;
     }
 }
 
@@ -269,10 +290,12 @@ struct Judge<'h> {
 /// Judges what all threads have noted, in any order.
 pub(crate) fn judge(mut rows: Vec<Row>, sights: &[Sight], order: Order) -> (Tally, Vec<Finding>) {
     rows.sort_unstable_by_key(|row| row.asked);
+    let (drains, mut rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(Row::is_drain);
     let (seen, ghosts) = take_in(&mut rows, sights);
     let tally = Tally { rows: rows.len() as u64, sights: seen, ..Tally::default() };
     let mut judge = Judge { rows: &rows, order, tally, findings: ghosts };
     judge.sweep();
+    drains.iter().for_each(|drain| judge.drain(drain));
     (judge.tally, judge.findings)
 }
 
@@ -367,9 +390,30 @@ impl Judge<'_> {
         }
     }
 
+    /// Rule 6, and with it 3 and 4, of a drain.
+    fn drain(&mut self, drain: &Row) {
+        self.tally.drains += 1;
+        let end = self.rows.partition_point(|row| row.asked <= drain.left);
+        let met = self.rows[..end].iter().filter(|row| drain.asked < row.left && row.conflicts(drain));
+        let mut kept_by = Vec::new();
+        for row in met {
+            kept_by.push(row.keeps_drain(drain));
+            if row.placed() < drain.asked && drain.granted != NEVER {
+                self.tally.drained += 1;
+                if drain.granted < row.leaving {
+                    self.findings.push(Finding::NotDrained(row.clone(), drain.clone()));
+                }
+            }
+        }
+        self.judge_delays(drain, kept_by);
+    }
+
     /// Rules 3 and 4, of one that all others have been compared with.
-    fn finish(&mut self, Live { row, mut in_the_way }: Live) {
-        let row = &self.rows[row];
+    fn finish(&mut self, Live { row, in_the_way }: Live) {
+        self.judge_delays(&self.rows[row], in_the_way);
+    }
+
+    fn judge_delays(&mut self, row: &Row, mut in_the_way: Vec<(Stamp, Stamp)>) {
         in_the_way.sort_unstable();
         for &delay in &row.delays {
             self.tally.delays += 1;
@@ -453,6 +497,48 @@ mod tests {
         assert_eq!(findings(&[row(1, 0, 9, Exclusive), row(1, 0, 9, Add)]), [], "an owner and itself");
         let empty = Row { parts: vec![(Span::EMPTY, Exclusive)], ..row(2, 0, 0, Exclusive) };
         assert_eq!(findings(&[row(1, 0, 9, Exclusive), empty]), []);
+    }
+
+    fn drain(asked: Stamp, granted: Stamp) -> Row {
+        let over =
+            Row { way: "drain", asked, seated: granted, granted, leaving: granted, left: granted, ..row(9, 0, 9, Add) };
+        Row { parts: vec![(Span::new(0, 9), Exclusive)], ..over }
+    }
+
+    #[test]
+    fn who_has_not_gone_when_a_drain_is_over_is_found() {
+        let first = row(1, 0, 9, Add); // placed at 21, leaving at 31
+        let early = drain(22, 30);
+        assert_eq!(findings(&[first.clone(), early.clone()]), [Finding::NotDrained(first.clone(), early)]);
+        assert_eq!(findings(&[first.clone(), drain(22, 32)]), []);
+        assert_eq!(findings(&[first.clone(), drain(20, 30)]), [], "it may not have arrived");
+        assert_eq!(findings(&[row(1, 10, 19, Add), drain(22, 30)]), [], "elsewhere");
+        assert_eq!(findings(&[Row { who: Who(9), ..first.clone() }, drain(22, 30)]), [], "its own");
+        // It is in nobody's way: who is refused because of it is refused for nothing.
+        let alone = refused(2, 50, 60);
+        assert_eq!(findings(&[drain(45, 70), alone]).len(), 1);
+        // A place counts, until it is given up.
+        let queued = Row { granted: NEVER, ..first };
+        assert_eq!(findings(&[queued.clone(), drain(22, 30)]).len(), 1);
+        assert_eq!(findings(&[Row { leaving: 25, ..queued }, drain(22, 30)]), []);
+    }
+
+    #[test]
+    fn a_drain_that_waits_for_who_comes_later_is_found() {
+        // Told to wait at 25, because of the first; woken at 60, when that had gone at 41.
+        let delays = vec![Delay { from: 23, answered: 25, until: 60 }];
+        let late = Row { asked: 22, seated: 25, delays, ..drain(22, 70) };
+        let first = row(1, 0, 9, Add);
+        let later =
+            |asked| Row { asked, seated: asked + 1, granted: asked + 1, leaving: 64, left: 65, ..row(2, 0, 9, Add) };
+        let found = findings(&[first.clone(), later(30), late.clone()]);
+        assert!(matches!(found[..], [Finding::Late(_, _, 41)]), "{found:?}");
+        assert_eq!(findings(&[first.clone(), later(24), late.clone()]), [], "it may have come before");
+        let conversion = Row { way: "conversion", standing: Standing::Nested, ..later(30) };
+        assert_eq!(findings(&[first, conversion, late]), [], "of what came before");
+        let refusal =
+            Row { granted: NEVER, delays: vec![Delay::refusal(22, 25)], left: 25, seated: 25, ..drain(22, 25) };
+        assert_eq!(findings(&[refusal]).len(), 1, "for nothing");
     }
 
     #[test]

@@ -47,8 +47,11 @@ fn play(test: &str, per_processor: usize) {
         }
     }
     println!("{test}: {threads} threads, seeds {first}..{}, {:.1?}: {tally:?}", first + rounds, begun.elapsed());
-    let Tally { rows, meetings, in_order, passed: _, delays, waits, excused: _, sights: _ } = tally;
-    assert!([rows, meetings, in_order, delays, waits].iter().all(|&n| n > 0), "nothing was tested: {tally:?}");
+    let Tally { rows, meetings, in_order, passed: _, delays, waits, excused: _, sights: _, drains, drained } = tally;
+    assert!(
+        [rows, meetings, in_order, delays, waits, drains, drained].iter().all(|&n| n > 0),
+        "nothing was tested: {tally:?}"
+    );
 }
 
 /// As many as can run at the same time, and one more for each.

@@ -43,6 +43,8 @@ enum Hold<'r> {
     Shared(Guard<Arc<RangeLock>, ByTask>),
     Token(Guard<Arc<RangeLock>, ByOwner>),
     Batch(BatchGuard<Arc<RangeLock>, ByTask>),
+    /// It was a drain.
+    Nothing,
 }
 
 type Asking<'r> = Pin<Box<dyn Future<Output = Hold<'r>> + 'r>>;
@@ -142,7 +144,29 @@ impl<'r> Player<'r> {
         let (bounds, mode) = (part.0.bounds(), part.1);
         let patience = Duration::from_micros(self.rng.u64(0..300));
         let parts = |part| vec![part];
-        match self.rng.u8(0..24) {
+        match self.rng.u8(0..26) {
+            24 => {
+                let way = self.rng.u8(0..4);
+                let call = || {
+                    let drain = lock.drained(bounds, mode);
+                    match way {
+                        0 => drain.try_now().then_some(()),
+                        1 => drain.timeout(patience).wait().ok(),
+                        2 => drain.owner(&Owner::new()).wait().ok(),
+                        _ => drain.wait().ok(),
+                    }
+                };
+                // A token of its own holds nothing either.
+                self.ask("drain call", me, Standing::Outermost, parts(part), call, Self::release);
+            }
+            25 => {
+                let who = self.somebody();
+                let call = || {
+                    self.round.lock.drained_arc(bounds, mode).wait();
+                    Some(())
+                };
+                self.ask("drain of its own", who, Standing::Outermost, parts(part), call, Self::release);
+            }
             0..4 => {
                 let call = || match mode {
                     Mode::Add => Some(lock.add(bounds)),
@@ -186,6 +210,11 @@ impl<'r> Player<'r> {
                 let call = || lock.request(bounds, mode).wait().ok();
                 self.ask("outer call", me, Standing::Outermost, parts(part), call, |player, guard, row| {
                     player.nest(&row, &|bounds, mode| lock.request(bounds, mode));
+                    if player.rng.u8(0..4) == 0 {
+                        let part = player.part();
+                        let call = || lock.drained(part.0.bounds(), part.1).wait().ok();
+                        player.ask("drain, nested", row.who, Standing::Nested, vec![part], call, Self::release);
+                    }
                     player.hold(guard, row);
                 });
             }
@@ -194,6 +223,11 @@ impl<'r> Player<'r> {
                 let call = || lock.request(bounds, mode).owner(&owner).wait().ok();
                 self.ask("outer token", who, Standing::Outermost, parts(part), call, |player, guard, row| {
                     player.nest(&row, &|bounds, mode| lock.request(bounds, mode).owner(&owner));
+                    if player.rng.u8(0..4) == 0 {
+                        let part = player.part();
+                        let call = || guard.drained(part.0.bounds(), part.1).wait().ok();
+                        player.ask("drain of a guard", row.who, Standing::Nested, vec![part], call, Self::release);
+                    }
                     player.hold(guard, row);
                 });
             }
@@ -381,7 +415,15 @@ impl<'r> Player<'r> {
         let (round, part) = (self.round, self.part());
         let ((span, mode), mut parts) = (part, vec![part]);
         let lock = || round.lock.clone();
-        let (way, future): (_, Asking<'r>) = match self.rng.u8(0..6) {
+        let (way, future): (_, Asking<'r>) = match self.rng.u8(0..13) / 2 {
+            6 => {
+                let drain = lock().drained_arc(span.bounds(), mode);
+                let over = async {
+                    drain.await;
+                    Hold::Nothing
+                };
+                ("drain", Box::pin(over))
+            }
             0..2 => {
                 let request = round.lock.request(span.bounds(), mode);
                 ("future", Box::pin(async { Hold::Borrowed(request.await) }))
@@ -467,6 +509,7 @@ impl<'r> Player<'r> {
             Ball::Held(Hold::Shared(guard), row) => self.hold(guard, row),
             Ball::Held(Hold::Token(guard), row) => self.hold(guard, row),
             Ball::Held(Hold::Batch(guards), row) => self.release(guards, row),
+            Ball::Held(Hold::Nothing, row) => self.release((), row),
             Ball::Waiting { future, bell, mut row } => {
                 row.leaving = self.tick();
                 if let Some(delay) = row.delays.last_mut() {

@@ -53,7 +53,7 @@ impl From<AcquireError> for Failure {
         let status = match error {
             AcquireError::TimedOut(_) => SPANLOCK_TIMED_OUT,
             AcquireError::Deadlock(_) => SPANLOCK_DEADLOCK,
-            // No call of this interface refuses recursion, and there are no others yet.
+            // No call of this interface refuses recursion or poisons anybody, and there are no others yet.
             _ => SPANLOCK_INVALID,
         };
         Failure(status, error.to_string())
