@@ -204,13 +204,14 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     /// As for [`Guard::request`].
     ///
     /// ```
-    /// # use spanlock::{AcquireError, Mode, RangeLock};
-    /// # use std::sync::Arc;
-    /// # pollster::block_on(async {
-    /// let lock = Arc::new(RangeLock::new());
-    /// let write = lock.request_arc(0..4096, Mode::Block).await;
-    /// write.drained(.., Mode::Exclusive).await?; // `lock.drained(.., Mode::Exclusive).await` would wait for `write`
-    /// # Ok::<(), AcquireError>(()) }).unwrap();
+    /// use spanlock::{AcquireError, Mode, RangeLock};
+    /// use std::sync::Arc;
+    ///
+    /// async fn seal(lock: Arc<RangeLock>) -> Result<(), AcquireError> {
+    ///     let write = lock.request_arc(0..4096, Mode::Block).await;
+    ///     write.drained(.., Mode::Exclusive).await // `lock.drained(.., Mode::Exclusive).await` would wait for `write`
+    /// }
+    /// # pollster::block_on(seal(Arc::new(RangeLock::new()))).unwrap();
     /// ```
     #[track_caller]
     pub fn drained(&self, range: impl RangeBounds<u64>, mode: Mode) -> Drain<L, O::Through> {
@@ -316,7 +317,7 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     ///
     /// # Examples
     /// ```
-    /// # use spanlock::{AcquireError, Mode, Owner, RangeLock};
+    /// use spanlock::{AcquireError, Mode, Owner, RangeLock};
     /// let log = RangeLock::named("log");
     /// let write = log.exclusive(0..4096);
     /// write.poison("the disk does not answer");

@@ -435,14 +435,13 @@ impl RangeLock {
     /// If the range is inverted, as slicing does.
     ///
     /// ```
-    /// # use spanlock::{ByteRange, Mode, Owner, RangeLock};
+    /// use spanlock::{ByteRange, Mode, Owner, RangeLock};
     /// let file = RangeLock::new();
     /// let client = Owner::named("client 7");
-    /// let _write = file.request(4096..8192, Mode::Exclusive).owner(&client).wait()?;
+    /// let _write = file.request(4096..8192, Mode::Exclusive).owner(&client).wait().unwrap();
     /// let conflicts = file.conflicts(.., Mode::Add, None);
     /// assert_eq!((conflicts[0].range(), conflicts[0].owner_name()), (ByteRange::new(4096..8192), Some("client 7")));
     /// assert!(file.conflicts(.., Mode::Add, Some(&client)).is_empty()); // it is its own
-    /// # Ok::<(), spanlock::AcquireError>(())
     /// ```
     #[track_caller]
     pub fn conflicts(&self, range: impl RangeBounds<u64>, mode: Mode, owner: Option<&Owner>) -> Vec<RequestInfo> {
@@ -513,7 +512,7 @@ impl RangeLock {
     /// If the range is inverted, as slicing does.
     ///
     /// ```
-    /// # use spanlock::{AcquireError, Mode, Owner, RangeLock};
+    /// use spanlock::{AcquireError, Mode, Owner, RangeLock};
     /// let log = RangeLock::new();
     /// std::mem::forget(log.exclusive(0..4096)); // nobody will let go of it
     /// assert_eq!(log.poison(.., "its thread has ended"), 1);
@@ -542,17 +541,18 @@ impl RangeLock {
     ///
     /// # Examples
     /// ```
-    /// # use spanlock::{AcquireError, Mode, RangeLock};
-    /// # use std::time::Duration;
-    /// # pollster::block_on(async {
-    /// let lock = RangeLock::new();
-    /// let read = lock.request(0..4096, Mode::Add).await;
-    /// assert!(lock.drained(0..8192, Mode::Add).try_now()); // no adder is in its way
-    /// let late = lock.drained(0..8192, Mode::Exclusive).timeout(Duration::from_millis(1)).wait();
-    /// assert!(matches!(late, Err(AcquireError::TimedOut(_))));
-    /// drop(read);
-    /// lock.drained(0..8192, Mode::Exclusive).await;
-    /// # });
+    /// use spanlock::{AcquireError, Mode, RangeLock};
+    /// use std::time::Duration;
+    ///
+    /// async fn drain(lock: &RangeLock) {
+    ///     let read = lock.request(0..4096, Mode::Add).await;
+    ///     assert!(lock.drained(0..8192, Mode::Add).try_now()); // no adder is in its way
+    ///     let late = lock.drained(0..8192, Mode::Exclusive).timeout(Duration::from_millis(1)).wait();
+    ///     assert!(matches!(late, Err(AcquireError::TimedOut(_))));
+    ///     drop(read);
+    ///     lock.drained(0..8192, Mode::Exclusive).await;
+    /// }
+    /// # pollster::block_on(drain(&RangeLock::new()));
     /// ```
     #[track_caller]
     pub fn drained(&self, range: impl RangeBounds<u64>, mode: Mode) -> Drain<&RangeLock> {
