@@ -15,7 +15,7 @@ use crate::space::Ask;
 use crate::wait;
 
 /// Whether it was refused, as part of a cycle.
-fn is_refused<T>(result: &Result<T, Refused>) -> bool {
+pub(super) fn is_refused<T>(result: &Result<T, Refused>) -> bool {
     match result {
         Ok(_) | Err(Refused::TimedOut | Refused::Poisoned(_)) => false,
         Err(Refused::Deadlock(_)) => true,

@@ -3,9 +3,9 @@
 //! One that forgets somebody touches a byte that is not free; one that waits for who came later, and stays, is a deadlock of the model.
 
 use super::check;
+use super::cycle::is_refused;
 use super::stage::{MIDDLE, Stage, add, assert_idle, exclusive, spawn, spawn_on};
 use crate::convert::{shrink, split_off, take_place};
-use crate::error::Refused;
 use crate::grant::Held;
 use crate::mode::Mode::{Add, Exclusive};
 use crate::owner::{self, Owner};
@@ -173,10 +173,6 @@ fn what_a_hold_has_become_is_not_missed() {
         it.join().unwrap();
         stage.assert_idle();
     });
-}
-
-fn is_refused<T>(result: &Result<T, Refused>) -> bool {
-    matches!(result, Err(Refused::Deadlock(_)))
 }
 
 /// Property: of a drain, and one whom it waits for and who waits for what the drain's owner holds, one is refused, and one only. Bound 3.

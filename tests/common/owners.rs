@@ -171,15 +171,7 @@ impl Model {
             self.live.push(Live { state: State::Held, ..new });
             return Begin::Granted;
         }
-        let nested = new.nested;
-        self.live.push(new);
-        if nested {
-            if let Some(cycle) = self.search(self.live.len() - 1) {
-                self.end(id);
-                return Begin::Deadlock { cycle };
-            }
-        }
-        Begin::Queued
+        self.queue(id, new)
     }
 
     /// A drain begins. [`Begin::Granted`]: nobody is there, and it is over.
@@ -188,6 +180,11 @@ impl Model {
         if !self.live.iter().any(|other| new.drains(other)) {
             return Begin::Granted;
         }
+        self.queue(id, new)
+    }
+
+    /// What somebody is in the way of waits, unless it would close a cycle.
+    fn queue(&mut self, id: usize, new: Live) -> Begin {
         let nested = new.nested;
         self.live.push(new);
         if nested {
