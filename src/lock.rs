@@ -456,7 +456,7 @@ impl RangeLock {
 
     /// Asks for `range` (bytes) in `mode`: to be waited for, tried, given a deadline or awaited. Nothing happens before that.
     ///
-    /// The guard borrows the lock. For one that goes to another task or thread, and for a request of an [`Owner`](crate::Owner) that is awaited, there is [`RangeLock::request_arc`].
+    /// The guard borrows the lock. For one that goes to another task or thread, and for a request of an [`Owner`] that is awaited, there is [`RangeLock::request_arc`].
     ///
     /// # Panics
     /// If the range is inverted, as slicing does.
