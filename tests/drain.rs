@@ -244,7 +244,8 @@ fn what_a_guard_becomes_by_waiting_is_waited_for() {
 
 #[test]
 fn a_drain_leaves_nothing_behind() {
-    let lock = lasting(&RangeLock::new());
+    let lock = RangeLock::new();
+    let lock = lasting(&lock);
     let holder = block_on(lock.request(0..10, Exclusive));
     let me = Owner::new();
     for _ in 0..3 {
