@@ -1,7 +1,8 @@
 //! What a pair costs one thread while many ranges are held elsewhere.
 //!
-//! The crowd holds every other page of an area. Three places for the pair: outside of that area, in one gap in the middle of it, and in a
-//! gap chosen anew for each pair, which meets cold memory as soon as the crowd is larger than the caches.
+//! The crowd holds every other page of an area. Three places for the pair: outside of that area, in one gap in the
+//! middle of it, and in a gap chosen anew for each pair, which meets cold memory as soon as the crowd is larger than
+//! the caches.
 //!
 //! One element = one pair.
 

@@ -1,11 +1,11 @@
 //! Threads that never conflict: each takes a page of its own region again and again. What do they cost one another?
 //!
-//! Three ways: regions of one range lock; a private range lock for each thread, which is the best that one lock could do; and one
-//! `parking_lot` RwLock taken for writing, which is what a file has without range locks.
+//! Three ways: regions of one range lock; a private range lock for each thread, which is the best that one lock could
+//! do; and one `parking_lot` RwLock taken for writing, which is what a file has without range locks.
 //!
-//! One element = one pair, by any of the threads: where threads run side by side the time per element falls as they grow more,
-//! down to as many threads as there are processors. Empty sections reward a lock that lets one thread run alone in its cache
-//! (barging), so look at the others for concurrency.
+//! One element = one pair, by any of the threads: where threads run side by side the time per element falls as they
+//! grow more, down to as many threads as there are processors. Empty sections reward a lock that lets one thread run
+//! alone in its cache (barging), so look at the others for concurrency.
 
 mod support;
 

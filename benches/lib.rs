@@ -7,5 +7,6 @@
 //! cargo bench -p spanlock-bench                      the rest, by criterion: uncontended, disjoint, crowd, whole
 //! ```
 //!
-//! Each takes `-- --help`. They run in this folder: `--report ../docs` writes into the library's documents. `peers` has the rivals, under one trait; `support` the patterns of access,
-//! the turns in which they are measured, and charts. `tests` shows that the rivals keep each other out, and that the simulated caches do what caches do.
+//! Each takes `-- --help`. They run in this folder: `--report ../docs` writes into the library's documents. `peers` has
+//! the rivals, under one trait; `support` the patterns of access, the turns in which they are measured, and charts.
+//! `tests` shows that the rivals keep each other out, and that the simulated caches do what caches do.

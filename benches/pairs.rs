@@ -1,13 +1,16 @@
-//! The performance that the lock is to have, measured beside the others in one run: `cargo bench -p spanlock-bench --bench pairs`.
+//! The performance that the lock is to have, measured beside the others in one run: `cargo bench -p spanlock-bench --bench
+//! pairs`.
 //!
-//! Criterion measures one thing after the other. Where a machine's speed changes meanwhile (other tenants, clock rates) that says little of
-//! their ratio. Here the contenders take turns, A B C A B C, each for a millisecond or a few; what is compared is always of the same
-//! round; and what is told is the median of the rounds' ratios, with the interval that holds the true median in 95 of 100 cases.
+//! Criterion measures one thing after the other. Where a machine's speed changes meanwhile (other tenants, clock rates)
+//! that says little of their ratio. Here the contenders take turns, A B C A B C, each for a millisecond or a few; what
+//! is compared is always of the same round; and what is told is the median of the rounds' ratios, with the interval
+//! that holds the true median in 95 of 100 cases.
 //!
 //! One element = one pair, an acquire and its release; with several threads, by any of them.
 //!
-//! Behind the contests of one and two threads come those of threads that have no home (`support/roaming.rs`): scattered, tail, skewed, streams, and one in 1000 that takes the whole
-//! file. They have a table each as soon as they are measured. One of them, against one rival, takes a second:
+//! Behind the contests of one and two threads come those of threads that have no home (`support/roaming.rs`):
+//! scattered, tail, skewed, streams, and one in 1000 that takes the whole file. They have a table each as soon as they
+//! are measured. One of them, against one rival, takes a second:
 //!   ```text
 //!   cargo bench -p spanlock-bench --bench pairs -- "scattered, 1 GiB" --threads 2 --sections 0 --placement free --contenders spanlock,interval-tree
 //!   ```
@@ -15,9 +18,10 @@
 //! # Arguments
 //! - a word in front: only the contests whose name contains it;
 //! - `--test` (or no `--bench`, as `cargo test` calls it): everything once, for a moment;
-//! - `--threads`, `--sections`, `--placement`, `--contenders`, `--rounds`, `--turn`: of threads without a home, see `--help`;
-//! - `--count N [CONTENDER]`: makes N uncontended pairs on one thread and exits, for counting instructions. The difference between two
-//!   runs, divided by the difference in pairs, is free of what the program does besides:
+//! - `--threads`, `--sections`, `--placement`, `--contenders`, `--rounds`, `--turn`: of threads without a home, see
+//!   `--help`;
+//! - `--count N [CONTENDER]`: makes N uncontended pairs on one thread and exits, for counting instructions. The
+//!   difference between two runs, divided by the difference in pairs, is free of what the program does besides:
 //!   ```text
 //!   cargo bench -p spanlock-bench --bench pairs --no-run        # says where the program is
 //!   valgrind --tool=callgrind --callgrind-out-file=/dev/null PROGRAM --count 100000
@@ -71,7 +75,8 @@ struct Options {
     /// Of threads without a home: rounds. (A third, where there are more threads than processors.)
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rounds: u32,
-    /// Of threads without a home: milliseconds of a turn. (4 for each thread at least, where there are more threads than processors.)
+    /// Of threads without a home: milliseconds of a turn. (4 for each thread at least, where there are more threads
+    /// than processors.)
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     turn: u64,
     /// Makes so many uncontended pairs on one thread, of a contender, and nothing else.
@@ -174,8 +179,8 @@ impl<'a> Lone<'a> {
     }
 }
 
-/// Something that two threads do at the same time, in turns with other things: thread number `.0` makes pairs until the flag is set,
-/// and returns how many.
+/// Something that two threads do at the same time, in turns with other things: thread number `.0` makes pairs until the
+/// flag is set, and returns how many.
 struct Duo<'a> {
     name: &'static str,
     pairs: Box<UntilStopped<'a>>,
@@ -329,7 +334,8 @@ impl Quiet {
     }
 }
 
-/// A thread that holds something already, and one that does not. What is held is in another lock, or covers what is asked for.
+/// A thread that holds something already, and one that does not. What is held is in another lock, or covers what is
+/// asked for.
 fn nested<'a>(lock: &'a RangeLock, other: &'a RangeLock, token: &'a Owner) -> Vec<Lone<'a>> {
     // Held by somebody else: the scan finds it, and the request is not nested.
     let theirs = move || lock.request(PLACE, Mode::Add).owner(token).try_now().expect("nobody else is there");
@@ -494,7 +500,8 @@ fn whole(record: &mut Record<'_>, contest: &'static str, section: Section) {
     record.duo(contest, &contenders);
 }
 
-/// Private locks whose pairs go as deep as those of two threads on one lock: what is left of the difference is interference.
+/// Private locks whose pairs go as deep as those of two threads on one lock: what is left of the difference is
+/// interference.
 const AS_DEEP: &str = "private locks, as deep";
 
 /// One lock and two private ones, with no neighbours and with some.
@@ -555,7 +562,8 @@ fn verdict(limit: Limit, ratio: Median) -> &'static str {
     }
 }
 
-/// Contest, ours, theirs, what is asked. "No slower" is asked with the tolerance that the shared lock has against private ones.
+/// Contest, ours, theirs, what is asked. "No slower" is asked with the tolerance that the shared lock has against
+/// private ones.
 const TARGETS: [(&str, &str, &str, Limit); 23] = [
     (ONE, "exclusive", "rwlock-write", Limit::AtMost(2.5)),
     (ONE, "exclusive", "range-lock", Limit::AtMost(1.0)),

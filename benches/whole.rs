@@ -1,8 +1,9 @@
-//! Threads that all take the whole file: adders beside `parking_lot`'s readers; and one at a time, beside its writers and its
-//! FairMutex.
+//! Threads that all take the whole file: adders beside `parking_lot`'s readers; and one at a time, beside its writers
+//! and its FairMutex.
 //!
-//! The range lock is first come, first served: with as many threads as processors or more, one at a time means a hand-off per pair. The
-//! RwLock lets whoever runs take it again (barging). The FairMutex hands over like we do, and is the one to compare with.
+//! The range lock is first come, first served: with as many threads as processors or more, one at a time means a
+//! hand-off per pair. The RwLock lets whoever runs take it again (barging). The FairMutex hands over like we do, and is
+//! the one to compare with.
 //!
 //! One element = one pair, by any of the threads.
 

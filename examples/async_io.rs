@@ -33,7 +33,8 @@ async fn main() -> Result<(), AcquireError> {
     deadlock().await
 }
 
-/// A write is submitted by one task and completed by another. Its owner goes with it: what it asks for there does not conflict with what it holds.
+/// A write is submitted by one task and completed by another. Its owner goes with it: what it asks for there does not
+/// conflict with what it holds.
 async fn completes_elsewhere() -> Result<(), AcquireError> {
     println!("1. A write that starts in one task and completes in another");
     let file = Arc::new(RangeLock::named("file"));

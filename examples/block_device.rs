@@ -43,7 +43,8 @@ struct Device {
 }
 
 impl Device {
-    /// Changes some bytes. It returns when the write is on its way; a later one that meets its blocks waits until it has arrived.
+    /// Changes some bytes. It returns when the write is on its way; a later one that meets its blocks waits until it
+    /// has arrived.
     fn write(&self, offset: u64, change: impl FnOnce(&mut [u8]), len: u64) -> io::Result<()> {
         let start = offset / BLOCK * BLOCK;
         let end = (offset + len).next_multiple_of(BLOCK);

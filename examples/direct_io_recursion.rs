@@ -21,8 +21,9 @@ use std::task::{Context, Poll, Waker};
 
 const PAGE: u64 = 4096;
 
-/// What a page-fault handler does: adds the page, and reads ahead unless it runs inside of a block of its own task. (Read-ahead would bring back
-/// pages that the write has just dropped. The one page that it needs it gets for itself alone.) What it found itself in.
+/// What a page-fault handler does: adds the page, and reads ahead unless it runs inside of a block of its own task.
+/// (Read-ahead would bring back pages that the write has just dropped. The one page that it needs it gets for itself
+/// alone.) What it found itself in.
 fn fault(file: &RangeLock, task: &Owner, page: u64) -> Result<Nesting, AcquireError> {
     let bytes = page * PAGE..(page + 1) * PAGE;
     let guard = file.request(bytes.clone(), Mode::Add).owner(task).wait()?;
@@ -100,7 +101,8 @@ fn main() -> Result<(), AcquireError> {
 
 type Write = spanlock::Guard<&'static RangeLock, spanlock::ByOwner>;
 
-/// The first write faults on page 0 of `first_map`, and waits; the second on page 0 of `second_map`, which closes the cycle.
+/// The first write faults on page 0 of `first_map`, and waits; the second on page 0 of `second_map`, which closes the
+/// cycle.
 fn crossed(
     first_map: &'static RangeLock,
     second_map: &'static RangeLock,
@@ -113,7 +115,8 @@ fn crossed(
     let Err(AcquireError::Deadlock(deadlock)) = answer else { panic!("{answer:?}") };
     println!("{}", indented(&deadlock.to_string()));
 
-    // The remedy: let the block go, and ask for block and fault together. (A file system must drop the pages once more then: others had the range.)
+    // The remedy: let the block go, and ask for block and fault together. (A file system must drop the pages once more
+    // then: others had the range.)
     let mut both = pin!(Batch::new().regain(second).add(second_map, 0..PAGE).owner(two).into_future());
     assert!(ask(both.as_mut()).is_none(), "the first write goes first");
     drop(ask(first_fault).expect("nobody blocks it any more")?);

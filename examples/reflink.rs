@@ -202,7 +202,8 @@ fn fill(mut file: &File, blocks: &Range<u64>, number: u64) -> io::Result<()> {
     blocks.clone().try_for_each(|_| file.write_all(&full))
 }
 
-/// Whether a block is full of one number. Read page by page, so that a copy has time to come in between if nothing keeps it out.
+/// Whether a block is full of one number. Read page by page, so that a copy has time to come in between if nothing
+/// keeps it out.
 fn is_uniform(mut file: &File, block: u64) -> io::Result<bool> {
     let mut content = [0; BLOCK as usize];
     file.seek(SeekFrom::Start(block * BLOCK))?;

@@ -58,8 +58,8 @@ const WORK: Duration = Duration::from_micros(5);
 struct Bank {
     /// Who may use which accounts.
     lock: RangeLock,
-    /// Atomic only so that Rust lets threads share them. They are read first and written later, as a database would: it is the lock that
-    /// makes one step of the two.
+    /// Atomic only so that Rust lets threads share them. They are read first and written later, as a database would: it
+    /// is the lock that makes one step of the two.
     balances: Vec<AtomicU64>,
 }
 
@@ -99,7 +99,8 @@ impl Bank {
         match self.lock.request(to..=to, Mode::Exclusive).owner(me).wait() {
             Ok(_receiver) => Ok(Done { outcome: self.move_money(from, to, amount), deadlock: None }),
             Err(AcquireError::Deadlock(deadlock)) => {
-                // Somebody who has `to` waits for `from`. Let go of it, and ask for both together: that cannot be refused again.
+                // Somebody who has `to` waits for `from`. Let go of it, and ask for both together: that cannot be
+                // refused again.
                 let _both = Batch::new().regain(payer).exclusive(&self.lock, to..=to).owner(me).wait()?;
                 // Others may have had `from` in between: `move_money` looks at its balance again.
                 Ok(Done { outcome: self.move_money(from, to, amount), deadlock: Some(deadlock) })
@@ -187,7 +188,8 @@ impl AddAssign for Count {
     }
 }
 
-/// One thread's transfers between random accounts, every second one of either kind: what became of those that locked one by one, and of the others.
+/// One thread's transfers between random accounts, every second one of either kind: what became of those that locked
+/// one by one, and of the others.
 fn clerk(bank: &Bank, number: u64, options: &Options) -> (Count, Count) {
     let (mut one_by_one, mut together) = (Count::default(), Count::default());
     let mut random = fastrand::Rng::with_seed(number);

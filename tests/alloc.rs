@@ -1,6 +1,7 @@
-//! Promise: an uncontended acquire and release on a quiet lock does not allocate, from the very first one of a thread on, in any
-//! mode, for any range, by a call or by a future that is granted at its first poll; nor do nested requests and conversions (but that a task's guard is given an owner when it is split). So none of them
-//! pins an epoch either: a thread's first pin allocates.
+//! Promise: an uncontended acquire and release on a quiet lock does not allocate, from the very first one of a thread
+//! on, in any mode, for any range, by a call or by a future that is granted at its first poll; nor do nested requests
+//! and conversions (but that a task's guard is given an owner when it is split). So none of them pins an epoch either:
+//! a thread's first pin allocates.
 
 mod common;
 
@@ -29,8 +30,8 @@ fn ranges() -> [ByteRange; 8] {
     ]
 }
 
-/// Runs `use_lock` on a new thread, which has never seen a lock before, many times; no round may allocate. The count is of
-/// that thread only, so that the other tests do not disturb it.
+/// Runs `use_lock` on a new thread, which has never seen a lock before, many times; no round may allocate. The count is
+/// of that thread only, so that the other tests do not disturb it.
 fn never_allocates(use_lock: impl Fn(ByteRange, Mode) + Send) {
     let ranges = ranges();
     thread::scope(|scope| {

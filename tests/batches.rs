@@ -1,5 +1,5 @@
-//! Promise: batches. All parts are granted together or none is; a batch stands in the queue as one request does; and one whose owner holds
-//! nothing else never deadlocks, in whatever order its parts are given.
+//! Promise: batches. All parts are granted together or none is; a batch stands in the queue as one request does; and
+//! one whose owner holds nothing else never deadlocks, in whatever order its parts are given.
 //!
 //! `SPANLOCK_STRESS_MS` sets how long each stress test goes on.
 
@@ -76,7 +76,8 @@ fn all_free<'a>(locks: impl IntoIterator<Item = &'a RangeLock>) {
 
 // All or nothing.
 
-/// One part is in the way of somebody, whichever it is: no part is held, all stand in the queue. When it is free, all are held.
+/// One part is in the way of somebody, whichever it is: no part is held, all stand in the queue. When it is free, all
+/// are held.
 #[test]
 fn all_parts_are_granted_or_none() {
     let locks: [RangeLock; 3] = Default::default();
@@ -156,7 +157,8 @@ struct Live<'a> {
     guards: Option<BatchGuard<&'a RangeLock, ByTask>>,
 }
 
-/// Random batches of one to four parts come and go; each is granted exactly when no earlier one that conflicts is left, and is woken for it.
+/// Random batches of one to four parts come and go; each is granted exactly when no earlier one that conflicts is left,
+/// and is woken for it.
 #[test]
 fn batches_are_served_in_the_order_in_which_they_came() {
     let locks: [RangeLock; 3] = Default::default();
@@ -268,7 +270,8 @@ fn batches_in_opposite_orders_wait_for_one_another_in_turn() {
     all_free([&a, &b]);
 }
 
-/// Threads ask for parts of some locks in any order, by every way there is. Nobody is refused, nobody hangs, nobody has half.
+/// Threads ask for parts of some locks in any order, by every way there is. Nobody is refused, nobody hangs, nobody has
+/// half.
 #[test]
 fn threads_with_batches_in_any_order() {
     const LOCKS: usize = 4;
@@ -346,7 +349,8 @@ fn threads_with_batches_in_any_order() {
     all_free(locks.iter().map(|lock| &**lock));
 }
 
-/// Nested batches, which pass and are passed and are refused, against outermost ones and singles: what is granted is whole and alone.
+/// Nested batches, which pass and are passed and are refused, against outermost ones and singles: what is granted is
+/// whole and alone.
 #[test]
 fn threads_with_nested_batches() {
     let locks: [RangeLock; 3] = Default::default();
@@ -654,7 +658,8 @@ fn a_batch_whose_deadline_passes_leaves_all_its_places() {
                     batch.timeout(soon).wait().map(drop)
                 }
             });
-            // The first of these that has to wait stands behind the batch; on a slow machine that may have come and gone.
+            // The first of these that has to wait stands behind the batch; on a slow machine that may have come and
+            // gone.
             let behind = std::iter::from_fn(|| (!timed.is_finished()).then(|| Hand::new(b.request(0..8, Add))))
                 .find_map(|mut behind| behind.poll().is_pending().then_some(behind));
             assert!(matches!(timed.join().expect("it only waits"), Err(AcquireError::TimedOut(_))));
@@ -780,7 +785,8 @@ fn a_queued_batch_is_passed() {
     all_free([&a, &b]);
 }
 
-/// A batch passes a queued single, another batch, and two of them in two locks; it waits on for who is really in the way.
+/// A batch passes a queued single, another batch, and two of them in two locks; it waits on for who is really in the
+/// way.
 #[test]
 fn a_nested_batch_passes() {
     let (a, b) = (RangeLock::new(), RangeLock::new());

@@ -1,5 +1,5 @@
-//! Promise: a task that is granted at once, again and again, lets its executor have its turn: timeouts fire, and other tasks of the thread go on. It holds
-//! nothing of its next request while it does so.
+//! Promise: a task that is granted at once, again and again, lets its executor have its turn: timeouts fire, and other
+//! tasks of the thread go on. It holds nothing of its next request while it does so.
 
 #![cfg(not(any(loom, miri)))]
 

@@ -1,6 +1,6 @@
-//! Promise: cancel. A request can be given up at any moment (future dropped, deadline passed); whoever waited for it goes on,
-//! nothing is lost and nothing leaks. And guards: they release on unwinding and from another thread; a leaked one keeps its range
-//! locked and breaks nothing else.
+//! Promise: cancel. A request can be given up at any moment (future dropped, deadline passed); whoever waited for it
+//! goes on, nothing is lost and nothing leaks. And guards: they release on unwinding and from another thread; a leaked
+//! one keeps its range locked and breaks nothing else.
 
 mod common;
 
@@ -118,7 +118,8 @@ fn a_future_that_was_never_polled_has_no_place() {
     assert!(lock.try_exclusive(..).is_some());
 }
 
-/// A deadline that has passed is a `try_`: granted if nobody is in the way, refused at once otherwise; no place is left behind.
+/// A deadline that has passed is a `try_`: granted if nobody is in the way, refused at once otherwise; no place is left
+/// behind.
 #[test]
 fn a_past_deadline_is_a_try() {
     let lock = Arc::new(RangeLock::new());
@@ -178,7 +179,8 @@ fn whoever_stands_behind_a_deadline_goes_on_when_it_passes() {
     drop(holder);
 }
 
-/// 10^5 requests come and are given up against one holder, by every way there is: nothing grows, and the last one is served.
+/// 10^5 requests come and are given up against one holder, by every way there is: nothing grows, and the last one is
+/// served.
 #[test]
 fn a_storm_of_cancels_leaves_nothing_behind() {
     let rounds = common::by_build(25_000, 100_000) / 4;

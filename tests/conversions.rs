@@ -1,5 +1,5 @@
-//! Promise: conversions. A guard can give up a part of what it holds, and become more if nobody is in the way, and never lets go of what it keeps.
-//! Whoever can go on is woken at once; nobody is overtaken.
+//! Promise: conversions. A guard can give up a part of what it holds, and become more if nobody is in the way, and
+//! never lets go of what it keeps. Whoever can go on is woken at once; nobody is overtaken.
 //!
 //! `SPANLOCK_STRESS_MS` sets how long each stress test goes on.
 
@@ -626,8 +626,8 @@ struct Task<'a> {
     guard: Option<SendRangeGuard<'a>>,
 }
 
-/// Whoever holds converts at random. It works exactly if nobody is in conflict with the new hold who is not with the old one; and after each
-/// step exactly those wait who must.
+/// Whoever holds converts at random. It works exactly if nobody is in conflict with the new hold who is not with the
+/// old one; and after each step exactly those wait who must.
 #[test]
 fn random_conversions_follow_the_rule() {
     let lock = RangeLock::new();
@@ -729,7 +729,8 @@ fn settle(tasks: &mut [Task<'_>]) {
     }
 }
 
-/// Whether a task that waits must wait on: holders are before it, whenever they came, and so are those that wait and came first.
+/// Whether a task that waits must wait on: holders are before it, whenever they came, and so are those that wait and
+/// came first.
 fn must_wait(tasks: &[Task<'_>], place: usize) -> bool {
     let others = tasks.iter().enumerate().filter(|(other, task)| *other < place || task.guard.is_some());
     others.filter(|(other, _)| *other != place).any(|(_, task)| task.asks.conflicts(tasks[place].asks))
@@ -943,15 +944,17 @@ fn deadlocks_through_converted_guards() {
     all_free(&b);
 }
 
-/// A token's guard is split by one thread all the time, into pieces that lie in ever other slots. Somebody whom the token waits for asks for its bytes:
-/// that is a deadlock, also when it looks for the piece where that is not yet, or no longer.
+/// A token's guard is split by one thread all the time, into pieces that lie in ever other slots. Somebody whom the
+/// token waits for asks for its bytes: that is a deadlock, also when it looks for the piece where that is not yet, or
+/// no longer.
 #[test]
 fn a_deadlock_is_found_while_what_closes_it_is_split() {
     const MIDDLE: u64 = 1 << 63;
     const END: u64 = MIDDLE + (1 << 40);
     let (a, b) = (RangeLock::new(), RangeLock::new());
     let (one, other) = (Owner::new(), Owner::new());
-    // All across the middle, so that they lie in one chain of nodes. One slot at its start is left, and one at its end is the piece's.
+    // All across the middle, so that they lie in one chain of nodes. One slot at its start is left, and one at its end
+    // is the piece's.
     let mut crowd: Vec<_> = (0..103).map(|_| Some(hold(&a, MIDDLE - 1..END, Add))).collect();
     let whole = a.request(MIDDLE - 1..END, Add).owner(&one).wait().unwrap();
     crowd[4] = None;

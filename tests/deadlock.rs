@@ -1,5 +1,5 @@
-//! Deadlock is an answer: threads and tokens that ask for more and more in any order, on few bytes of two locks. Nobody hangs, nobody is let in
-//! beside another, and who cannot deadlock is never told so.
+//! Deadlock is an answer: threads and tokens that ask for more and more in any order, on few bytes of two locks. Nobody
+//! hangs, nobody is let in beside another, and who cannot deadlock is never told so.
 
 mod common;
 
@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 const BYTES: u64 = 4;
 const LOCKS: usize = 2;
 
-/// Who is inside, byte by byte: what each holder finds there must go with it. Relaxed on purpose: only the locks may order these.
+/// Who is inside, byte by byte: what each holder finds there must go with it. Relaxed on purpose: only the locks may
+/// order these.
 struct Inside([[AtomicU64; BYTES as usize]; LOCKS]);
 
 impl Inside {

@@ -1,7 +1,8 @@
-//! Promise: a drain waits for those who came before it and are in conflict, until they have gone; for nobody else; and nobody waits for it. Who holds something meanwhile is answered
-//! instead of waiting for ever.
+//! Promise: a drain waits for those who came before it and are in conflict, until they have gone; for nobody else; and
+//! nobody waits for it. Who holds something meanwhile is answered instead of waiting for ever.
 //!
-//! One thread, futures polled by hand, but where a call has to block. (Random histories of drains among all else are in `fifo.rs` and `contract`.)
+//! One thread, futures polled by hand, but where a call has to block. (Random histories of drains among all else are in
+//! `fifo.rs` and `contract`.)
 
 mod common;
 
@@ -202,7 +203,8 @@ impl Others for RangeLock {
     }
 }
 
-/// A conversion that waits ends in a hold that had a place behind the drain; but it is what the guard has become, which came before.
+/// A conversion that waits ends in a hold that had a place behind the drain; but it is what the guard has become, which
+/// came before.
 #[test]
 fn what_a_guard_becomes_by_waiting_is_waited_for() {
     for extends in [false, true] {
@@ -385,7 +387,8 @@ fn who_comes_later_closes_no_cycle() {
     drop((wait.ready().unwrap(), its));
 }
 
-/// A request that only waits has to be granted before it can let go: in front of a drain it counts as a hold. It is in no index.
+/// A request that only waits has to be granted before it can let go: in front of a drain it counts as a hold. It is in
+/// no index.
 #[test]
 fn one_that_waits_for_what_the_owner_holds_is_a_deadlock_too() {
     let lock = RangeLock::named("file");
@@ -405,7 +408,8 @@ fn one_that_waits_for_what_the_owner_holds_is_a_deadlock_too() {
     drop(waiter.ready());
 }
 
-/// Drainer -> one that waits -> another that waits in front of it -> holder -> what the drainer holds. Those in the middle are in no index, and the last edge comes last.
+/// Drainer -> one that waits -> another that waits in front of it -> holder -> what the drainer holds. Those in the
+/// middle are in no index, and the last edge comes last.
 #[test]
 fn a_cycle_through_a_queue_is_found_by_who_closes_it() {
     let (file, log) = (RangeLock::new(), RangeLock::new());
@@ -432,7 +436,8 @@ fn a_cycle_through_a_queue_is_found_by_who_closes_it() {
     drop(mine);
 }
 
-/// The drain waits for a holder, who waits behind somebody who waits for what the drain's owner holds: that holder is let past him, like anybody whom a searcher needs.
+/// The drain waits for a holder, who waits behind somebody who waits for what the drain's owner holds: that holder is
+/// let past him, like anybody whom a searcher needs.
 #[test]
 fn whom_it_needs_is_let_past() {
     let (file, log) = (RangeLock::new(), RangeLock::new());
@@ -452,7 +457,8 @@ fn whom_it_needs_is_let_past() {
     drop(wide.ready());
 }
 
-/// A guard that came first comes into the way by becoming more, and its owner is blocked: nobody who converts looks for drains, so that one looks again.
+/// A guard that came first comes into the way by becoming more, and its owner is blocked: nobody who converts looks for
+/// drains, so that one looks again.
 #[test]
 fn a_guard_that_becomes_more_can_close_a_cycle() {
     let (file, log) = (RangeLock::new(), RangeLock::new());
@@ -473,7 +479,8 @@ fn a_guard_that_becomes_more_can_close_a_cycle() {
     drop((blocked.ready().unwrap(), its));
 }
 
-/// A drain needs a batch, which stands behind somebody who waits for what the drain's owner holds. The batch's owner has nothing else: it is let past nobody.
+/// A drain needs a batch, which stands behind somebody who waits for what the drain's owner holds. The batch's owner
+/// has nothing else: it is let past nobody.
 #[test]
 fn who_holds_nothing_is_let_past_nobody() {
     let lock = RangeLock::new();

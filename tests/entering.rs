@@ -1,5 +1,6 @@
-//! Promise: concurrent entering, and nothing else blocks. A request that conflicts with no earlier live request is granted at
-//! its first poll, however many others hold or wait elsewhere; and who does conflict waits for exactly those.
+//! Promise: concurrent entering, and nothing else blocks. A request that conflicts with no earlier live request is
+//! granted at its first poll, however many others hold or wait elsewhere; and who does conflict waits for exactly
+//! those.
 
 mod common;
 
@@ -94,7 +95,8 @@ fn a_queue_blocks_nothing_beside_it() {
     }
 }
 
-/// A waiter stands in the way with all of its range, also where nobody holds anything; behind its range nothing is blocked.
+/// A waiter stands in the way with all of its range, also where nobody holds anything; behind its range nothing is
+/// blocked.
 #[test]
 fn a_waiter_blocks_its_own_range_and_no_more() {
     let lock = RangeLock::new();
@@ -212,8 +214,8 @@ fn an_owner_never_conflicts_with_itself() {
     }
 }
 
-/// Others who come later, and give up at once, again and again, hold up neither who is first in the queue when its way is free, nor the holder who gives back a
-/// part, and converts the other.
+/// Others who come later, and give up at once, again and again, hold up neither who is first in the queue when its way
+/// is free, nor the holder who gives back a part, and converts the other.
 #[test]
 fn whoever_comes_and_goes_holds_up_nobody_who_came_before() {
     const CHURNERS: u64 = 4;

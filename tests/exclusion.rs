@@ -1,11 +1,13 @@
-//! Promise: exclusion. Two conflicting requests are never granted at the same time, and what one holder wrote, the next one sees.
+//! Promise: exclusion. Two conflicting requests are never granted at the same time, and what one holder wrote, the next
+//! one sees.
 //!
-//! Threads hammer overlapping ranges through every face of the lock. Each cell of a shadow counts who is inside, with relaxed
-//! atomics, and carries plain memory that the modes read and write as their table allows: a missing happens-before is a data
-//! race there, which ThreadSanitizer reports. Threads meet in atomics and parking_lot only, which are compiled with the test:
-//! the sanitizer does not see into a std that was not built for it.
+//! Threads hammer overlapping ranges through every face of the lock. Each cell of a shadow counts who is inside, with
+//! relaxed atomics, and carries plain memory that the modes read and write as their table allows: a missing
+//! happens-before is a data race there, which ThreadSanitizer reports. Threads meet in atomics and parking_lot only,
+//! which are compiled with the test: the sanitizer does not see into a std that was not built for it.
 //!
-//! Each guard draws tickets besides, as it comes in and before it goes: they must grow along every chain of conflicting grants, with a window and without.
+//! Each guard draws tickets besides, as it comes in and before it goes: they must grow along every chain of conflicting
+//! grants, with a window and without.
 //!
 //! `SPANLOCK_STRESS_MS` sets how long each test goes on.
 
@@ -67,7 +69,8 @@ impl Cell {
         self.marks[mode].iter().map(|mark| unsafe { *mark.get() }).sum()
     }
 
-    /// A holder has drawn `ticket`. Relaxed: that those who conflict have left, and what they drew, the lock itself has to make known.
+    /// A holder has drawn `ticket`. Relaxed: that those who conflict have left, and what they drew, the lock itself has
+    /// to make known.
     fn stamp(&self, ticket: u64, mode: Mode) {
         let goes_with = |other: Mode| other == mode && mode != Mode::Exclusive;
         for other in Mode::ALL.into_iter().filter(|other| !goes_with(*other)) {
@@ -99,7 +102,8 @@ impl Shadow {
             _ => return,
         };
         let seen: Vec<u64> = self.0[cells.clone()].iter().map(|cell| cell.enter(me, mode)).collect();
-        // Drawing orders as well: so it is behind the first look at the plain memory, and before the last change, which only the lock makes known.
+        // Drawing orders as well: so it is behind the first look at the plain memory, and before the last change, which
+        // only the lock makes known.
         let stamp = |ticket| self.0[cells.clone()].iter().for_each(|cell| cell.stamp(ticket, mode));
         stamp(draw());
         match rng.u8(0..16) {
@@ -134,7 +138,8 @@ impl Shadow {
     }
 }
 
-/// Asks for `range` in one of the ways there are, visits the shadow if it was granted, and says how many cells that were.
+/// Asks for `range` in one of the ways there are, visits the shadow if it was granted, and says how many cells that
+/// were.
 fn ask_somehow(
     lock: &Arc<RangeLock>,
     shadow: &Shadow,
@@ -230,7 +235,8 @@ fn hammer_with(
     assert_eq!(lock.heap_nodes(), 0, "nodes are left with nobody there");
 }
 
-/// `threads` threads, each asking for ranges from `range` until the time is over. The shadow must have counted what they did.
+/// `threads` threads, each asking for ranges from `range` until the time is over. The shadow must have counted what
+/// they did.
 fn hammer_on(
     lock: &Arc<RangeLock>,
     test: &'static str,
@@ -297,7 +303,8 @@ fn sixteen_threads_with_a_window() {
     });
 }
 
-/// All in each other's way, and more of them than a node has room for: those who wait are in several, and newcomers go into the newest.
+/// All in each other's way, and more of them than a node has room for: those who wait are in several, and newcomers go
+/// into the newest.
 #[test]
 fn a_crowd_at_one_range_with_a_window() {
     hammer_with(Duration::from_millis(1), "a_crowd_at_one_range_with_a_window", MAX_THREADS, 8, 0, |_, _| {
@@ -316,7 +323,8 @@ fn all_of_u64_with_a_window() {
     });
 }
 
-/// Over all of `u64`, with whole-file requests and single cells: the tree grows, and what is held lies at every level of it.
+/// Over all of `u64`, with whole-file requests and single cells: the tree grows, and what is held lies at every level
+/// of it.
 #[test]
 fn all_of_u64_at_every_level() {
     hammer("all_of_u64_at_every_level", 6, 64, 58, |rng, _| match rng.u8(0..40) {
@@ -331,8 +339,8 @@ fn all_of_u64_at_every_level() {
     });
 }
 
-/// Mostly each thread in its own place, so that the tree grows there, and at times in its neighbour's: then nodes are made,
-/// left and pruned while others look for them.
+/// Mostly each thread in its own place, so that the tree grows there, and at times in its neighbour's: then nodes are
+/// made, left and pruned while others look for them.
 #[test]
 fn growing_and_pruning_under_fire() {
     hammer("growing_and_pruning_under_fire", 8, 256, 40, |rng, me| {
@@ -343,7 +351,8 @@ fn growing_and_pruning_under_fire() {
     });
 }
 
-/// Nodes are removed all the time, and made anew for the next request: the root has no room, and a thread does nothing but trim.
+/// Nodes are removed all the time, and made anew for the next request: the root has no room, and a thread does nothing
+/// but trim.
 #[test]
 fn trimming_under_fire() {
     let lock = Arc::new(RangeLock::new());
@@ -378,8 +387,9 @@ fn trimming_under_fire() {
     assert_eq!(lock.heap_nodes(), 0, "nodes are left with nobody there");
 }
 
-/// A request takes its place in a node at the moment when that node is removed: it must not go with the node, out of everybody's
-/// sight. Nobody but this thread asks, so who is granted can see for himself whether a second owner would be refused.
+/// A request takes its place in a node at the moment when that node is removed: it must not go with the node, out of
+/// everybody's sight. Nobody but this thread asks, so who is granted can see for himself whether a second owner would
+/// be refused.
 #[test]
 fn a_node_is_not_removed_under_a_request() {
     let lock = Arc::new(RangeLock::new());
@@ -410,8 +420,8 @@ fn a_node_is_not_removed_under_a_request() {
     assert_eq!(lock.heap_nodes(), 0, "nodes are left with nobody there");
 }
 
-/// Two threads meet at the door: released by the same store, they ask for conflicting ranges within a few nanoseconds. That is
-/// where each could publish, look, and miss the other.
+/// Two threads meet at the door: released by the same store, they ask for conflicting ranges within a few nanoseconds.
+/// That is where each could publish, look, and miss the other.
 #[test]
 fn two_at_the_door_in_the_same_moment() {
     let end = Instant::now() + common::stress_time();

@@ -2,7 +2,7 @@
 //!
 //! | fault | where |
 //! |---|---|
-//! | guards and futures that are leaked | `cancel.rs`; of a table: `table.rs`; of a nested request: `owners.rs` |
+//! | guards and futures that are leaked | `cancel.rs`; of a table: `surface/table.rs`; of a nested request: `owners.rs` |
 //! | guards dropped on other threads, in a thread that is ending, while unwinding | `cancel.rs`, `wakers.rs`, `guards.rs` |
 //! | wakers that panic, release, poll or drop futures of the lock | `wakers.rs` |
 //! | deadlines in the past, or without end; that race with a release | `cancel.rs` |
@@ -42,7 +42,8 @@ thread_local! {
     static STOCK: RefCell<Vec<ArcRangeGuard>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Releases a range that somebody waits for, in the middle of whatever this thread is doing. What that allocates and frees is not interrupted again.
+/// Releases a range that somebody waits for, in the middle of whatever this thread is doing. What that allocates and
+/// frees is not interrupted again.
 fn at_any_memory() {
     if RELEASES.replace(false) {
         drop(STOCK.with_borrow_mut(Vec::pop));
@@ -50,7 +51,8 @@ fn at_any_memory() {
     }
 }
 
-// SAFETY: every call goes to `Counting`, which goes to the system; what is done before that allocates by itself, but no second time.
+// SAFETY: every call goes to `Counting`, which goes to the system; what is done before that allocates by itself, but no
+// second time.
 unsafe impl GlobalAlloc for Interrupting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if let Some(lock) = INTERRUPTED.take() {
@@ -75,7 +77,8 @@ static ALLOCATOR: Interrupting = Interrupting(Counting);
 /// One at a time: they count all bytes of the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Somebody else's turn, in the middle of an acquire: takes and releases ranges of the same lock, which grow the tree as well.
+/// Somebody else's turn, in the middle of an acquire: takes and releases ranges of the same lock, which grow the tree
+/// as well.
 fn at_allocation(lock: &'static RangeLock) {
     let count = INTERRUPTIONS.get();
     INTERRUPTIONS.set(count + 1);
@@ -112,7 +115,8 @@ fn an_allocation_in_the_middle_of_an_acquire_can_use_the_lock() {
     assert_eq!(LOCK.heap_nodes(), 0);
 }
 
-/// Waiting, giving up, releasing and waking: whatever of that allocates or frees meets a release, which wakes somebody too.
+/// Waiting, giving up, releasing and waking: whatever of that allocates or frees meets a release, which wakes somebody
+/// too.
 #[test]
 fn an_allocation_in_the_middle_of_a_wait_or_a_release_can_release() {
     const EACH: u64 = 400;

@@ -1,10 +1,11 @@
-//! Promise: first come, first served. A request that finished its doorway before a conflicting one began is granted first;
-//! nobody barges, `try_` included, and nobody's wake is lost.
+//! Promise: first come, first served. A request that finished its doorway before a conflicting one began is granted
+//! first; nobody barges, `try_` included, and nobody's wake is lost.
 //!
-//! One thread, futures polled by hand: after each step of a random history there is one right answer, and a list of requests
-//! (the oracle) knows it. Between threads: the order that stamps around the doorways prove.
+//! One thread, futures polled by hand: after each step of a random history there is one right answer, and a list of
+//! requests (the oracle) knows it. Between threads: the order that stamps around the doorways prove.
 //!
-//! `SPANLOCK_HISTORIES` sets how many histories run in all; the default is above 10^5. `SPANLOCK_SEED` chooses the first.
+//! `SPANLOCK_HISTORIES` sets how many histories run in all; the default is above 10^5. `SPANLOCK_SEED` chooses the
+//! first.
 
 mod common;
 
@@ -123,8 +124,9 @@ impl Record {
     }
 }
 
-/// Threads ask for overlapping ranges by futures whose first poll is the doorway, by blocking calls and by `try_`. Of two
-/// conflicting requests, one of which began after the other's doorway was over, that other one must have been granted first.
+/// Threads ask for overlapping ranges by futures whose first poll is the doorway, by blocking calls and by `try_`. Of
+/// two conflicting requests, one of which began after the other's doorway was over, that other one must have been
+/// granted first.
 #[test]
 fn order_holds_between_threads() {
     let clock = AtomicU64::new(0);

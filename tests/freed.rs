@@ -1,10 +1,11 @@
 //! Promise: a request leaves its lock before it lets go of it. Nothing is written into a lock that was freed.
 //!
-//! A guard that was leaked keeps its range locked, but not its lock alive. So a future can be the last one to have its lock while it is
-//! still queued there; and when it is refused, it must leave the queue first, and only then give its lock up.
+//! A guard that was leaked keeps its range locked, but not its lock alive. So a future can be the last one to have its
+//! lock while it is still queued there; and when it is refused, it must leave the queue first, and only then give its
+//! lock up.
 //!
-//! The allocator of this file keeps what is freed with the alignment of locks, with a copy of how it was: so a write behind the end is seen for
-//! certain, and without a sanitizer.
+//! The allocator of this file keeps what is freed with the alignment of locks, with a copy of how it was: so a write
+//! behind the end is seen for certain, and without a sanitizer.
 
 mod common;
 
@@ -69,7 +70,8 @@ unsafe impl GlobalAlloc for Keeping {
 fn freed_and_changed() -> (usize, usize) {
     let (mut freed, mut changed) = (0, 0);
     let mut next = KEPT.load(Ordering::Acquire);
-    // SAFETY: what is in the list is never freed, and not changed once it is in it; nobody has the blocks but who should not.
+    // SAFETY: what is in the list is never freed, and not changed once it is in it; nobody has the blocks but who
+    // should not.
     while let Some(kept) = unsafe { next.as_ref() } {
         // SAFETY: of this size, never freed, and used by nobody who keeps the rules.
         let now = unsafe { std::slice::from_raw_parts(kept.block, kept.size) };
@@ -85,8 +87,9 @@ fn freed_and_changed() -> (usize, usize) {
 /// One at a time: they count all blocks of the process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// `holder` holds all of `lock` for good, by a guard that was leaked, and waits for what `asker` holds elsewhere: so `asker` is refused `lock`.
-/// Has `refuse` ask for it, with the only handle that is left, and looks whether that was freed, and then left alone.
+/// `holder` holds all of `lock` for good, by a guard that was leaked, and waits for what `asker` holds elsewhere: so
+/// `asker` is refused `lock`. Has `refuse` ask for it, with the only handle that is left, and looks whether that was
+/// freed, and then left alone.
 fn refused_with_the_last_handle<L: std::ops::Deref<Target = RangeLock>>(lock: L, refuse: impl FnOnce(L, &Owner)) {
     let (holder, asker) = (Owner::named("holder"), Owner::named("asker"));
     let elsewhere = Arc::new(RangeLock::new());

@@ -1,5 +1,5 @@
-//! What the types promise, checked when this file is compiled: which guards may move to another thread, what may be shared, and
-//! that everything says what it is.
+//! What the types promise, checked when this file is compiled: which guards may move to another thread, what may be
+//! shared, and that everything says what it is.
 
 mod common;
 

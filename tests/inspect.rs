@@ -196,7 +196,8 @@ fn a_lock_has_the_name_that_it_was_given() {
     assert_eq!(LOG.name(), Some("log"));
 }
 
-/// A future that was called, and that nobody polls, keeps its place: the snapshot says so, and how long it has waited in all.
+/// A future that was called, and that nobody polls, keeps its place: the snapshot says so, and how long it has waited
+/// in all.
 #[test]
 fn a_snapshot_tells_who_was_called_and_has_not_come() {
     let lock = RangeLock::new();

@@ -276,7 +276,8 @@ proptest! {
         prop_assert!(space.point(low) <= space.point(high));
     }
 
-    /// Whatever lies between two keys begins with what they have in common, and that is all that they have: the next byte tells them apart.
+    /// Whatever lies between two keys begins with what they have in common, and that is all that they have: the next
+    /// byte tells them apart.
     #[test]
     fn what_is_between_two_keys_has_their_prefix((a, b) in two_keys(), (c, _) in two_keys(), common in any_prefix()) {
         let mut keys = [a, b, c].map(|key| [&common[..], &key].concat());

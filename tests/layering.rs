@@ -1,5 +1,5 @@
-//! Promise: the rooms of the house. Each source file names only the crate modules and the outside crates that this table allows
-//! it, so that arrows point downwards and what is dangerous stays in one place.
+//! Promise: the rooms of the house. Each source file names only the crate modules and the outside crates that this
+//! table allows it, so that arrows point downwards and what is dangerous stays in one place.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,55 +23,86 @@ const FENCED: &[&str] = &[
     "tracing",
 ];
 
-/// (file, crate modules that it may name, fenced crates that it may name). `std::sync` includes `std::sync::atomic`.
+/// The folders of `src`, from top to bottom. What stands in a row beside another does not know it. A file names only its own
+/// folder and those below.
+const LAYERS: &[&[&str]] = &[&["surface"], &["protocol"], &["tree", "wait"], &["watching"], &["facts"], &["platform"]];
+
+/// The folders that are modules to others as a whole. Of the others, others name the files.
+const WHOLE: &[&str] = &["tree", "wait"];
+
+/// (file, crate modules that it may name, fenced crates that it may name). A module is named without its folder. `std::sync`
+/// includes `std::sync::atomic`.
 const ROOMS: &[(&str, &[&str], &[&str])] = &[
     (
         "lib.rs",
         &[
-            "any", "batch", "drained", "error", "guard", "inspect", "keys", "kind", "lock", "mode", "owner", "range",
-            "request", "scope", "slices", "stats", "table", "whole",
+            "any",
+            "batch",
+            "drained",
+            "error",
+            "guard",
+            "keys",
+            "lock",
+            "mode",
+            "owner",
+            "owner_kind",
+            "range",
+            "request",
+            "scope",
+            "slices",
+            "snapshot",
+            "stats",
+            "table",
+            "whole",
         ],
         &[],
     ),
-    // Facts: plain values, which know nothing else.
-    ("range.rs", &[], &[]),
-    ("keys.rs", &["range"], &[]),
-    ("mode.rs", &[], &[]),
+    // The folders that hold no more than their files.
+    ("surface/mod.rs", &[], &[]),
+    ("protocol/mod.rs", &[], &[]),
+    ("watching/mod.rs", &[], &[]),
+    ("facts/mod.rs", &[], &[]),
+    ("platform/mod.rs", &[], &[]),
+    // Facts: plain values.
+    ("facts/range.rs", &[], &[]),
+    ("facts/keys.rs", &["range"], &[]),
+    ("facts/mode.rs", &[], &[]),
     // `std::thread` there: the name of a thread.
-    ("error.rs", &["mode", "owner", "range"], &["std::thread"]),
+    ("facts/error.rs", &["mode", "owner", "range"], &["std::thread"]),
     // `std::sync` there: `Arc`, and the clock's start.
-    ("owner.rs", &["sync"], &["crossbeam_utils", "std::sync"]),
-    ("kind.rs", &["error", "owner", "sync"], &["std::sync"]),
-    ("text.rs", &[], &[]),
+    ("facts/owner.rs", &["sync"], &["crossbeam_utils", "std::sync"]),
+    ("facts/owner_kind.rs", &["error", "owner", "sync"], &["std::sync"]),
+    ("facts/elapsed.rs", &[], &[]),
     // Platform.
-    ("sync.rs", &[], &["std::sync", "std::thread", "loom", "shuttle"]),
-    ("sync/chaos.rs", &[], &["std::sync", "std::thread"]),
-    ("sync/gate.rs", &[], &["std::sync"]),
-    ("sync/watched.rs", &[], &["std::sync"]),
-    ("sync/model.rs", &[], &["loom"]),
-    // loom there: only the memory that a model gives back. `std::sync` there: the collector, which outlives each of shuttle's schedules.
-    ("reclaim.rs", &["sync"], &["crossbeam_epoch", "loom", "std::sync"]),
-    ("processors.rs", &[], &["rustix", "std::sync", "std::thread"]),
+    ("platform/sync.rs", &[], &["std::sync", "std::thread", "loom", "shuttle"]),
+    ("platform/sync/chaos.rs", &[], &["std::sync", "std::thread"]),
+    ("platform/sync/gate.rs", &[], &["std::sync"]),
+    ("platform/sync/watched.rs", &[], &["std::sync"]),
+    ("platform/sync/model.rs", &[], &["loom"]),
+    // loom there: only the memory that a model gives back. `std::sync` there: the collector, which outlives each of
+    // shuttle's schedules.
+    ("platform/reclaim.rs", &["sync"], &["crossbeam_epoch", "loom", "std::sync"]),
+    ("platform/processors.rs", &[], &["rustix", "std::sync", "std::thread"]),
     // What the rooms below say to whoever watches. Alone in knowing the features for that.
-    ("observe.rs", &["mode", "owner", "range", "stats"], &["tracing"]),
-    ("observe/clock.rs", &["mode", "owner", "range", "stats"], &["tracing"]),
-    ("inspect.rs", &["mode", "owner", "range", "text"], &[]),
-    ("stats.rs", &["sync", "text"], &["crossbeam_utils", "hdrhistogram", "std::sync"]),
+    ("watching/telemetry.rs", &["mode", "owner", "range", "stats"], &["tracing"]),
+    ("watching/telemetry/clock.rs", &["mode", "owner", "range", "stats"], &["tracing"]),
+    ("facts/snapshot.rs", &["elapsed", "mode", "owner", "range"], &[]),
+    ("watching/stats.rs", &["elapsed", "sync"], &["crossbeam_utils", "hdrhistogram", "std::sync"]),
     // Mechanisms: blind to each other. The tree knows no waiting and no fairness.
     ("tree/mod.rs", &["reclaim", "sync"], &[]),
     ("tree/bar.rs", &["sync"], &[]),
     ("tree/steps.rs", &[], &[]),
     ("tree/node.rs", &["reclaim", "sync"], &[]),
     ("tree/slot.rs", &["reclaim", "sync"], &[]),
-    ("tree/place.rs", &["mode", "observe", "owner", "reclaim", "sync"], &["smallvec"]),
+    ("tree/place.rs", &["mode", "owner", "reclaim", "sync", "telemetry"], &["smallvec"]),
     ("tree/quota.rs", &["owner", "sync"], &[]),
     ("tree/places.rs", &["owner", "sync"], &[]),
     ("tree/scan.rs", &["reclaim", "sync"], &["smallvec"]),
-    ("tree/prune.rs", &["observe", "reclaim", "sync"], &["smallvec"]),
+    ("tree/prune.rs", &["reclaim", "sync", "telemetry"], &["smallvec"]),
     ("tree/quick.rs", &["owner", "reclaim", "sync"], &["smallvec"]),
     ("tree/shortcut.rs", &["owner", "reclaim", "sync"], &[]),
     // The parking itself is `std`'s, or a model's.
-    ("wait.rs", &["processors", "sync"], &["std::sync", "std::thread"]),
+    ("wait/mod.rs", &["processors", "sync"], &["std::sync", "std::thread"]),
     // loom there: what a model of it judges by.
     ("wait/event.rs", &["sync"], &["std::sync", "std::thread", "loom"]),
     // `std::thread` there: whether it is panicking.
@@ -80,93 +111,145 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ("wait/model.rs", &["sync"], &["std::sync"]),
     // Protocol.
     // `std::sync` in these two: `Arc`.
-    ("turn.rs", &["sync", "wait"], &["std::sync"]),
-    ("space.rs", &["mode", "owner", "range", "sync", "tree", "turn", "wait"], &["std::sync"]),
+    ("protocol/turn.rs", &["sync", "wait"], &["std::sync"]),
+    ("protocol/lock_state.rs", &["mode", "owner", "range", "sync", "tree", "turn", "wait"], &["std::sync"]),
     (
-        "grant.rs",
+        "protocol/grant.rs",
         &[
-            "cycle", "error", "inspect", "mode", "observe", "owner", "poison", "range", "reclaim", "space", "sync",
-            "tree", "wait",
+            "cycle",
+            "error",
+            "lock_state",
+            "mode",
+            "owner",
+            "poison",
+            "range",
+            "reclaim",
+            "snapshot",
+            "sync",
+            "telemetry",
+            "tree",
+            "wait",
         ],
         &["smallvec"],
     ),
     // `std::thread` there: the name of a thread.
     (
-        "cycle.rs",
-        &["error", "observe", "owner", "processors", "reclaim", "space", "sync", "tree", "turn", "wait"],
+        "protocol/cycle.rs",
+        &["error", "lock_state", "owner", "processors", "reclaim", "sync", "telemetry", "tree", "turn", "wait"],
         &["crossbeam_utils", "smallvec", "std::sync", "std::thread"],
     ),
     (
-        "cycle/search.rs",
-        &["error", "mode", "observe", "owner", "range", "reclaim", "space", "tree", "turn"],
+        "protocol/cycle/search.rs",
+        &["error", "lock_state", "mode", "owner", "range", "reclaim", "telemetry", "tree", "turn"],
         &["smallvec", "std::sync"],
     ),
     (
-        "poison.rs",
-        &["cycle", "error", "grant", "mode", "owner", "range", "reclaim", "space", "tree", "turn", "wait"],
+        "protocol/poison.rs",
+        &["cycle", "error", "grant", "lock_state", "mode", "owner", "range", "reclaim", "tree", "turn", "wait"],
         &[],
     ),
-    ("drain.rs", &["cycle", "error", "grant", "observe", "owner", "poison", "reclaim", "space", "sync", "wait"], &[]),
-    ("convert.rs", &["cycle", "grant", "mode", "owner", "poison", "range", "reclaim", "space", "tree", "wait"], &[]),
+    (
+        "protocol/drain.rs",
+        &["cycle", "error", "grant", "lock_state", "owner", "poison", "reclaim", "sync", "telemetry", "wait"],
+        &[],
+    ),
+    (
+        "protocol/convert.rs",
+        &["cycle", "grant", "lock_state", "mode", "owner", "poison", "range", "reclaim", "tree", "wait"],
+        &[],
+    ),
     // Surface. `std::sync` there is `Arc`.
     (
-        "request.rs",
-        &["error", "grant", "guard", "kind", "lock", "mode", "owner", "range", "space", "wait"],
+        "surface/request.rs",
+        &["error", "grant", "guard", "lock", "lock_state", "mode", "owner", "owner_kind", "range", "wait"],
         &["std::sync"],
     ),
     (
-        "batch.rs",
-        &["error", "grant", "guard", "kind", "lock", "mode", "owner", "range", "request", "space", "wait"],
+        "surface/batch.rs",
+        &["error", "grant", "guard", "lock", "lock_state", "mode", "owner", "owner_kind", "range", "request", "wait"],
         &["smallvec"],
     ),
-    ("drained.rs", &["drain", "error", "kind", "mode", "owner", "range", "request", "space", "wait"], &[]),
     (
-        "guard.rs",
+        "surface/drained.rs",
+        &["drain", "error", "lock_state", "mode", "owner", "owner_kind", "range", "request", "wait"],
+        &[],
+    ),
+    (
+        "surface/guard.rs",
         &[
-            "convert", "drained", "error", "grant", "kind", "lock", "mode", "owner", "poison", "range", "request",
+            "convert",
+            "drained",
+            "error",
+            "grant",
+            "lock",
+            "mode",
+            "owner",
+            "owner_kind",
+            "poison",
+            "range",
+            "request",
             "wait",
         ],
         &["std::sync"],
     ),
-    ("scope.rs", &["owner"], &["pin_project_lite"]),
+    ("surface/scope.rs", &["owner"], &["pin_project_lite"]),
     (
-        "lock.rs",
+        "surface/lock.rs",
         &[
-            "drained", "error", "grant", "guard", "inspect", "kind", "mode", "owner", "poison", "range", "request",
-            "space", "sync",
+            "drained",
+            "error",
+            "grant",
+            "guard",
+            "lock_state",
+            "mode",
+            "owner",
+            "owner_kind",
+            "poison",
+            "range",
+            "request",
+            "snapshot",
+            "sync",
         ],
         &["std::sync"],
     ),
-    ("any.rs", &["kind", "lock", "request"], &["std::sync"]),
-    ("misnomer.rs", &["guard", "lock", "whole"], &[]),
+    ("surface/any.rs", &["lock", "owner_kind", "request"], &["std::sync"]),
+    ("surface/misnomer.rs", &["guard", "lock", "whole"], &[]),
     // `std::sync` there: `Arc`; the rest is for its documentation.
     (
-        "table.rs",
-        &["any", "error", "guard", "inspect", "kind", "lock", "mode", "processors", "range", "request", "sync"],
+        "surface/table.rs",
+        &["any", "error", "guard", "lock", "mode", "owner_kind", "processors", "range", "request", "snapshot", "sync"],
         &["dashmap", "std::sync"],
     ),
     // `std::sync` there is `Arc`.
     (
-        "slices.rs",
-        &["batch", "error", "guard", "inspect", "kind", "lock", "mode", "owner", "range", "request"],
+        "surface/slices.rs",
+        &["batch", "error", "guard", "lock", "mode", "owner", "owner_kind", "range", "request", "snapshot"],
         &["memmap2", "std::sync"],
     ),
-    ("whole.rs", &["drained", "error", "guard", "inspect", "lock", "mode", "request", "sync"], &[]),
+    ("surface/whole.rs", &["drained", "error", "guard", "lock", "mode", "request", "snapshot", "sync"], &[]),
 ];
 
 /// Words that only some rooms may say: taking a pin, and retiring a node.
 const WORDS: &[(&str, &[&str])] = &[
-    ("crossbeam_epoch::pin(", &["reclaim.rs"]),
+    ("crossbeam_epoch::pin(", &["platform/reclaim.rs"]),
     // The tree is handed its pins, but for who comes by a shortcut, and seldom needs one.
     (
         "LazyPin::new(",
-        &["grant.rs", "cycle.rs", "convert.rs", "drain.rs", "poison.rs", "reclaim.rs", "tree/shortcut.rs"],
+        &[
+            "protocol/grant.rs",
+            "protocol/cycle.rs",
+            "protocol/convert.rs",
+            "protocol/drain.rs",
+            "protocol/poison.rs",
+            "platform/reclaim.rs",
+            "tree/shortcut.rs",
+        ],
     ),
-    (".retire(", &["tree/prune.rs", "tree/node.rs", "reclaim.rs"]),
+    (".retire(", &["tree/prune.rs", "tree/node.rs", "platform/reclaim.rs"]),
 ];
 
-/// Models, tests and the fuzz targets' door are not the library: files and folders of these names are not checked. (`wait/model.rs` and
-/// `sync/model.rs` are checked: stand-ins that a model of the library runs on.)
+/// Models, tests and the fuzz targets' door are not the library: files and folders of these names are not checked.
+/// (`wait/model.rs` and `sync/model.rs` are checked: stand-ins that a model of the library runs on.)
 const OUTSIDE: &[&str] = &["models", "tests", "bare", "fuzzing"];
 
 fn source() -> PathBuf {
@@ -186,8 +269,8 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The code of a file: without comments, without its tests (from a `#[cfg(test)]` on that stands at the beginning of a line), and with every path in one piece:
-/// `use a::{b, c::{d, e}};` names `a::b`, `a::c::d` and `a::c::e`.
+/// The code of a file: without comments, without its tests (from a `#[cfg(test)]` on that stands at the beginning of a
+/// line), and with every path in one piece: `use a::{b, c::{d, e}};` names `a::b`, `a::c::d` and `a::c::e`.
 fn code(text: &str) -> String {
     let lines = text.lines().take_while(|line| *line != "#[cfg(test)]");
     lines.map(|line| line.find("//").map_or(line, |comment| &line[..comment])).collect::<Vec<_>>().join("\n")
@@ -247,28 +330,41 @@ fn names(code: &str, path: &str) -> bool {
     })
 }
 
-/// The crate modules that a file names, from wherever: `crate::x`, or `super::x` in a file of the top level.
+/// The crate modules that a file names, from wherever, without their folders: as `crate::folder::x`, as the same from
+/// `super::super`, or as `super::x` in the same folder. Its own folder is none of them.
 fn modules(code: &str, uses: &[String], file: &str) -> BTreeSet<String> {
     let paths = uses.iter().map(String::as_str).collect::<Vec<_>>().join("\n") + "\n" + code;
+    let folder = file.split_once('/').map_or("", |(folder, _)| folder);
     let mut found = BTreeSet::new();
-    let mut prefixes = vec!["crate::"];
-    if file.contains('/') {
-        prefixes.push("super::super::");
-    }
-    for prefix in prefixes {
+    for prefix in ["crate::", "super::super::", "super::"] {
         for (at, _) in paths.match_indices(prefix) {
-            let rest = &paths[at + prefix.len()..];
-            let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            if !name.is_empty() {
-                found.insert(name);
-            }
+            let mut path = paths[at + prefix.len()..].split("::").map(first_word);
+            let first = path.next().unwrap_or_default();
+            let named = match LAYERS.iter().any(|row| row.contains(&first)) {
+                true if WHOLE.contains(&first) => Some(first),
+                true => path.next(),
+                // A module of the root, or a neighbour.
+                false => (prefix == "crate::" || is_room(folder, first)).then_some(first),
+            };
+            found.extend(named.filter(|name| !name.is_empty() && *name != folder).map(str::to_string));
         }
     }
-    // The folder's own rooms.
-    if let Some((folder, _)) = file.split_once('/') {
-        found.remove(folder);
-    }
     found
+}
+
+/// The identifier at the beginning.
+fn first_word(text: &str) -> &str {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default()
+}
+
+/// Whether a module has its file in this folder, and is known to others by its own name.
+fn is_room(folder: &str, module: &str) -> bool {
+    !WHOLE.contains(&folder) && ROOMS.iter().any(|(file, ..)| *file == format!("{folder}/{module}.rs"))
+}
+
+/// How far up a folder is; the files of `src` itself stand above all.
+fn height(folder: &str) -> usize {
+    LAYERS.iter().rev().position(|row| row.contains(&folder)).unwrap_or(LAYERS.len())
 }
 
 /// What is wrong with one file; nothing, if it keeps to its room.
@@ -323,16 +419,44 @@ fn every_file_keeps_to_its_room() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[test]
+fn the_table_points_downwards() {
+    let home = |file: &'static str| file.split_once('/').map_or("", |(folder, _)| folder);
+    let mut wrong = Vec::new();
+    for (file, modules, _) in ROOMS {
+        for module in *modules {
+            let whole = LAYERS.iter().flat_map(|row| row.iter()).find(|folder| *folder == module);
+            let room = || ROOMS.iter().map(|(file, ..)| home(file)).find(|folder| is_room(folder, module));
+            let Some(named) = whole.copied().or_else(room) else {
+                wrong.push(format!("{file} may name {module}, which is nowhere"));
+                continue;
+            };
+            if home(file) != named && height(home(file)) <= height(named) {
+                wrong.push(format!("{file} may name {module}, which does not stand below it"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// The check itself: what it must see, and what it must not mistake for something.
 #[test]
 fn the_check_sees_what_it_should() {
     let seen = |text: &str| check("tree/node.rs", text, &["sync"], &[]).join("; ");
-    assert_eq!(seen("use crate::sync::{fence, Ordering};\n// crate::wait\n/// crate::grant loom::thread\n"), "");
+    assert_eq!(
+        seen("use crate::platform::sync::{fence, Ordering};\n// crate::wait\n/// crate::grant loom::thread\n"),
+        ""
+    );
     assert_eq!(seen("#[cfg(loom)]\n#[cfg(all(loom, not(x)))]\nfn f() { my_loom(); crossbeam_epoch_like(); }"), "");
     assert_eq!(seen("use super::slot::Slot;\nuse crate::tree::Tree;\n"), "");
     assert_eq!(seen("use crate::wait::Event;"), "tree/node.rs names crate::wait");
-    assert_eq!(seen("use crate::{\n    sync::fence,\n    grant::{Held, Live},\n};"), "tree/node.rs names crate::grant");
+    assert_eq!(
+        seen("use crate::{\n    platform::sync::fence,\n    protocol::grant::{Held, Live},\n};"),
+        "tree/node.rs names crate::grant"
+    );
     assert_eq!(seen("fn f() { crate::wait::spin() }"), "tree/node.rs names crate::wait");
+    assert_eq!(seen("use crate::protocol::{self};"), "tree/node.rs names crate::self");
+    assert_eq!(seen("use super::super::facts::range::ByteRange;"), "tree/node.rs names crate::range");
     assert_eq!(seen("use super::super::wait;"), "tree/node.rs names crate::wait");
     assert_eq!(seen("use std::{fmt, thread};"), "tree/node.rs names std::thread");
     assert_eq!(seen("fn f() { std::thread::yield_now() }"), "tree/node.rs names std::thread");
@@ -342,7 +466,11 @@ fn the_check_sees_what_it_should() {
     assert_eq!(seen("#[cfg(loom)]\nuse loom::thread;"), "tree/node.rs names loom");
     assert_eq!(seen("fn f() { LazyPin::new() }"), "tree/node.rs says LazyPin::new(");
     assert_eq!(seen("fn f() {}\n#[cfg(test)]\nmod tests { use crate::wait; }"), "");
+    // A neighbour is named in two ways.
+    let cycle = |text: &str| check("protocol/cycle.rs", text, &[], &[]).join("; ");
+    assert_eq!(cycle("use super::{Blocked, poison};"), "protocol/cycle.rs names crate::poison");
+    assert_eq!(cycle("use crate::protocol::poison;"), "protocol/cycle.rs names crate::poison");
     // `std::sync` brings its atomics along, and not the other way round.
-    assert!(check("wait.rs", "use std::sync::atomic::AtomicBool;", &[], &["std::sync"]).is_empty());
-    assert!(!check("wait.rs", "use std::sync::Mutex;", &[], &["std::sync::atomic"]).is_empty());
+    assert!(check("wait/mod.rs", "use std::sync::atomic::AtomicBool;", &[], &["std::sync"]).is_empty());
+    assert!(!check("wait/mod.rs", "use std::sync::Mutex;", &[], &["std::sync::atomic"]).is_empty());
 }

@@ -1,9 +1,12 @@
-//! Promise: memory follows the live requests. Any number of ranges can be held at once; when they are gone, later use and
-//! `trim()` bring the lock back to its root, which is at most 512 bytes; a lock that is dropped leaves nothing behind.
+//! Promise: memory follows the live requests. Any number of ranges can be held at once; when they are gone, later use
+//! and `trim()` bring the lock back to its root, which is at most 512 bytes; a lock that is dropped leaves nothing
+//! behind.
 //!
-//! And it follows the threads at work, not the places where they have been: on the heap are never more nodes than 16 for each thread at work, and one for each two live ranges.
+//! And it follows the threads at work, not the places where they have been: on the heap are never more nodes than 16
+//! for each thread at work, and one for each two live ranges.
 //!
-//! `SPANLOCK_RANGES` sets how many ranges are held at once (10^5), `SPANLOCK_ASKS` how often the threads of a test without a home ask (10^6).
+//! `SPANLOCK_RANGES` sets how many ranges are held at once (10^5), `SPANLOCK_ASKS` how often the threads of a test
+//! without a home ask (10^6).
 
 mod common;
 #[path = "../benches/support/pattern.rs"]
@@ -129,8 +132,8 @@ fn waves_of_ranges_leave_only_the_root() {
     assert!(lock.try_exclusive(..).is_some());
 }
 
-/// Use alone gives memory back too, without `trim()`: a crowd that is gone does not stay for good. In small crowds somewhere else,
-/// which need nodes of their own, and in pairs of acquire and release, which need none.
+/// Use alone gives memory back too, without `trim()`: a crowd that is gone does not stay for good. In small crowds
+/// somewhere else, which need nodes of their own, and in pairs of acquire and release, which need none.
 #[test]
 fn later_use_gives_memory_back() {
     let _alone = ALONE.lock();
@@ -209,8 +212,8 @@ fn a_static_lock_works() {
     assert!(FILE.try_exclusive(..).is_some() && WHOLE.try_exclusive().is_some());
 }
 
-/// A tree that grows and goes again, some times over; says how many nodes it had. Each time what was removed before is reclaimed, that
-/// of other locks too.
+/// A tree that grows and goes again, some times over; says how many nodes it had. Each time what was removed before is
+/// reclaimed, that of other locks too.
 fn grow_and_trim(rounds: usize) -> usize {
     let lock = RangeLock::new();
     let mut nodes = 0;
@@ -237,7 +240,8 @@ fn removed_nodes_are_freed() {
     assert!(grown < 4096 * nodes as isize, "{grown} bytes more after 50 rounds of {nodes} nodes");
 }
 
-/// What `trim` removes goes at once, as soon as nobody can be reading it: it does not lie about until there is more of it.
+/// What `trim` removes goes at once, as soon as nobody can be reading it: it does not lie about until there is more of
+/// it.
 #[test]
 fn what_is_trimmed_does_not_pile_up() {
     let _alone = ALONE.lock();
@@ -358,7 +362,8 @@ fn asks(pattern: Pattern, holding: Holding) -> u64 {
     }
 }
 
-/// So many threads ask as the pattern wants it, all together [`asks`] times. If there are ever more nodes than promised, it says how many.
+/// So many threads ask as the pattern wants it, all together [`asks`] times. If there are ever more nodes than
+/// promised, it says how many.
 fn roam(lock: &RangeLock, pattern: Pattern, threads: usize, holding: Holding) -> Option<String> {
     /// Asks between two looks at the nodes.
     const LOOK: u64 = 1000;

@@ -1,7 +1,8 @@
-//! What the compiler says to who calls a thing by the name that it has elsewhere: it leads to the call that there is. And to who pastes an example: nothing.
+//! What the compiler says to who calls a thing by the name that it has elsewhere: it leads to the call that there is.
+//! And to who pastes an example: nothing.
 //!
-//! Each snippet is given to the compiler by itself, beside the library that this test was built with. (A `compile_fail` example only tells that something is wrong; and an example that passes
-//! may do so by lines that readers do not see.)
+//! Each snippet is given to the compiler by itself, beside the library that this test was built with. (A `compile_fail`
+//! example only tells that something is wrong; and an example that passes may do so by lines that readers do not see.)
 
 mod common;
 
@@ -82,10 +83,12 @@ fn a_guard_that_must_stay_says_so() {
     assert_said("stays", code, &["TheGuardOfAThreadStaysOnIt"]);
 }
 
-/// Where a lifetime is too short, the compiler has no room for words of ours. So the documentation quotes what it says, and this holds it to that.
+/// Where a lifetime is too short, the compiler has no room for words of ours. So the documentation quotes what it says,
+/// and this holds it to that.
 #[test]
 fn what_it_says_of_a_lock_that_is_only_borrowed_is_in_the_documentation() {
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kind.rs")).expect("it can be read");
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/facts/owner_kind.rs"))
+        .expect("it can be read");
     let about = page.split("# If the compiler speaks of").nth(1).expect("it has a chapter").split("pub trait").next();
     // However it is wrapped.
     let about = about.expect("it belongs to a trait").replace("\n///", "");
@@ -163,7 +166,8 @@ fn examples_are_found_as_readers_see_them() {
     assert_eq!(examples("text\n```console\n$ x\n```\n```rust\n/// a\n```", false), [(5, code("/// a\n"))]);
 }
 
-/// Every example in the sources, the README and the guides, without its hidden lines: as the body of a function, as somebody would paste it.
+/// Every example in the sources, the README and the guides, without its hidden lines: as the body of a function, as
+/// somebody would paste it.
 #[cfg(feature = "table")]
 #[test]
 fn every_example_can_be_pasted() {
@@ -171,7 +175,7 @@ fn every_example_can_be_pasted() {
     let pages = ["src", "docs/guides"].iter().flat_map(|folder| fs::read_dir(root.join(folder)).expect("it is there"));
     let mut pages: Vec<PathBuf> = pages.map(|entry| entry.expect("it can be read").path()).collect();
     pages.retain(|page| page.extension().is_some_and(|kind| kind == "rs" || kind == "md"));
-    pages.retain(|page| cfg!(feature = "stats") || !page.ends_with("src/stats.rs"));
+    pages.retain(|page| cfg!(feature = "stats") || !page.ends_with("src/watching/stats.rs"));
     pages.push(root.join("README.md"));
     pages.sort();
     let mut program = "#![allow(unused, dropping_references)]\n".to_owned();

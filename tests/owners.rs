@@ -1,8 +1,8 @@
-//! Promise: an owner never conflicts with itself; a nested request passes exactly whom waiting for would close a cycle; and a deadlock is an
-//! answer, not a hang.
+//! Promise: an owner never conflicts with itself; a nested request passes exactly whom waiting for would close a cycle;
+//! and a deadlock is an answer, not a hang.
 //!
-//! The patterns are those of a page cache. Each is played by futures that are polled by hand, in the one order that makes the cycle, and by
-//! threads that block, as themselves and as tokens.
+//! The patterns are those of a page cache. Each is played by futures that are polled by hand, in the one order that
+//! makes the cycle, and by threads that block, as themselves and as tokens.
 //!
 //! `SPANLOCK_STRESS_MS` sets how long each stress test goes on.
 
@@ -199,7 +199,8 @@ fn threads_let_whom_they_wait_for_pass_a_third() {
     all_free([&a, &b]);
 }
 
-/// Who passes need not be who searches: T2 stands behind T3 already when T1, by asking for what T2 holds, makes T3 a danger.
+/// Who passes need not be who searches: T2 stands behind T3 already when T1, by asking for what T2 holds, makes T3 a
+/// danger.
 #[test]
 fn threads_that_sleep_behind_a_third_are_woken_to_pass_it() {
     let (a, b) = (RangeLock::new(), RangeLock::new());
@@ -320,8 +321,8 @@ struct Answers {
     late: AtomicU64,
 }
 
-/// A round: `count` threads, as themselves and as tokens in turn, each of which holds one thing, asks for the next one's when all have theirs, and lets
-/// go of everything when it is answered. `ask` says how.
+/// A round: `count` threads, as themselves and as tokens in turn, each of which holds one thing, asks for the next
+/// one's when all have theirs, and lets go of everything when it is answered. `ask` says how.
 fn ring_of_threads(
     test: &'static str,
     count: usize,
@@ -382,7 +383,8 @@ fn ring_of_threads(
     });
 }
 
-/// Nobody lets go before it is answered, so the first answer is a deadlock. The cycle is broken then: there is no second.
+/// Nobody lets go before it is answered, so the first answer is a deadlock. The cycle is broken then: there is no
+/// second.
 #[test]
 fn rings_of_threads_refuse_exactly_one() {
     for count in [2, 3, 12] {
@@ -397,8 +399,8 @@ fn rings_of_threads_refuse_exactly_one() {
     }
 }
 
-/// The same with deadlines that pass, and futures that are dropped, while others search: a cycle is broken by one who is refused, or by
-/// one who gives up; at most one is refused, and nothing stays behind.
+/// The same with deadlines that pass, and futures that are dropped, while others search: a cycle is broken by one who
+/// is refused, or by one who gives up; at most one is refused, and nothing stays behind.
 #[test]
 fn cancels_that_race_with_searches() {
     let ask = |rng: &mut Rng, token: Option<&Owner>, lock: &RangeLock, range: Range<u64>| {
@@ -434,7 +436,8 @@ fn cancels_that_race_with_searches() {
     assert!(refused.into_inner() > 0 && gave_up.into_inner() > 0, "no race at all");
 }
 
-/// What the docs say is enough: let go, and ask for all of it together. Threads that cross all the time, two locks each of three.
+/// What the docs say is enough: let go, and ask for all of it together. Threads that cross all the time, two locks each
+/// of three.
 #[test]
 fn the_remedy_needs_one_retry() {
     let locks = [RangeLock::new(), RangeLock::new(), RangeLock::new()];
@@ -588,7 +591,8 @@ fn calls_without_an_error_panic_with_the_message() {
     all_free([&a, &b]);
 }
 
-/// Who tries does not wait, so there is no cycle to speak of; nor does a try pass anybody. A deadline that can be waited for does both.
+/// Who tries does not wait, so there is no cycle to speak of; nor does a try pass anybody. A deadline that can be
+/// waited for does both.
 #[test]
 fn tries_neither_pass_nor_deadlock() {
     let (a, b) = (RangeLock::new(), RangeLock::new());
@@ -725,7 +729,8 @@ fn ask_by<'a>(way: Way, owner: &Owner, lock: &'a RangeLock, range: Range<u64>, m
     }
 }
 
-/// All modes nested in all modes, three deep, in several overlaps; dropped in every order. Others see what is left of them, to the byte.
+/// All modes nested in all modes, three deep, in several overlaps; dropped in every order. Others see what is left of
+/// them, to the byte.
 #[test]
 fn an_owner_never_conflicts_with_itself() {
     let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];

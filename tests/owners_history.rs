@@ -1,10 +1,11 @@
 //! Promise: requests of owners are granted, let past others and refused exactly as the contract says.
 //!
-//! One thread plays up to six owners, futures polled by hand: after each step of a random history there is one right answer to every
-//! request, and the oracle for owners knows it (`common/owners.rs`, which `owners_model.rs` tests).
+//! One thread plays up to six owners, futures polled by hand: after each step of a random history there is one right
+//! answer to every request, and the oracle for owners knows it (`common/owners.rs`, which `owners_model.rs` tests).
 //!
-//! `SPANLOCK_HISTORIES` sets how many histories run in all; the default is above 10^5 in an optimised build. `SPANLOCK_SEED` chooses the
-//! first. If one hangs, the watchdog says how many had passed, which is its distance from the first seed.
+//! `SPANLOCK_HISTORIES` sets how many histories run in all; the default is above 10^5 in an optimised build.
+//! `SPANLOCK_SEED` chooses the first. If one hangs, the watchdog says how many had passed, which is its distance from
+//! the first seed.
 
 mod common;
 

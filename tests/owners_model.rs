@@ -1,8 +1,9 @@
 //! The oracle for owners, tested by itself: the patterns of the page cache, and all that small programs can do.
 //!
-//! A program is a few tasks, each with a list of what to ask for and what to release. Every order in which they can run is walked, and in each
-//! state: nobody hangs; nobody waits for himself; a deadlock is answered only where there is one; no two that conflict are held; nobody
-//! overtakes but by a pass, and nobody passes but where waiting would be a part of a cycle. The rule, broken on purpose, must fail.
+//! A program is a few tasks, each with a list of what to ask for and what to release. Every order in which they can run
+//! is walked, and in each state: nobody hangs; nobody waits for himself; a deadlock is answered only where there is
+//! one; no two that conflict are held; nobody overtakes but by a pass, and nobody passes but where waiting would be a
+//! part of a cycle. The rule, broken on purpose, must fail.
 //!
 //! `SPANLOCK_PROGRAMS` sets how many random programs run, `SPANLOCK_SEED` chooses the first.
 
@@ -217,7 +218,8 @@ enum Do {
     Shrink(usize, Span),
 }
 
-/// Last of all, a task releases what it holds. While one task waits, the others of its owner release nothing: that is the contract.
+/// Last of all, a task releases what it holds. While one task waits, the others of its owner release nothing: that is
+/// the contract.
 #[derive(Clone, Debug)]
 struct Task {
     who: Who,

@@ -1,4 +1,5 @@
-//! Promise: who would wait for a poisoned holder is refused, and told why; everybody else goes on as before, and the mark goes with the holder.
+//! Promise: who would wait for a poisoned holder is refused, and told why; everybody else goes on as before, and the
+//! mark goes with the holder.
 
 mod common;
 
@@ -306,7 +307,8 @@ fn a_reason_is_that_of_who_is_there() {
     assert_eq!(refused(ask(&lock, 0..1, Add)).reason(), "kept");
 }
 
-/// Threads ask, hold, split and convert, while others poison and take it back: nobody sleeps on, and nobody is let in beside.
+/// Threads ask, hold, split and convert, while others poison and take it back: nobody sleeps on, and nobody is let in
+/// beside.
 #[test]
 fn nobody_sleeps_on() {
     let watchdog = Watchdog::new("nobody_sleeps_on");

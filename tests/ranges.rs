@@ -1,5 +1,5 @@
-//! Promise: ranges are byte ranges over the whole of `u64`, including its last byte. An empty one is granted at once and holds
-//! nothing; an inverted one panics with a message, as slicing does.
+//! Promise: ranges are byte ranges over the whole of `u64`, including its last byte. An empty one is granted at once
+//! and holds nothing; an inverted one panics with a message, as slicing does.
 
 mod common;
 
@@ -13,8 +13,8 @@ use std::time::Instant;
 
 const MAX: u64 = u64::MAX;
 
-/// Held exclusively, `range` has exactly the bytes `first..=last`: those at its edges are refused to others, their neighbours
-/// are not.
+/// Held exclusively, `range` has exactly the bytes `first..=last`: those at its edges are refused to others, their
+/// neighbours are not.
 #[track_caller]
 fn locks_exactly(range: impl RangeBounds<u64>, first: u64, last: u64) {
     let lock = RangeLock::new();
@@ -87,7 +87,8 @@ fn empty_ranges() -> Vec<(Bound<u64>, Bound<u64>)> {
     ]
 }
 
-/// All that can be asked of ranges, against sets of the bytes in a small window: at either end of `u64`, and across its middle.
+/// All that can be asked of ranges, against sets of the bytes in a small window: at either end of `u64`, and across its
+/// middle.
 #[test]
 fn a_range_is_a_set_of_bytes() {
     const SIZE: u64 = 6;

@@ -1,8 +1,9 @@
-//! Promise: exclusion, and first come, first served, for threads that are at home somewhere and so take shortcuts (`tree::shortcut`).
+//! Promise: exclusion, and first come, first served, for threads that are at home somewhere and so take shortcuts
+//! (`tree::shortcut`).
 //!
-//! Each thread takes its own page again and again, which is what gives it a shortcut past the nodes above. Others ask for ranges that cover many homes, change
-//! what they hold, give up, or give nodes back. Each page of a shadow counts who is inside. Whoever is queued says so, and nobody who
-//! begins then may be granted before him.
+//! Each thread takes its own page again and again, which is what gives it a shortcut past the nodes above. Others ask
+//! for ranges that cover many homes, change what they hold, give up, or give nodes back. Each page of a shadow counts
+//! who is inside. Whoever is queued says so, and nobody who begins then may be granted before him.
 //!
 //! `SPANLOCK_STRESS_MS` sets how long each test goes on.
 
@@ -371,8 +372,8 @@ fn four_at_home_and_four_who_roam() {
     homes_under_fire("four_at_home_and_four_who_roam", 4, SEATS);
 }
 
-/// Locks that are moved, exchanged for one another, dropped and made anew where another one was, under threads that stay and keep what they remember; and threads
-/// that end while they remember something.
+/// Locks that are moved, exchanged for one another, dropped and made anew where another one was, under threads that
+/// stay and keep what they remember; and threads that end while they remember something.
 #[test]
 fn locks_that_come_and_go() {
     const LOCKS: usize = 3;
@@ -504,7 +505,8 @@ fn wakers_that_visit() {
     assert_idle(&lock, &SHADOW);
 }
 
-/// Threads that end, and use locks on while they do: before and after what they remember is let go of. Nothing stays (LeakSanitizer looks).
+/// Threads that end, and use locks on while they do: before and after what they remember is let go of. Nothing stays
+/// (LeakSanitizer looks).
 #[test]
 fn threads_that_end() {
     static LOCK: RangeLock = RangeLock::new();

@@ -1,7 +1,9 @@
-//! Promise: slices of a [`RangeLocked`] that overlap are shared. Who has an exclusive one is alone with its elements, its own owner included, whatever threads, tasks, tokens and batches ask for; and the storage
-//! changes only when nobody has any.
+//! Promise: slices of a [`RangeLocked`] that overlap are shared. Who has an exclusive one is alone with its elements,
+//! its own owner included, whatever threads, tasks, tokens and batches ask for; and the storage changes only when
+//! nobody has any.
 //!
-//! The elements are plain memory: a missing order is a data race there, which ThreadSanitizer reports. `SPANLOCK_STRESS_MS` sets how long each stress test goes on.
+//! The elements are plain memory: a missing order is a data race there, which ThreadSanitizer reports.
+//! `SPANLOCK_STRESS_MS` sets how long each stress test goes on.
 
 mod common;
 
@@ -98,7 +100,8 @@ fn mapped_memory() {
     assert_eq!(data.into_inner()[8191], 2);
 }
 
-/// Threads read and write pages of it, and one puts larger maps in its place: the old ones are unmapped, and nobody touches them any more. (A sanitizer watches.)
+/// Threads read and write pages of it, and one puts larger maps in its place: the old ones are unmapped, and nobody
+/// touches them any more. (A sanitizer watches.)
 #[cfg(feature = "memmap2")]
 #[test]
 fn a_map_is_exchanged_while_others_use_it() {
@@ -364,7 +367,8 @@ fn a_waker_does_not_slip_in() {
 
 const CELLS: usize = 16;
 
-/// Each element says how often it was changed: whoever has it alone sees to it that all of his agree at the end of his turn.
+/// Each element says how often it was changed: whoever has it alone sees to it that all of his agree at the end of his
+/// turn.
 fn check_and_change(slice: &mut [u64]) {
     for value in &mut *slice {
         let before = *value;

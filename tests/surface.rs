@@ -1,4 +1,5 @@
-//! The short forms and conversions of the public surface: each does what the long form does, and says so as it is spelled.
+//! The short forms and conversions of the public surface: each does what the long form does, and says so as it is
+//! spelled.
 
 mod common;
 

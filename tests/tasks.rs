@@ -1,5 +1,6 @@
-//! Promise: who says who he is does not wait for himself. A request through a guard, or in the scope of an owner, is that owner's; and a wait in a call that only the calling thread itself could
-//! end is an answer, whoever owns the request.
+//! Promise: who says who he is does not wait for himself. A request through a guard, or in the scope of an owner, is
+//! that owner's; and a wait in a call that only the calling thread itself could end is an answer, whoever owns the
+//! request.
 
 mod common;
 
@@ -105,7 +106,8 @@ fn a_waiter_sleeps_through_the_change_of_the_owner() {
     drop(nested);
 }
 
-/// Whoever makes it an owner's tells those who listen to it: another thread may let go of it, which finds nobody listening any more.
+/// Whoever makes it an owner's tells those who listen to it: another thread may let go of it, which finds nobody
+/// listening any more.
 #[test]
 fn the_change_of_the_owner_loses_no_wake_up() {
     let lock = Arc::new(RangeLock::new());

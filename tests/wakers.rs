@@ -1,5 +1,5 @@
-//! Promise: a waker is foreign code. Whatever it does when it is called (drop a waiting future, poll, release, panic), the lock goes on and
-//! everybody else is woken. So is a destructor that somebody has left to the epoch.
+//! Promise: a waker is foreign code. Whatever it does when it is called (drop a waiting future, poll, release, panic),
+//! the lock goes on and everybody else is woken. So is a destructor that somebody has left to the epoch.
 
 mod common;
 
@@ -104,7 +104,8 @@ fn a_waker_may_drop_its_own_future() {
 fn a_waker_may_poll_and_release_at_once() {
     let lock = Arc::new(RangeLock::new());
     let holder = lock.request_arc(.., Mode::Exclusive).wait();
-    // Three exclusive waiters in a row: each waker polls its future to the end and drops the guard, which wakes the next one.
+    // Three exclusive waiters in a row: each waker polls its future to the end and drops the guard, which wakes the
+    // next one.
     let futures: Vec<_> = (0..3).map(|_| Arc::new(Mutex::new(Some(ask(&lock, Mode::Exclusive))))).collect();
     let acts: Vec<_> = futures
         .iter()
@@ -182,7 +183,8 @@ fn a_waker_may_panic_while_the_release_is_part_of_a_panic() {
 #[test]
 fn wakers_that_run_their_tasks_at_once_do_not_nest() {
     const TASKS: usize = if cfg!(debug_assertions) { 20_000 } else { 100_000 };
-    /// What is locked: disjoint, so that nobody has to look at all who wait. Task `n` has one range when it is queued, and waits for the one of `n + 1`.
+    /// What is locked: disjoint, so that nobody has to look at all who wait. Task `n` has one range when it is queued,
+    /// and waits for the one of `n + 1`.
     const APART: u64 = 16;
     static DONE: AtomicUsize = AtomicUsize::new(0);
     let watchdog = Watchdog::new("wakers that run their tasks");
@@ -254,8 +256,8 @@ fn a_waker_that_is_dropped_may_wait_for_what_its_future_asked_for() {
     drop(held);
 }
 
-/// A waker that a poll replaces is dropped as the last that the poll does: it may release what the request waits for, and the new one is called; and it may ask
-/// for whatever the request does not stand in the way of.
+/// A waker that a poll replaces is dropped as the last that the poll does: it may release what the request waits for,
+/// and the new one is called; and it may ask for whatever the request does not stand in the way of.
 #[test]
 fn a_waker_that_is_replaced_may_use_the_lock() {
     struct Releases(Arc<RangeLock>, Mutex<Option<spanlock::ArcRangeGuard>>);
@@ -413,8 +415,9 @@ fn a_guard_shrunk_to_nothing_is_counted_out_whatever_a_waker_does() {
     assert!(format!("{owner:?}").contains("live: 0"), "{owner:?}");
 }
 
-/// To pin crossbeam's shared epoch may drop what others have left there: here futures that others know to be blocked, and to drop one of these
-/// waits until nobody searches. So a search must not pin that epoch while it keeps others from searching.
+/// To pin crossbeam's shared epoch may drop what others have left there: here futures that others know to be blocked,
+/// and to drop one of these waits until nobody searches. So a search must not pin that epoch while it keeps others from
+/// searching.
 #[test]
 fn a_future_may_be_dropped_by_the_epoch() {
     /// Only one in 128 pins drops anything.

@@ -1,4 +1,5 @@
-//! Promise: `WholeFileLock` is the range lock at the full range, and nothing more: the same table, the same order, the same guards.
+//! Promise: `WholeFileLock` is the range lock at the full range, and nothing more: the same table, the same order, the
+//! same guards.
 
 mod common;
 

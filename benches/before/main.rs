@@ -1,9 +1,12 @@
-//! What a pair costs now, and what it cost in an earlier version: both in one program, in turns. `benches/before/run` builds and runs it.
+//! What a pair costs now, and what it cost in an earlier version: both in one program, in turns. `benches/before/run`
+//! builds and runs it.
 //!
-//! One thread. Nobody conflicts; in some scenes another thread, which has ended, has left what it holds. Each round gives either version a turn of 3 ms, the other one first each time;
-//! what is told is the median of each, and the median of the rounds' ratios.
+//! One thread. Nobody conflicts; in some scenes another thread, which has ended, has left what it holds. Each round
+//! gives either version a turn of 3 ms, the other one first each time; what is told is the median of each, and the
+//! median of the rounds' ratios.
 //!
-//! `PROGRAM before|now SCENE N` makes N pairs of a scene, by its number, for counting instructions: the difference of two such runs.
+//! `PROGRAM before|now SCENE N` makes N pairs of a scene, by its number, for counting instructions: the difference of
+//! two such runs.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -1,13 +1,15 @@
 //! The simulated CPUs: fibers on one thread that take turns at each access to a shared line.
 //!
 //! # Promise
-//! The same seed gives the same interleaving. Before each traced access the CPU's fiber hands the turn back, and the seeded generator
-//! draws who goes on, each with the same chance. So the CPUs are equally fast on average, and any order of accesses is possible.
+//! The same seed gives the same interleaving. Before each traced access the CPU's fiber hands the turn back, and the
+//! seeded generator draws who goes on, each with the same chance. So the CPUs are equally fast on average, and any
+//! order of accesses is possible.
 //!
 //! # Shape
-//! [`run`] makes a fiber for each CPU and has them work through phases with a barrier behind each; what the machine counted in a phase is one
-//! [`Tally`]. The traced atomics (`sync`) call [`access`]. Who waits for a word to change calls [`wait_for_write`], which stands
-//! for spinning on a copy in one's own cache: that costs nothing until somebody takes the copy away.
+//! [`run`] makes a fiber for each CPU and has them work through phases with a barrier behind each; what the machine
+//! counted in a phase is one [`Tally`]. The traced atomics (`sync`) call [`access`]. Who waits for a word to change
+//! calls [`wait_for_write`], which stands for spinning on a copy in one's own cache: that costs nothing until somebody
+//! takes the copy away.
 //!
 //! Outside of a fiber nothing is traced: a lock is filled that way before the CPUs start, with cold caches.
 
@@ -182,7 +184,8 @@ pub(crate) fn access(address: usize, access: Access) {
     });
 }
 
-/// Sleeps until the line of `address` is written. Call it right behind the load that said that there is something to wait for.
+/// Sleeps until the line of `address` is written. Call it right behind the load that said that there is something to
+/// wait for.
 pub(crate) fn wait_for_write(address: usize) {
     let Some(cpu) = current() else { panic!("nobody runs who could write") };
     simulation(|simulation| simulation.set(cpu, State::WaitsForWrite(address / simulation.line)));

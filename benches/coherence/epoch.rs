@@ -1,17 +1,17 @@
 //! A stand-in for crossbeam-epoch, whose own atomics cannot be traced: the same accesses to the same lines.
 //!
-//! It follows crossbeam-epoch 0.9 (`internal.rs`): a pin loads the global epoch and writes the thread's own; an unpin writes the thread's own; each
-//! 128th pin of a thread tries to advance the epoch. For that it reads the epoch of every thread in turn, gives up at one that is pinned in
-//! an older epoch, and otherwise writes the global one. Then it looks for garbage, on the line of the queue's head. 64 retired objects make a bag, which
-//! goes into that queue.
+//! It follows crossbeam-epoch 0.9 (`internal.rs`): a pin loads the global epoch and writes the thread's own; an unpin
+//! writes the thread's own; each 128th pin of a thread tries to advance the epoch. For that it reads the epoch of every
+//! thread in turn, gives up at one that is pinned in an older epoch, and otherwise writes the global one. Then it looks
+//! for garbage, on the line of the queue's head. 64 retired objects make a bag, which goes into that queue.
 //!
-//! What it leaves out: nothing is freed before the next simulation, so that no address is used twice; and the list of threads does not
-//! change, as everybody was there before.
+//! What it leaves out: nothing is freed before the next simulation, so that no address is used twice; and the list of
+//! threads does not change, as everybody was there before.
 
 use crate::cpus;
 use crate::mesi::MAX_CPUS;
+use crate::platform::sync::{AtomicU64, Ordering};
 use crate::sites::Site;
-use crate::sync::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -22,7 +22,8 @@ const PINS_BETWEEN_COLLECT: u64 = 128;
 const BAG: usize = 64;
 const PINNED: u64 = 1;
 
-/// A thread that takes part: on a line of its own each, what everybody reads who walks the list, and what the thread writes.
+/// A thread that takes part: on a line of its own each, what everybody reads who walks the list, and what the thread
+/// writes.
 struct Participant {
     next: CachePadded<AtomicU64>,
     epoch: CachePadded<AtomicU64>,
@@ -41,7 +42,7 @@ struct Local {
     bag: Cell<usize>,
 }
 
-crate::sync::thread_local! {
+crate::platform::sync::thread_local! {
     static LOCAL: Local = const { Local { guards: Cell::new(0), pins: Cell::new(0), bag: Cell::new(0) } };
 }
 

@@ -1,18 +1,22 @@
 //! How a lock's cache lines wander between CPUs: `cargo bench -p spanlock-bench --bench coherence`.
 //!
-//! Two CPUs cannot show how a lock scales to 64. What can be shown without them is the cause: which lines each acquire and release takes away from
-//! other CPUs. Here the very code of `src/` runs on simulated CPUs. This crate declares the library's modules as its own, with another `sync` in
-//! their middle, whose atomics tell a MESI machine of each access (see `mesi` and `cpus`).
+//! Two CPUs cannot show how a lock scales to 64. What can be shown without them is the cause: which lines each acquire
+//! and release takes away from other CPUs. Here the very code of `src/` runs on simulated CPUs. This crate declares the
+//! library's modules as its own, with another `sync` in their middle, whose atomics tell a MESI machine of each access
+//! (see `mesi` and `cpus`).
 //!
-//! It is the check of the claim that the tree's shape follows contention: where CPUs work on disjoint ranges, the transfers of the lock's
-//! lines fall to nothing once the tree has grown, from a single node at the start. `docs/coherence.md` has the figures, and what the model leaves out.
+//! It is the check of the claim that the tree's shape follows contention: where CPUs work on disjoint ranges, the
+//! transfers of the lock's lines fall to nothing once the tree has grown, from a single node at the start.
+//! `docs/coherence.md` has the figures, and what the model leaves out.
 //!
-//! CPUs that have no home (`support/pattern.rs`) cannot be left alone. Of them something else is asked: few transfers for a pair, the same number for the thousandth pair
-//! and for the hundred thousandth, and a tree that does not grow. Each table of theirs ends with what was asked, and what came of it.
+//! CPUs that have no home (`support/pattern.rs`) cannot be left alone. Of them something else is asked: few transfers
+//! for a pair, the same number for the thousandth pair and for the hundred thousandth, and a tree that does not grow.
+//! Each table of theirs ends with what was asked, and what came of it.
 //!
 //! # Arguments
 //! - a word in front: only the workloads whose name contains it;
-//! - `--test` (or no `--bench`, as `cargo test` calls it): the claim at 8 CPUs; fails if it does not hold. What is asked beyond it and not reached is told as missed;
+//! - `--test` (or no `--bench`, as `cargo test` calls it): the claim at 8 CPUs; fails if it does not hold. What is
+//!   asked beyond it and not reached is told as missed;
 //! - `--plots DIR`: writes pictures there; `--seed N`: another interleaving; `--cpus 1,64`: other sizes;
 //! - `--line 128`: lines of 128 bytes, as if the adjacent-line prefetcher always took both.
 
@@ -25,7 +29,6 @@ mod mesi;
 mod report;
 mod rivals;
 mod sites;
-mod sync;
 mod wait;
 mod workloads;
 
@@ -40,90 +43,24 @@ mod pattern;
 #[path = "../support/stripes.rs"]
 mod stripes;
 
-#[path = "../../src/batch.rs"]
-mod batch;
-#[path = "../../src/convert.rs"]
-mod convert;
-#[path = "../../src/cycle.rs"]
-mod cycle;
-#[path = "../../src/drain.rs"]
-mod drain;
-#[path = "../../src/drained.rs"]
-mod drained;
-#[path = "../../src/error.rs"]
-mod error;
-#[path = "../../src/grant.rs"]
-mod grant;
-#[path = "../../src/guard.rs"]
-mod guard;
-#[path = "../../src/inspect.rs"]
-mod inspect;
-#[path = "../../src/kind.rs"]
-mod kind;
-#[path = "../../src/lock.rs"]
-mod lock;
-#[path = "../../src/mode.rs"]
-mod mode;
-#[path = "../../src/owner.rs"]
-mod owner;
-#[path = "../../src/poison.rs"]
-mod poison;
-#[path = "../../src/processors.rs"]
-#[allow(dead_code)] // The stand-in for `wait` has processors of its own.
-mod processors;
-#[path = "../../src/range.rs"]
-mod range;
-#[path = "../../src/reclaim.rs"]
-mod reclaim;
-#[path = "../../src/request.rs"]
-mod request;
-#[path = "../../src/space.rs"]
-mod space;
-#[path = "../../src/text.rs"]
-mod text;
+#[path = "../../src/facts/mod.rs"]
+mod facts;
+mod platform;
+#[path = "../../src/protocol/mod.rs"]
+mod protocol;
+mod surface;
 #[path = "../../src/tree/mod.rs"]
 mod tree;
-#[path = "../../src/turn.rs"]
-mod turn;
+mod watching;
 
 // `reclaim` names the crate `crossbeam_epoch`: here that is this crate, with the stand-in.
 extern crate self as crossbeam_epoch;
 pub(crate) use epoch::{Collector, Guard, LocalHandle};
-pub(crate) use error::{AcquireError, Deadlock, OwnerName, Wait};
-pub(crate) use lock::RangeLock;
-pub(crate) use mode::Mode;
-pub(crate) use owner::{Owner, OwnerId, Recursion};
-pub(crate) use range::ByteRange;
-
-/// What the library tells those who watch it: nobody does, but for what becomes of the tree.
-mod observe {
-    use crate::mode::Mode;
-    use crate::owner::OwnerId;
-    use crate::range::ByteRange;
-    use std::fmt;
-
-    pub(crate) struct WaitClock(());
-
-    impl WaitClock {
-        pub(crate) fn granted(self) {}
-    }
-
-    pub(crate) fn waiting(_range: ByteRange, _mode: Mode, _owner: OwnerId) -> WaitClock {
-        WaitClock(())
-    }
-    pub(crate) fn acquired() {}
-    pub(crate) fn contended() {}
-    pub(crate) fn nested() {}
-    pub(crate) fn passed(_pairs: usize) {}
-    pub(crate) fn went_before() {}
-    pub(crate) fn woken_in_vain() {}
-    pub(crate) fn granted_late(_: std::time::Duration) {}
-    pub(crate) fn node_grown() {
-        crate::cpus::node_made();
-    }
-    pub(crate) fn node_pruned(_nodes: usize) {}
-    pub(crate) fn deadlock(_cycle: &dyn fmt::Display) {}
-}
+pub(crate) use facts::error::{AcquireError, Deadlock, OwnerName, Wait};
+pub(crate) use facts::mode::Mode;
+pub(crate) use facts::owner::{Owner, OwnerId, Recursion};
+pub(crate) use facts::range::ByteRange;
+pub(crate) use surface::lock::RangeLock;
 
 use clap::Parser;
 use cpus::{Setup, Tally};
@@ -141,7 +78,8 @@ const PHASES: [usize; 7] = [128, 128, 256, 512, 1024, 2048, 2048];
 const SHORT_PHASES: [usize; 2] = [64, 128];
 /// The same for CPUs that have no home, with the 1000th pair at the beginning of a phase: up to the 100,000th.
 const ROAMING_PHASES: [usize; 9] = [128, 128, 244, 500, 1000, 6000, 2000, 88_000, 2000];
-/// So many of them end with the 10,000th: for a test, and where CPUs are many. (What grows by what was touched goes by the pairs of all together.)
+/// So many of them end with the 10,000th: for a test, and where CPUs are many. (What grows by what was touched goes by
+/// the pairs of all together.)
 const SHORT_ROAMING: usize = 7;
 const FEW_CPUS: usize = 8;
 /// The same for rivals, whose words lie far apart.
@@ -156,9 +94,9 @@ const ROAMING_TEST_SEEDS: [u64; 5] = [1, 2, 3, 4, 5];
 const TEST_CPUS: usize = 8;
 /// The phase in which the tree has grown, and hardly a thread's turn to tidy up has come.
 const GROWN: usize = 2;
-/// Transfers of the lock's lines per pair that tidying up may cost: a thread moves the pruner's hand once in 1024 acquires, reads a leaf of
-/// somebody else there, and takes a chance from it. That is some eight
-/// transfers, and more if several threads do it at once. Two CPUs that stay on one node cost more than ten times as much.
+/// Transfers of the lock's lines per pair that tidying up may cost: a thread moves the pruner's hand once in 1024
+/// acquires, reads a leaf of somebody else there, and takes a chance from it. That is some eight transfers, and more if
+/// several threads do it at once. Two CPUs that stay on one node cost more than ten times as much.
 const TIDYING: f64 = 0.05;
 
 #[derive(Parser)]
@@ -248,8 +186,8 @@ impl Run {
         per_pair(&self.tallies[THOUSANDTH], |site| !site.is_epoch())
     }
 
-    /// What is asked of this lock where CPUs have no home, and whether it is reached, in the mean of `runs` that differ in their interleaving only.
-    /// Of others, and elsewhere, nothing is.
+    /// What is asked of this lock where CPUs have no home, and whether it is reached, in the mean of `runs` that differ
+    /// in their interleaving only. Of others, and elsewhere, nothing is.
     fn asked(runs: &[Run]) -> Vec<(String, bool)> {
         /// A deviation that is the interleaving's.
         const NOISE: f64 = 0.1;

@@ -1,12 +1,14 @@
 //! A MESI machine: which CPU has a copy of which cache line, and what an access costs the others.
 //!
 //! # What it is
-//! Up to 64 CPUs with private caches that never run out of room, kept coherent by invalidation. A line is *modified* or *exclusive* in one
-//! cache, or *shared* by some, or nowhere. There is no time: an access is a hit, or it is a miss, a transfer, or both.
+//! Up to 64 CPUs with private caches that never run out of room, kept coherent by invalidation. A line is *modified* or *exclusive*
+//! in one cache, or *shared* by some, or nowhere. There is no time: an access is a hit, or it is a miss, a transfer, or
+//! both.
 //!
 //! - *Miss*: the CPU had no copy. *Cold*, if nobody had one.
-//! - *Transfer*: the access could not go on without another CPU. It fetched a line that another one had modified, or it wrote to a line that
-//!   others had copies of, and took those away. These are what does not scale: they are served one after the other for a line.
+//! - *Transfer*: the access could not go on without another CPU. It fetched a line that another one had modified, or it
+//!   wrote to a line that others had copies of, and took those away. These are what does not scale: they are served one
+//!   after the other for a line.
 //!
 //! # Invariant
 //! A line that is modified or exclusive has one copy.

@@ -1,12 +1,14 @@
 //! The tables on the terminal, and the pictures.
 
+use crate::Run;
 use crate::chart::{self, Frame, Line};
 use crate::cpus::Tally;
+use crate::figures;
+use crate::machine;
+use crate::per_pair;
 use crate::rivals::Kind;
 use crate::sites::Site;
 use crate::workloads::Workload;
-use crate::{Run, per_pair};
-use crate::{figures, machine};
 use comfy_table::Table;
 use std::error::Error;
 use std::path::Path;

@@ -1,15 +1,17 @@
 //! The contenders: this lock, and others on the same traced atomics.
 //!
-//! The rivals are small and honest, not complete: each has the words that its kind cannot do without, and nothing more, so that what they
-//! pay is the least that their kind pays. Waiters spin on a copy in their own cache, which is free until somebody writes.
+//! The rivals are small and honest, not complete: each has the words that its kind cannot do without, and nothing more,
+//! so that what they pay is the least that their kind pays. Waiters spin on a copy in their own cache, which is free
+//! until somebody writes.
 
 use crate::cpus;
-use crate::mode::Mode;
+use crate::facts::mode::Mode;
+use crate::facts::range::ByteRange;
 use crate::pattern::PAGE;
-use crate::range::ByteRange;
+use crate::platform::sync::{AtomicU64, Ordering};
 use crate::stripes::stripes;
-use crate::sync::{AtomicU64, Ordering};
-use crate::{lock::RangeLock, request::Request};
+use crate::surface::lock::RangeLock;
+use crate::surface::request::Request;
 use crossbeam_utils::CachePadded;
 use std::cell::Cell;
 use std::ptr;
@@ -157,8 +159,8 @@ impl Contender for CachePadded<ReaderWriter> {
     }
 }
 
-/// Adders or blockers, counted in one word, and the word says which: the whole file. It has no exclusive mode, so that blockers stand for those:
-/// they go together, and what is counted is the least that such a lock could pay.
+/// Adders or blockers, counted in one word, and the word says which: the whole file. It has no exclusive mode, so that
+/// blockers stand for those: they go together, and what is counted is the least that such a lock could pay.
 #[derive(Debug, Default)]
 struct TwoState(AtomicU64);
 
@@ -230,8 +232,9 @@ impl Contender for Segments {
     }
 }
 
-/// A treap of ranges, with the last byte below each node, under a mutex. (Kara's and Bueso's locks have such a tree; they count conflicts and
-/// serve in order, which costs more than this: who meets a conflict here looks again when something has gone.)
+/// A treap of ranges, with the last byte below each node, under a mutex. (Kara's and Bueso's locks have such a tree;
+/// they count conflicts and serve in order, which costs more than this: who meets a conflict here looks again when
+/// something has gone.)
 struct IntervalTree {
     mutex: CachePadded<AtomicU64>,
     /// The root's index, the first free node's, and the releases so far: one line.

@@ -1,7 +1,8 @@
 //! Which line is what: names for addresses, so that a transfer can be blamed on somebody.
 //!
-//! A node is six lines: header, states, four of records (`src/tree/node.rs`, which asserts it). The root lies at the start of the
-//! lock. The others are found as the CPUs find them: whoever loads a link of a node learns where the next one is, and how deep.
+//! A node is six lines: header, states, four of records (`src/tree/node.rs`, which asserts it). The root lies at the
+//! start of the lock. The others are found as the CPUs find them: whoever loads a link of a node learns where the next
+//! one is, and how deep.
 
 use rustc_hash::FxHashMap;
 use std::fmt;

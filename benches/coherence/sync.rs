@@ -1,7 +1,8 @@
 //! The library's `sync` with traced atomics: each access to one is an access of the simulated machine to its line.
 //!
-//! Everything in `src/` takes its atomics from `crate::sync`, the ones that only advise ([`hint`]) too. All CPUs are fibers of one thread, so that
-//! each atomic operation takes effect when it is its CPU's turn, whatever its ordering; a fence touches no line and is none.
+//! Everything in `src/` takes its atomics from `crate::platform::sync`, the ones that only advise ([`hint`]) too. All
+//! CPUs are fibers of one thread, so that each atomic operation takes effect when it is its CPU's turn, whatever its
+//! ordering; a fence touches no line and is none.
 
 use crate::cpus;
 use crate::mesi::Access;
@@ -194,9 +195,9 @@ impl<T> PerCpu<T> {
 
 macro_rules! cpu_local {
     ($(static $name:ident: $t:ty = const { $init:expr };)+) => {$(
-        static $name: crate::sync::PerCpu<$t> = {
+        static $name: crate::platform::sync::PerCpu<$t> = {
             std::thread_local!(static ALL: std::cell::RefCell<Vec<std::rc::Rc<$t>>> = const { std::cell::RefCell::new(Vec::new()) });
-            crate::sync::PerCpu { all: &ALL, make: || $init }
+            crate::platform::sync::PerCpu { all: &ALL, make: || $init }
         };
     )+};
 }

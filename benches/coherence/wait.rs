@@ -1,15 +1,15 @@
 //! A stand-in for the library's `wait`: who parks is a CPU that does nothing until the event's line is written.
 //!
-//! An event is one word that counts notifications. To listen is a read-modify-write of it, as the real one takes a mutex there and puts itself into a
-//! list; so is to leave, and to notify. Spinning is the library's.
+//! An event is one word that counts notifications. To listen is a read-modify-write of it, as the real one takes a
+//! mutex there and puts itself into a list; so is to leave, and to notify. Spinning is the library's.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::platform::sync::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-/// As in `src/wait.rs`.
+/// As in `src/wait/mod.rs`.
 const SPINS: u32 = 200;
 
 /// One notification; the bits below count those who came and went.

@@ -1,9 +1,9 @@
 //! What the CPUs ask for.
 
+use crate::facts::mode::Mode;
+use crate::facts::range::ByteRange;
 use crate::mesi::MAX_CPUS;
-use crate::mode::Mode;
 use crate::pattern::{self, PAGE, Pattern, Walk};
-use crate::range::ByteRange;
 use crate::rivals::{Ask, Kind};
 use std::sync::Mutex;
 

@@ -600,7 +600,8 @@ fn task_contender<L: TaskLock>() -> Contender {
 
 const FILES: u64 = 1_000_000;
 
-/// A table of locks, and the usual way to have a lock for each file: a concurrent map of reader-writer locks, made when first asked for.
+/// A table of locks, and the usual way to have a lock for each file: a concurrent map of reader-writer locks, made when
+/// first asked for.
 fn files() -> Vec<Contender> {
     let table: LockTable<u64> = LockTable::new();
     let map: DashMap<u64, Arc<parking_lot::RwLock<()>>> = DashMap::new();

@@ -1,14 +1,18 @@
 //! spanlock beside its rivals in one run: `cargo bench -p spanlock-bench --bench compare`.
 //!
-//! The contenders of a contest take turns, A B C A B C, each for a few milliseconds, on threads that stay; the first rounds do not count. What is told is
-//! the median of the rounds, and of each round's ratio to spanlock, with the interval that holds the true median in 95 of 100 cases.
-//! With `--features stats` a column tells how many newcomers went before others who waited, in locks with a window; counting costs something, so take times without.
-//! A star marks a lock that takes exclusively what others share. At the end stands what was asked of this lock, and what came of it.
+//! The contenders of a contest take turns, A B C A B C, each for a few milliseconds, on threads that stay; the first
+//! rounds do not count. What is told is the median of the rounds, and of each round's ratio to spanlock, with the
+//! interval that holds the true median in 95 of 100 cases. With `--features stats` a column tells how many newcomers
+//! went before others who waited, in locks with a window; counting costs something, so take times without. A star marks
+//! a lock that takes exclusively what others share. At the end stands what was asked of this lock, and what came of it.
 //!
-//! Threads that have no home (`support/roaming.rs`) have the most contests: each pattern with sections of 0, 200 ns and 1 us, on threads that are free and on bound ones; and a minute of
-//! random pages (`series`), in which it shows whether the lock stays what it is. With these all takes half an hour; a word in front, `--threads` and `--rounds` make it short.
+//! Threads that have no home (`support/roaming.rs`) have the most contests: each pattern with sections of 0, 200 ns and
+//! 1 us, on threads that are free and on bound ones; and a minute of random pages (`series`), in which it shows whether
+//! the lock stays what it is. With these all takes half an hour; a word in front, `--threads` and `--rounds` make it
+//! short.
 //!
-//! `-- --help` lists the options. `docs/benchmarks.md` has the figures of a machine; `--report ../docs` writes them there.
+//! `-- --help` lists the options. `docs/benchmarks.md` has the figures of a machine; `--report ../docs` writes them
+//! there.
 
 mod contests;
 #[path = "../peers/mod.rs"]

@@ -1,7 +1,8 @@
 //! A minute of threads that take random pages: what becomes of the speed, and of the tree.
 //!
-//! Two threads, empty sections; this lock takes turns with the interval tree, a second each, so that what the machine does shows in both. Nodes are counted behind each of this lock's seconds.
-//! A shape that follows how many threads there are stands after the first second; one that follows where they have been grows on.
+//! Two threads, empty sections; this lock takes turns with the interval tree, a second each, so that what the machine
+//! does shows in both. Nodes are counted behind each of this lock's seconds. A shape that follows how many threads
+//! there are stands after the first second; one that follows where they have been grows on.
 
 use crate::peers::{IntervalTree, Spanlock};
 use crate::roaming::Roaming;
@@ -53,7 +54,8 @@ impl Series {
         Series { pattern, nodes, rows }
     }
 
-    /// The speed of this lock in the last seconds, beside that in the second one and those behind it. `None`, if it was too short.
+    /// The speed of this lock in the last seconds, beside that in the second one and those behind it. `None`, if it was
+    /// too short.
     pub(crate) fn steadiness(&self) -> Option<Median> {
         let turns = &self.rows[0].turns;
         let early = turns.get(EARLY..EARLY + FEW)?;

@@ -242,7 +242,8 @@ fn window() -> Vec<Target> {
     all
 }
 
-/// Threads that have no home, with empty sections: those measure the lock. A figure is the worse one of free threads and bound ones.
+/// Threads that have no home, with empty sections: those measure the lock. A figure is the worse one of free threads
+/// and bound ones.
 fn roaming() -> Vec<Target> {
     use Limit::{AtLeast, AtMost};
     let mut all = Vec::new();

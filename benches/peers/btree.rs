@@ -1,7 +1,9 @@
-//! A B-tree of held ranges under a mutex, with one condition variable for all who wait: what Chinner tried for XFS, with std's `BTreeMap`.
+//! A B-tree of held ranges under a mutex, with one condition variable for all who wait: what Chinner tried for XFS,
+//! with std's `BTreeMap`.
 //!
-//! The held pieces never overlap: where shared ranges do, they are cut into pieces, each with a count of its holders. So the pieces in a
-//! range are found from their starts alone. No order among waiters; each release with waiters wakes all of them.
+//! The held pieces never overlap: where shared ranges do, they are cut into pieces, each with a count of its holders.
+//! So the pieces in a range are found from their starts alone. No order among waiters; each release with waiters wakes
+//! all of them.
 
 use super::{Access, Covers, Peer};
 use parking_lot::{Condvar, Mutex};

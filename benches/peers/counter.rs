@@ -1,6 +1,6 @@
-//! A two-state lock of the whole file, the idea of bcachefs's `two_state_lock`: one signed counter, positive while there are adders,
-//! negative while there are blockers. Each kind goes with its own; whoever finds the other kind sleeps, and the last one out wakes all.
-//! There is no exclusive mode and no order.
+//! A two-state lock of the whole file, the idea of bcachefs's `two_state_lock`: one signed counter, positive while
+//! there are adders, negative while there are blockers. Each kind goes with its own; whoever finds the other kind
+//! sleeps, and the last one out wakes all. There is no exclusive mode and no order.
 
 use super::{Access, Covers, Excludes, Peer};
 use parking_lot::{Condvar, Mutex};

@@ -1,6 +1,7 @@
-//! The range lock proposed for Linux (Kara 2013, Bueso 2017): an interval tree under a lock has all requests, held and waiting. Each counts
-//! the conflicting ones that it found on arrival; a release takes one from each later conflicting one and wakes those that come to none.
-//! So it is first come, first served. The tree is a treap whose nodes know the greatest end below; the lock is parking_lot's mutex.
+//! The range lock proposed for Linux (Kara 2013, Bueso 2017): an interval tree under a lock has all requests, held and
+//! waiting. Each counts the conflicting ones that it found on arrival; a release takes one from each later conflicting
+//! one and wakes those that come to none. So it is first come, first served. The tree is a treap whose nodes know the
+//! greatest end below; the lock is parking_lot's mutex.
 
 use super::{Access, Covers, Peer, SPINS};
 use parking_lot::Mutex;

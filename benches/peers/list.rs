@@ -1,5 +1,7 @@
-//! A list of held ranges, sorted by where they begin, under a mutex: what kernels had before they had trees. With as many ranges as there are threads nothing is simpler, or faster,
-//! that knows ranges of any bytes. (Nothing in it is lock-free.) A release rings those waiters whose ranges meet its own, outside of the mutex, and they try again: no order.
+//! A list of held ranges, sorted by where they begin, under a mutex: what kernels had before they had trees. With as
+//! many ranges as there are threads nothing is simpler, or faster, that knows ranges of any bytes. (Nothing in it is
+//! lock-free.) A release rings those waiters whose ranges meet its own, outside of the mutex, and they try again: no
+//! order.
 
 use super::{Access, Covers, Peer, SPINS};
 use parking_lot::Mutex;

@@ -1,7 +1,8 @@
 //! The rivals, behind one trait, and spanlock as the first of them.
 //!
-//! Each is written from its published description, or wraps the crate that it names; each file says which. A lock of the whole file
-//! ignores the range. `tests/peers.rs` puts all of them through the same torture. Lock-free sorted lists of ranges stay out: they are patented.
+//! Each is written from its published description, or wraps the crate that it names; each file says which. A lock of
+//! the whole file ignores the range. `tests/peers.rs` puts all of them through the same torture. Lock-free sorted lists
+//! of ranges stay out: they are patented.
 
 // The benches and the test use different parts.
 #![allow(dead_code, unused_imports)]

@@ -1,5 +1,5 @@
-//! The kernel's locks of open file descriptions (`fcntl` with `F_OFD_SETLKW`) on a temporary file. A lock belongs to a description, so
-//! each thread has one of its own.
+//! The kernel's locks of open file descriptions (`fcntl` with `F_OFD_SETLKW`) on a temporary file. A lock belongs to a
+//! description, so each thread has one of its own.
 
 use super::{Access, Covers, MOST_THREADS, Peer};
 use std::fs::File;
@@ -24,7 +24,8 @@ fn set(file: &File, kind: libc::c_int, range: &Range<u64>) {
         l_pid: 0,
     };
     loop {
-        // SAFETY: the descriptor is open while `file` is borrowed, and the kernel only reads the structure during the call.
+        // SAFETY: the descriptor is open while `file` is borrowed, and the kernel only reads the structure during the
+        // call.
         let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLKW, &request) };
         if result == 0 {
             return;

@@ -1,4 +1,5 @@
-//! The crate `range-lock` (0.2): exclusive ranges of a vector in a B-tree under a mutex. It can only try, so a waiter yields and tries again.
+//! The crate `range-lock` (0.2): exclusive ranges of a vector in a B-tree under a mutex. It can only try, so a waiter
+//! yields and tries again.
 
 use super::{Access, Covers, Peer};
 use range_lock::{VecRangeLock, VecRangeLockGuard};

@@ -1,6 +1,6 @@
-//! Segment locks, the idea of pNOVA (APSys'19): the file is an array of 4 KiB segments, each with a lock of its own, taken in ascending
-//! order. Ranges are rounded out to segments; the cost grows with the range's length. The locks are parking_lot's. Where the file is larger than
-//! it was made for, segments far apart share a lock.
+//! Segment locks, the idea of pNOVA (APSys'19): the file is an array of 4 KiB segments, each with a lock of its own,
+//! taken in ascending order. Ranges are rounded out to segments; the cost grows with the range's length. The locks are
+//! parking_lot's. Where the file is larger than it was made for, segments far apart share a lock.
 
 use super::stripes::stripes;
 use super::{Access, Covers, Peer};

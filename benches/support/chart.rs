@@ -1,4 +1,5 @@
-//! A picture of lines over two logarithmic axes: the names beside it, and below it what it was made on, when, and by which command.
+//! A picture of lines over two logarithmic axes: the names beside it, and below it what it was made on, when, and by
+//! which command.
 
 // Each bench is a crate of its own and uses a part of this.
 #![allow(dead_code)]

@@ -1,4 +1,5 @@
-//! What the benches share: how a pair is made, how threads are run, how a critical section passes its time, and how a lock is filled.
+//! What the benches share: how a pair is made, how threads are run, how a critical section passes its time, and how a
+//! lock is filled.
 //!
 //! A *pair* is one acquire and its release. Everything is measured in pairs.
 
@@ -84,8 +85,8 @@ fn spin(steps: u64) {
     black_box(x);
 }
 
-/// Has `threads` threads make `pairs` pairs between them, thread `t` by calling `pair(t)`: how long that took from the first one's
-/// start to the last one's end. For `iter_custom`.
+/// Has `threads` threads make `pairs` pairs between them, thread `t` by calling `pair(t)`: how long that took from the
+/// first one's start to the last one's end. For `iter_custom`.
 pub(crate) fn run(threads: u64, pairs: u64, pair: impl Fn(u64) + Sync) -> Duration {
     let each = pairs.div_ceil(threads);
     let gate = Barrier::new(threads as usize);
@@ -107,8 +108,8 @@ pub(crate) fn run(threads: u64, pairs: u64, pair: impl Fn(u64) + Sync) -> Durati
     (end - start).mul_f64(pairs as f64 / (each * threads) as f64)
 }
 
-/// Makes `levels` nodes between the root and [`PLACE`]: a node sends a request deeper when it is full, so each one on the way is filled
-/// with held pages far from there.
+/// Makes `levels` nodes between the root and [`PLACE`]: a node sends a request deeper when it is full, so each one on
+/// the way is filled with held pages far from there.
 pub(crate) fn deepen(lock: &RangeLock, levels: u32) -> Vec<RangeGuard<'_>> {
     // The tree's own constants, checked below by their effect.
     const SLOTS: u64 = 8;

@@ -1,8 +1,9 @@
 //! How threads that have no home go about a file: what each asks for next.
 //!
-//! Threads that keep to a place of their own show a structure that adapts to places at its best. These go anywhere (random pages), move on (a tail,
-//! streams), or meet (hot rows). A [`Walk`] is one thread's way. The walks of a pattern belong to one lock, and go on where they were when their
-//! threads come back to it: places that were visited once come again only as the pattern wants it.
+//! Threads that keep to a place of their own show a structure that adapts to places at its best. These go anywhere
+//! (random pages), move on (a tail, streams), or meet (hot rows). A [`Walk`] is one thread's way. The walks of a
+//! pattern belong to one lock, and go on where they were when their threads come back to it: places that were visited
+//! once come again only as the pattern wants it.
 
 // Each bench is a crate of its own and uses a part of this.
 #![allow(dead_code)]

@@ -1,8 +1,10 @@
 //! Contests of threads that have no home: who takes part, and what they do. `pairs` and `compare` have them.
 //!
-//! Each pattern (see `pattern`) with critical sections of 0, 200 ns and 1 us, on threads that are free and on threads that are bound to processors. Every contender has a lock of its
-//! own, and its threads' walks go on from turn to turn. A thread looks at the clock once in 16 pairs; so its *longest wait* is the longest that 16 pairs in a row took, what they held included.
-//! Requests for the whole file are timed each. *Nodes* are those that a lock has on the heap at the end.
+//! Each pattern (see `pattern`) with critical sections of 0, 200 ns and 1 us, on threads that are free and on threads
+//! that are bound to processors. Every contender has a lock of its own, and its threads' walks go on from turn to turn.
+//! A thread looks at the clock once in 16 pairs; so its *longest wait* is the longest that 16 pairs in a row took, what
+//! they held included. Requests for the whole file are timed each. *Nodes* are those that a lock has on the heap at the
+//! end.
 
 // Each bench is a crate of its own and uses a part of this.
 #![allow(dead_code)]
@@ -99,10 +101,12 @@ pub(crate) fn effort(threads: usize, effort: Effort) -> Effort {
     if threads <= processors().len() {
         return effort;
     }
-    // A system with few processors gives each thread a few milliseconds at a time: a turn has to have several of those for each.
+    // A system with few processors gives each thread a few milliseconds at a time: a turn has to have several of those
+    // for each.
     let turn = effort.turn.max(Duration::from_millis(4) * threads as u32);
     Effort { rounds: effort.rounds.div_ceil(3), warm_up: effort.warm_up.div_ceil(3), turn }
 }
 
-/// Placements, the free ones first: a library may ask for the system's processors once and for all, from a thread that sees one of them.
+/// Placements, the free ones first: a library may ask for the system's processors once and for all, from a thread that
+/// sees one of them.
 pub(crate) const PLACEMENTS: [Placement; 2] = [Placement::Free, Placement::Bound];

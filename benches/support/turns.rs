@@ -1,4 +1,5 @@
-//! Contenders take turns: A B C A B C. The threads of a contest live as long as it does, so that a lock which learns who uses it can.
+//! Contenders take turns: A B C A B C. The threads of a contest live as long as it does, so that a lock which learns
+//! who uses it can.
 
 // Each bench is a crate of its own and uses a part of this.
 #![allow(dead_code)]
@@ -16,7 +17,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Tally {
     /// How often it did what is measured.
     pub(crate) count: u64,
-    /// How long that took each time, in nanoseconds, where it is not the turn's time that counts: then their median does.
+    /// How long that took each time, in nanoseconds, where it is not the turn's time that counts: then their median
+    /// does.
     pub(crate) samples: Vec<u32>,
     /// The longest single wait, where waits are timed.
     pub(crate) longest: Duration,
@@ -24,7 +26,8 @@ pub(crate) struct Tally {
     pub(crate) whole: Vec<u32>,
 }
 
-/// A thread's looks at the clock, outside of sections: the longest time between two of them is above its longest wait, by no more than the pairs between and what they held.
+/// A thread's looks at the clock, outside of sections: the longest time between two of them is above its longest wait,
+/// by no more than the pairs between and what they held.
 pub(crate) struct Laps {
     every: u64,
     last: Instant,
@@ -205,7 +208,8 @@ impl Row {
         Median::of(self.turns.iter().zip(&other.turns).map(|(mine, theirs)| mine.nanos / theirs.nanos))
     }
 
-    /// Under [`HEADER`], beside the contender that comes first. `rated` is whether it is told how many there were in a second.
+    /// Under [`HEADER`], beside the contender that comes first. `rated` is whether it is told how many there were in a
+    /// second.
     pub(crate) fn cells(&self, first: &Row, threads: usize, rated: bool) -> [String; HEADER.len()] {
         let (nanos, ratio, longest) = (self.nanos(), self.times(first), self.longest());
         let thousands = |figure: Median| format!("{:.1}", figure.middle / 1e3);
@@ -239,7 +243,8 @@ pub(crate) const HEADER: [&str; 10] = [
     "10^3 pairs/s",
 ];
 
-/// Has each contender take its turn in every round; what each did. `after` is called behind each turn, while nobody runs.
+/// Has each contender take its turn in every round; what each did. `after` is called behind each turn, while nobody
+/// runs.
 pub(crate) fn run(
     threads: usize,
     placement: Placement,
@@ -309,8 +314,8 @@ struct Part {
     end: Instant,
 }
 
-/// The time is from the first start to the last end: with more threads than processors each runs for a part of that only, and its own clock
-/// would flatter it.
+/// The time is from the first start to the last end: with more threads than processors each runs for a part of that
+/// only, and its own clock would flatter it.
 fn turn(parts: impl Iterator<Item = Part>, passed: Option<u64>) -> Turn {
     let parts: Vec<Part> = parts.collect();
     let start = parts.iter().map(|part| part.start).min().expect("there is a thread");

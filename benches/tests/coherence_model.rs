@@ -1,4 +1,5 @@
-//! The simulator behind `cargo bench -p spanlock-bench --bench coherence`, by itself: the MESI machine on sequences whose outcome is known, and the simulated CPUs.
+//! The simulator behind `cargo bench -p spanlock-bench --bench coherence`, by itself: the MESI machine on sequences
+//! whose outcome is known, and the simulated CPUs.
 
 #![allow(dead_code, unused_imports, unused_macros)] // The bench uses all of it.
 

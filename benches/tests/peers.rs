@@ -1,6 +1,8 @@
-//! The rivals of the benches keep each other out, all by the same torture: a rival that lets two in would be fast for nothing.
+//! The rivals of the benches keep each other out, all by the same torture: a rival that lets two in would be fast for
+//! nothing.
 //!
-//! Threads take random ranges of a few slots, half of them shared, mark the slots that they cover, and look at the marks of others.
+//! Threads take random ranges of a few slots, half of them shared, mark the slots that they cover, and look at the
+//! marks of others.
 
 #![cfg(not(any(loom, miri)))]
 

@@ -21,12 +21,11 @@
 //!
 //! # Invariants
 //! - INV-C1: a page enters the cache or becomes dirty only under add (or exclusive).
-//! - INV-C2: a page leaves the cache only under block or exclusive. So whoever holds add,
-//!   and finds the frame empty when inserting, knows that it was empty ever since add was
-//!   granted; hence that nobody had anything to write back, and nobody may write past the
-//!   cache; hence that what was read from the disk is what the disk holds.
-//!   (For this eviction takes block: with the page lock alone, a page could be filled, changed, written back and evicted
-//!   while another filler stands there with what it read before.)
+//! - INV-C2: a page leaves the cache only under block or exclusive. So whoever holds add, and finds the frame empty
+//!   when inserting, knows that it was empty ever since add was granted; hence that nobody had anything to write back,
+//!   and nobody may write past the cache; hence that what was read from the disk is what the disk holds. (For this
+//!   eviction takes block: with the page lock alone, a page could be filled, changed, written back and evicted while
+//!   another filler stands there with what it read before.)
 //! - INV-C3: a direct write changes the disk after its pages left the cache and before
 //!   block is released. Nobody can fetch an old page in between, for that takes add.
 //! - INV-C4: ranges are whole pages, because pages are what is cached: a direct write of
@@ -34,20 +33,19 @@
 //! - INV-C5: a page is written back, and dropped, under its page lock; the lock is held until
 //!   the disk has the bytes. So once a page is out of the cache no old copy of it is on its
 //!   way to the disk, and write-back needs no range. (Neither does it in the kernel.)
-//! - INV-C6: the file's lock before the page lock. Whoever holds a page lock waits for nothing but the disk (a truncate takes
-//!   several, in the order of the file). A thread
-//!   holds one range at a time, and none while it copies from or to its caller's memory, which may be a mapping. Only
-//!   direct writes nest (`direct.rs`).
+//! - INV-C6: the file's lock before the page lock. Whoever holds a page lock waits for nothing but the disk (a truncate
+//!   takes several, in the order of the file). A thread holds one range at a time, and none while it copies from or to
+//!   its caller's memory, which may be a mapping. Only direct writes nest (`direct.rs`).
 //! - INV-C7: bytes behind the end of the file are zeros, in the cache and on the disk. (The file on the disk may be
-//!   longer by less than a page, or shorter if the last pages are dirty; `sync` makes it exact.) So who makes the file longer need
-//!   not look at what lies between its old end and the write.
-//! - INV-C8: the size shrinks only under exclusive from the page of its new end to the end of all bytes, and grows only under
-//!   add, block or exclusive on the page of its new end. So whoever holds a page, in whichever mode, knows that what the file has of it
-//!   stays in the file; whoever holds everything from the page of the end on, exclusively, knows the end; and nobody
-//!   else may look at it twice and expect the same.
-//! - INV-C9: what was seen of the size before a wait is not used after it. A page is copied together with the size that went
-//!   with it ([`File::look`]): bytes reach the page before the size covers them, and a page leaves the cache before the
-//!   size cuts into it, so at no moment does a page have less in it than the size says.
+//!   longer by less than a page, or shorter if the last pages are dirty; `sync` makes it exact.) So who makes the file
+//!   longer need not look at what lies between its old end and the write.
+//! - INV-C8: the size shrinks only under exclusive from the page of its new end to the end of all bytes, and grows only
+//!   under add, block or exclusive on the page of its new end. So whoever holds a page, in whichever mode, knows that
+//!   what the file has of it stays in the file; whoever holds everything from the page of the end on, exclusively,
+//!   knows the end; and nobody else may look at it twice and expect the same.
+//! - INV-C9: what was seen of the size before a wait is not used after it. A page is copied together with the size that
+//!   went with it ([`File::look`]): bytes reach the page before the size covers them, and a page leaves the cache
+//!   before the size cuts into it, so at no moment does a page have less in it than the size says.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -355,8 +353,8 @@ impl File {
         self.cache.open(self.device.clone(), self.table.most())
     }
 
-    /// Makes the file on the disk as large as ours; the caller holds everything behind its last full page exclusively. Dirty pages
-    /// there come first, or their write-back would make it longer again.
+    /// Makes the file on the disk as large as ours; the caller holds everything behind its last full page exclusively.
+    /// Dirty pages there come first, or their write-back would make it longer again.
     pub(crate) fn set_disk_size(&self, operation: Operation) -> Result<(), CacheError> {
         for (page, _) in self.table.existing(pages(self.size())..) {
             self.write_back(page, operation)?;

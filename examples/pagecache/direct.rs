@@ -5,15 +5,14 @@
 //! 2. Get the buffer's bytes. If the buffer is a [`Mapping`] this faults, inside of the block:
 //!    - on a page that it blocks itself: a private page, which never enters the cache;
 //!    - elsewhere: an ordinary *add*, nested. Two such writes can cross (each wants a page that the other blocks). The
-//!      lock answers one of them with a deadlock. It lets go, asks for block and buffer
-//!      *together*, removes its pages again (others had them meanwhile), and goes on. As one batch that is never refused, so one
-//!      retry is enough.
+//!      lock answers one of them with a deadlock. It lets go, asks for block and buffer *together*, removes its pages
+//!      again (others had them meanwhile), and goes on. As one batch that is never refused, so one retry is enough.
 //! 3. Write the disk; release. A queued write does this on another thread, to which the guards go with it.
 //!
 //! # A direct read
 //! *add* on its pages: direct writes and whatever changes the file's shape stay out until it is done, so that it never
-//! reads a disk that is being moved. Dirty pages are written back, then the disk is read. The bytes go to
-//! the buffer when nothing is held any more: for a mapping that is an ordinary write to it, with its own look at the file's end.
+//! reads a disk that is being moved. Dirty pages are written back, then the disk is read. The bytes go to the buffer
+//! when nothing is held any more: for a mapping that is an ordinary write to it, with its own look at the file's end.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -84,8 +83,8 @@ impl File {
         Ok(queue.submit(move || prepared.write()))
     }
 
-    /// Reads past the cache. Offset and length are whole units of the device. Returns how many bytes there were before the
-    /// end of the file.
+    /// Reads past the cache. Offset and length are whole units of the device. Returns how many bytes there were before
+    /// the end of the file.
     pub(crate) fn read_direct(&self, offset: u64, to: &mut [u8]) -> Result<usize, CacheError> {
         let read = self.prepare_read(offset, to.len())?.read(self)?;
         to[..read.len()].copy_from_slice(&read);
@@ -176,8 +175,8 @@ impl File {
         let range = ByteRange::new(offset..end).to_pages(PAGE as u64);
         let owner = Owner::named("direct read");
         let held = self.lock.take_as(&owner, range, Mode::Add).expect("an owner that holds nothing is never refused");
-        // Now: not before the wait, and not when the disk has been read, since the file may have become longer by what is
-        // only in the cache. All up to here is on the disk when the next lines are done.
+        // Now: not before the wait, and not when the disk has been read, since the file may have become longer by what
+        // is only in the cache. All up to here is on the disk when the next lines are done.
         let there = usize::try_from(self.size().saturating_sub(offset)).unwrap_or(usize::MAX).min(length);
         for page in pages(offset)..pages((offset + length as u64).next_multiple_of(PAGE as u64)) {
             self.write_back(page, Operation::DirectRead)?;

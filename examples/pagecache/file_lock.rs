@@ -1,13 +1,15 @@
-//! The lock around a file, in the variants that are compared. The page cache asks for the same ranges and modes under each.
+//! The lock around a file, in the variants that are compared. The page cache asks for the same ranges and modes under
+//! each.
 //!
-//! Four are in the demonstration: none, none but invalidating twice, a whole-file lock, a range lock. The others are what else was
-//! built or proposed (`tests/races/others.rs` says which races each loses):
+//! Four are in the demonstration: none, none but invalidating twice, a whole-file lock, a range lock. The others are
+//! what else was built or proposed (`tests/races/others.rs` says which races each loses):
 //!
-//! - *rwsem*: what ext4 and xfs had as `i_mmap_sem` and `MMAPLOCK`, and all file systems have as `invalidate_lock`. Who fills
-//!   pages shares it, who changes the shape has it alone. Direct writes cannot use it, since they go
-//!   together: they only keep changes of shape out (as by `i_rwsem` and the count of direct I/O), and invalidate twice.
-//! - *note*: the lock as it was first proposed. Add and block, one for the file. A direct write's faults on its own file take no
-//!   lock and put their pages into the cache; so it invalidates again when it has its buffer, before it writes.
+//! - *rwsem*: what ext4 and xfs had as `i_mmap_sem` and `MMAPLOCK`, and all file systems have as `invalidate_lock`. Who
+//!   fills pages shares it, who changes the shape has it alone. Direct writes cannot use it, since they go together:
+//!   they only keep changes of shape out (as by `i_rwsem` and the count of direct I/O), and invalidate twice.
+//! - *note*: the lock as it was first proposed. Add and block, one for the file. A direct write's faults on its own
+//!   file take no lock and put their pages into the cache; so it invalidates again when it has its buffer, before it
+//!   writes.
 //! - *lean*: the range lock; but a store to a mapped page that is in the cache asks for nothing. That clean pages are
 //!   removed in one step with the look whether they are clean is what makes it right.
 //!

@@ -79,7 +79,8 @@ impl Frame {
         self.read_with(to, || ()).is_some()
     }
 
-    /// The same, and what `look` saw at the moment at which the page was so. It is called again whenever the copy is made again.
+    /// The same, and what `look` saw at the moment at which the page was so. It is called again whenever the copy is
+    /// made again.
     pub(crate) fn read_with<T>(&self, to: &mut [u8; PAGE], look: impl Fn() -> T) -> Option<T> {
         let mut looks = 0;
         loop {
@@ -130,8 +131,8 @@ impl Frame {
         true
     }
 
-    /// The same, for a page that is there, and if `may` says so: nobody can remove the page between that and the change. False if
-    /// nothing was changed.
+    /// The same, for a page that is there, and if `may` says so: nobody can remove the page between that and the
+    /// change. False if nothing was changed.
     pub(crate) fn write_present(&self, offset: usize, bytes: &[u8], may: impl FnOnce() -> bool) -> bool {
         let mut state = self.state.lock();
         let writes = *state != State::Absent && may();

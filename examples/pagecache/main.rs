@@ -17,7 +17,7 @@
 //! | file | what it is | what it knows |
 //! |---|---|---|
 //! | `sector.rs` | the stamp that every 512-byte sector carries | nothing else |
-//! | `frame.rs`, `table.rs` | one cached page, read without any lock; all those of a file | nothing else |
+//! | `frame.rs`, `surface/table.rs` | one cached page, read without any lock; all those of a file | nothing else |
 //! | `device.rs`, `reshape.rs` | the file, by `O_DIRECT` where it can be had; its holes | sizes |
 //! | `faults.rs`, `buffer.rs` | troubles that a disk can have; memory for it | |
 //! | `file_lock.rs`, `waits.rs` | the variants behind one face; counts, times and notes what is waited for and held | spanlock |

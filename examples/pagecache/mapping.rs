@@ -1,9 +1,9 @@
 //! Mapped access: what a process does to a file that it has mapped.
 //!
 //! A [`Mapping`] has no page table of its own: each access looks the page up in the cache, and *faults* if it is not
-//! there. Reads fault as misses do; writes always do what kernels call *mkwrite* (a page that is
-//! already there costs a request of the lock, nothing more). An access behind the end of the file is an error, where a process would
-//! get SIGBUS; so is one to the rest of the last page, which kernels let through.
+//! there. Reads fault as misses do; writes always do what kernels call *mkwrite* (a page that is already there costs a
+//! request of the lock, nothing more). An access behind the end of the file is an error, where a process would get
+//! SIGBUS; so is one to the rest of the last page, which kernels let through.
 
 use std::sync::Arc;
 
@@ -89,8 +89,8 @@ impl Mapping {
         Ok(())
     }
 
-    /// Stores to a page that is there, without a lock. A page leaves the cache before the file is cut off in the middle of it, and
-    /// who removes it looks in the same step whether it is clean.
+    /// Stores to a page that is there, without a lock. A page leaves the cache before the file is cut off in the middle
+    /// of it, and who removes it looks in the same step whether it is clean.
     fn store_to_cached(&self, piece: &Piece<'_>, start: u64) -> bool {
         let inside = || start + piece.bytes.len() as u64 <= self.file.size();
         self.file.table.find(piece.page).is_some_and(|frame| frame.write_present(piece.at, piece.bytes, inside))
@@ -149,8 +149,8 @@ impl Mapping {
         }
     }
 
-    /// Reads a page for its reader alone: from the cache, or else from the disk into a page that never enters the cache.
-    /// The owner holds add or block on it, so that the disk has all that the cache does not.
+    /// Reads a page for its reader alone: from the cache, or else from the disk into a page that never enters the
+    /// cache. The owner holds add or block on it, so that the disk has all that the cache does not.
     fn read_privately(&self, page: usize, to: &mut [u8; PAGE]) -> Result<Seen, CacheError> {
         if let Some(size) = self.file.look(page, to) {
             return Ok(Seen { found: Found::InCache, size });

@@ -4,8 +4,8 @@
 //! while the bytes below it move. Those that move everything behind them take all bytes up to the last, and so keep out
 //! whoever would make the file longer.
 //!
-//! Pages leave the cache before the disk changes, and nobody can bring them back until it has. What fails leaves the file as
-//! it was, except that fewer pages are cached.
+//! Pages leave the cache before the disk changes, and nobody can bring them back until it has. What fails leaves the
+//! file as it was, except that fewer pages are cached.
 
 use spanlock::{ByteRange, Mode};
 
@@ -18,8 +18,8 @@ use crate::hooks::{Operation, Plant, Point};
 use crate::reshape::Zeros;
 
 impl File {
-    /// Cuts the file off at `size`, or extends it with zeros. Returns how many pages were cached behind the end when it was
-    /// done: there should be none.
+    /// Cuts the file off at `size`, or extends it with zeros. Returns how many pages were cached behind the end when it
+    /// was done: there should be none.
     pub(crate) fn truncate(&self, size: u64) -> Result<usize, CacheError> {
         self.end_of(size, 0)?;
         // Whether that is shorter or longer stays so now, and who makes the file longer up to there may go on (INV-C8).

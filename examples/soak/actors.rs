@@ -109,7 +109,8 @@ fn deadlines(world: &World, random: &mut Rng, tally: &mut Tally) {
     }
 }
 
-/// A second range while the first is held. Cells that are held already are not entered again: an owner may hold them in two modes.
+/// A second range while the first is held. Cells that are held already are not entered again: an owner may hold them in
+/// two modes.
 fn nests(world: &World, random: &mut Rng, tally: &mut Tally) {
     let outer = world.place(random);
     let (outer_range, outer_mode) = (outer.range(random), mode(random));
@@ -131,7 +132,8 @@ fn nests(world: &World, random: &mut Rng, tally: &mut Tally) {
     drop(first);
 }
 
-/// Two to four ranges, one in each of several places, as an owner takes them that does not know before what it needs. If it is refused, it lets go of everything and takes all at once.
+/// Two to four ranges, one in each of several places, as an owner takes them that does not know before what it needs.
+/// If it is refused, it lets go of everything and takes all at once.
 fn transaction(world: &World, random: &mut Rng, tally: &mut Tally) {
     let owner = Owner::new();
     let mut order: Vec<usize> = (0..world.places.len()).collect();
@@ -275,7 +277,8 @@ impl Wake for Flag {
     }
 }
 
-/// Some futures at once, polled when they were woken; a part of them is dropped on the way. Whoever was granted lets go at once, so they come to an end.
+/// Some futures at once, polled when they were woken; a part of them is dropped on the way. Whoever was granted lets go
+/// at once, so they come to an end.
 fn futures(world: &World, random: &mut Rng, tally: &mut Tally) {
     let place = world.place(random);
     let request = |random: &mut Rng| {

@@ -4,9 +4,11 @@
 //! $ cargo run --release --example soak -- --minutes 60
 //! ```
 //!
-//! Threads and tasks wait, try, give up, nest, convert, take batches and crowds, on locks of different temper and on a table. A shadow of each lock says if two are inside
-//! that do not go together (`shadow.rs`). Every few seconds all of them let go of everything, the threads end, and others begin: then each lock must be free, and after
-//! `trim()` no bigger than when it was new, and the memory of the whole program back where it was (`world.rs`). A watchdog says who hangs (`watch.rs`).
+//! Threads and tasks wait, try, give up, nest, convert, take batches and crowds, on locks of different temper and on a
+//! table. A shadow of each lock says if two are inside that do not go together (`shadow.rs`). Every few seconds all of
+//! them let go of everything, the threads end, and others begin: then each lock must be free, and after `trim()` no
+//! bigger than when it was new, and the memory of the whole program back where it was (`world.rs`). A watchdog says who
+//! hangs (`watch.rs`).
 //!
 //! The exit code is 1 if anything was wrong.
 
@@ -40,8 +42,8 @@ static ALLOCATOR: Counting = Counting;
 /// Rounds before the memory is compared: threads, the epoch and the allocator find their size.
 const WARM_UP: u64 = 5;
 
-/// Bytes that a calm may lie above the warm one: what the epoch has not freed yet, and what the runtime keeps. A leak of one node in each round
-/// is beyond it after some minutes.
+/// Bytes that a calm may lie above the warm one: what the epoch has not freed yet, and what the runtime keeps. A leak
+/// of one node in each round is beyond it after some minutes.
 const SLACK: isize = 256 << 10;
 
 /// Does everything at random, and looks for what must not be.

@@ -1,5 +1,5 @@
-//! Who is inside, by the word of the holders themselves: a counter for each mode in each cell of a lock. A double grant shows as somebody found there who
-//! does not go together with the one who comes in.
+//! Who is inside, by the word of the holders themselves: a counter for each mode in each cell of a lock. A double grant
+//! shows as somebody found there who does not go together with the one who comes in.
 
 use spanlock::{ByteRange, Mode};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! The watchdog: an actor that makes no step any more is a lost wake-up, or a circle of waiters. Then it prints who holds and who waits, and ends the
-//! program.
+//! The watchdog: an actor that makes no step any more is a lost wake-up, or a circle of waiters. Then it prints who
+//! holds and who waits, and ends the program.
 
 use crate::world::World;
 use std::io::Write;
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 const TICK: Duration = Duration::from_millis(250);
 
-/// Watches until `done`. Patience is counted in ticks that came in time: if the whole program is stopped for a while (a laptop's lid, a debugger), that is nobody's
-/// fault.
+/// Watches until `done`. Patience is counted in ticks that came in time: if the whole program is stopped for a while (a
+/// laptop's lid, a debugger), that is nobody's fault.
 pub(crate) fn watch(world: &World, patience: Duration, done: &AtomicBool) {
     let most = patience.as_millis() / TICK.as_millis();
     let mut seen: Vec<(u64, u128)> = world.steps.iter().map(|_| (0, 0)).collect();

@@ -23,7 +23,8 @@ impl Place {
         Place::passing(name, cells, scale, Duration::ZERO)
     }
 
-    /// Where newcomers may pass who has not waited for the window. That changes the order, and nothing that is looked for.
+    /// Where newcomers may pass who has not waited for the window. That changes the order, and nothing that is looked
+    /// for.
     fn passing(name: &'static str, cells: usize, scale: u32, window: Duration) -> Place {
         let mut lock = RangeLock::new().reordering(window);
         lock.set_name(name);

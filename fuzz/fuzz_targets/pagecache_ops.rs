@@ -1,6 +1,8 @@
-//! The page cache of the example: its operations on two files against flat buffers, as `fsx` does, with steps made of bytes instead of random numbers.
+//! The page cache of the example: its operations on two files against flat buffers, as `fsx` does, with steps made of
+//! bytes instead of random numbers.
 //!
-//! The files lie in memory. `fsx/step.rs` says what a step is, `fsx/actor.rs` what it must bring about; here one thread does them all, as `-- fsx` does.
+//! The files lie in memory. `fsx/step.rs` says what a step is, `fsx/actor.rs` what it must bring about; here one thread
+//! does them all, as `-- fsx` does.
 //!
 //! `cargo fuzz run pagecache_ops` (on a stable compiler: `cargo fuzz run -s none pagecache_ops`).
 

@@ -1,4 +1,5 @@
-//! Ranges at every edge of `u64` against 128-bit arithmetic: what `ByteRange` makes of bounds, and whether two ranges meet.
+//! Ranges at every edge of `u64` against 128-bit arithmetic: what `ByteRange` makes of bounds, and whether two ranges
+//! meet.
 //!
 //! `cargo fuzz run ranges` (on a stable compiler: `cargo fuzz run -s none ranges`).
 

@@ -1,7 +1,8 @@
-//! Histories on one thread against the oracle of the tests: who is granted, who is woken, who is let past whom, who is told of a deadlock.
+//! Histories on one thread against the oracle of the tests: who is granted, who is woken, who is let past whom, who is
+//! told of a deadlock.
 //!
-//! Two kinds. Plain ones: futures, `try_` and cancels of many. And those of owners: nested requests, batches, conversions, guards that are let go
-//! for a batch, by tokens, tasks and a thread.
+//! Two kinds. Plain ones: futures, `try_` and cancels of many. And those of owners: nested requests, batches,
+//! conversions, guards that are let go for a batch, by tokens, tasks and a thread.
 //!
 //! `cargo fuzz run schedule` (on a stable compiler: `cargo fuzz run -s none schedule`).
 

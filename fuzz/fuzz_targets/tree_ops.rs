@@ -1,7 +1,8 @@
 //! The tree by itself against a plain list: placing (by both ways), looking, growing, splicing, chains, pruning.
 //!
-//! One thread plays several, some of which look at the tree's shape as they come, as one in 32 does. After each step a scan must find what the list has, and the
-//! shape must be as the tree's header says; at the end nothing but the root may be left.
+//! One thread plays several, some of which look at the tree's shape as they come, as one in 32 does. After each step a
+//! scan must find what the list has, and the shape must be as the tree's header says; at the end nothing but the root
+//! may be left.
 //!
 //! `cargo fuzz run tree_ops` (on a stable compiler: `cargo fuzz run -s none tree_ops`).
 

@@ -2,11 +2,11 @@
 
 use super::check;
 use super::stage::{Ask, MIDDLE, Stage, add, assert_idle, enter_batch, exclusive, queue_batch, soon, spawn, spawn_on};
-use crate::convert::{shrink, split_off};
-use crate::grant::{Doorway, Holds, Waiter};
-use crate::mode::Mode::{Add, Exclusive};
-use crate::owner;
-use crate::range::ByteRange;
+use crate::facts::mode::Mode::{Add, Exclusive};
+use crate::facts::owner;
+use crate::facts::range::ByteRange;
+use crate::protocol::convert::{shrink, split_off};
+use crate::protocol::grant::{Doorway, Holds, Waiter};
 
 fn wait(doorway: Doorway<Holds>) -> Holds {
     match doorway {
@@ -89,8 +89,8 @@ fn a_queued_batch_waits_for_all_its_parts() {
     });
 }
 
-/// Property: a batch of which one part is in the way wakes who sleeps on another part when it is granted and goes. Shape: an adder arrives
-/// in one lock while the batch waits in the other. Three threads, bound 1.
+/// Property: a batch of which one part is in the way wakes who sleeps on another part when it is granted and goes.
+/// Shape: an adder arrives in one lock while the batch waits in the other. Three threads, bound 1.
 #[test]
 fn a_batch_wakes_who_waits_for_any_part() {
     check(1, || {
@@ -106,8 +106,8 @@ fn a_batch_wakes_who_waits_for_any_part() {
     });
 }
 
-/// Property: a batch is found by whoever searches from the moment on at which it stands in front. Shape: owner 2 holds what one part waits for, and asks for what
-/// the other part asks for, behind which he would wait for himself. Bound 2.
+/// Property: a batch is found by whoever searches from the moment on at which it stands in front. Shape: owner 2 holds
+/// what one part waits for, and asks for what the other part asks for, behind which he would wait for himself. Bound 2.
 #[test]
 fn a_batch_that_queues_is_passed_by_who_holds_a_part() {
     check(2, || {
@@ -121,7 +121,8 @@ fn a_batch_that_queues_is_passed_by_who_holds_a_part() {
     });
 }
 
-/// Property: a cancelled batch wakes who stood behind it in each lock, while the holders in front stay. Three threads, bound 2.
+/// Property: a cancelled batch wakes who stood behind it in each lock, while the holders in front stay. Three threads,
+/// bound 2.
 #[test]
 fn a_cancelled_batch_wakes_both() {
     check(2, || {
@@ -162,8 +163,8 @@ fn a_deadline_of_a_batch_races_with_a_release() {
     });
 }
 
-/// Property: a RESCAN that reaches a batch before its decision makes it look again, with all its parts. Shape: a split, of which a look can miss
-/// both halves (see `convert`), in the lock of the part that comes `first` or second. Bound 4.
+/// Property: a RESCAN that reaches a batch before its decision makes it look again, with all its parts. Shape: a split,
+/// of which a look can miss both halves (see `convert`), in the lock of the part that comes `first` or second. Bound 4.
 fn a_batch_does_not_miss_a_split(first: bool) {
     check(4, move || {
         let stages @ [a, b] = &[Stage::with_child(), Stage::new()];
@@ -181,7 +182,7 @@ fn a_batch_does_not_miss_a_split(first: bool) {
             drop(holds);
         });
         // SAFETY: the stages stay until all threads have ended.
-        let other = unsafe { split_off(&a.space, &held, ByteRange::new(1..=MIDDLE)) };
+        let other = unsafe { split_off(&a.state, &held, ByteRange::new(1..=MIDDLE)) };
         shrink(&mut held, ByteRange::new(0..=0));
         a.next.touch(Exclusive);
         drop(other);

@@ -4,12 +4,12 @@
 
 use super::check;
 use super::stage::{Ask, MIDDLE, Stage, add, block, exclusive, spawn};
-use crate::convert::{convert, downgrade, shrink, split_off};
-use crate::grant::{self, Doorway, Held};
-use crate::mode::Mode::{self, Add, Block, Exclusive};
-use crate::owner::{self, Owner};
-use crate::range::ByteRange;
-use crate::reclaim::LazyPin;
+use crate::facts::mode::Mode::{self, Add, Block, Exclusive};
+use crate::facts::owner::{self, Owner};
+use crate::facts::range::ByteRange;
+use crate::platform::reclaim::LazyPin;
+use crate::protocol::convert::{convert, downgrade, shrink, split_off};
+use crate::protocol::grant::{self, Doorway, Held};
 use crate::wait;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -22,14 +22,14 @@ fn introduce() {
 /// As [`crate::Guard::split`] does it: `held` keeps one part, the other is the answer.
 fn split(stage: &Stage, held: &mut Held, kept: RangeInclusive<u64>, off: RangeInclusive<u64>) -> Held {
     // SAFETY: each model keeps its stage until all its threads have ended.
-    let other = unsafe { split_off(&stage.space, held, ByteRange::new(off)) };
+    let other = unsafe { split_off(&stage.state, held, ByteRange::new(off)) };
     shrink(held, ByteRange::new(kept));
     other
 }
 
 fn try_convert(stage: &Stage, held: &mut Held, bytes: RangeInclusive<u64>, mode: Mode) -> bool {
     // SAFETY: each model keeps its stage until all its threads have ended.
-    unsafe { convert(&stage.space, held, ByteRange::new(bytes), mode) }
+    unsafe { convert(&stage.state, held, ByteRange::new(bytes), mode) }
 }
 
 /// Asks, touches byte 1, releases.
@@ -86,8 +86,8 @@ fn a_downgrade_leaves_who_still_conflicts_waiting() {
     });
 }
 
-/// Property: a downgrade lets nobody overtake: an adder behind a queued exclusive one stays behind it. Shape: both are queued. Three
-/// threads, bound 2.
+/// Property: a downgrade lets nobody overtake: an adder behind a queued exclusive one stays behind it. Shape: both are
+/// queued. Three threads, bound 2.
 #[test]
 fn a_downgrade_keeps_the_queue() {
     check(2, || {
@@ -105,7 +105,8 @@ fn a_downgrade_keeps_the_queue() {
     });
 }
 
-/// Property: a task's hold that is handed over to a token is in nobody else's way more or less than before, and not in the token's. Shape: one asks for it meanwhile. Bound 4.
+/// Property: a task's hold that is handed over to a token is in nobody else's way more or less than before, and not in
+/// the token's. Shape: one asks for it meanwhile. Bound 4.
 #[test]
 fn a_hold_is_handed_over() {
     check(4, || {
@@ -137,7 +138,8 @@ fn shrink_while_the_rest_is_asked_for(stage: &Arc<Stage>, ask: Ask) {
     stage.assert_idle();
 }
 
-/// Property: a shrink wakes who waits for the bytes given back, who sees what was written there. Shape: one in the root. Bound 4.
+/// Property: a shrink wakes who waits for the bytes given back, who sees what was written there. Shape: one in the
+/// root. Bound 4.
 #[test]
 fn a_shrink_lets_in_who_asks_for_the_rest() {
     check(4, || shrink_while_the_rest_is_asked_for(&Stage::new(), exclusive(1..=1, 3)));
@@ -181,7 +183,8 @@ fn a_shrink_to_another_part_wakes_who_is_queued() {
     });
 }
 
-/// Property: a shrink lets nobody into the bytes kept, and loses nobody's wake-up. Shape: an adder for all bytes arrives. Bound 4.
+/// Property: a shrink lets nobody into the bytes kept, and loses nobody's wake-up. Shape: an adder for all bytes
+/// arrives. Bound 4.
 #[test]
 fn a_shrink_lets_nobody_into_the_rest() {
     check(4, || {
@@ -210,7 +213,8 @@ fn a_shrink_keeps_who_is_queued_out_of_the_rest() {
     });
 }
 
-/// Property: a single look never misses a holder who shrinks, and never finds more than what it held. Shape: both bounds change. Bound 8.
+/// Property: a single look never misses a holder who shrinks, and never finds more than what it held. Shape: both
+/// bounds change. Bound 8.
 #[test]
 fn a_look_during_a_shrink_finds_the_holder() {
     check(8, || {
@@ -244,8 +248,8 @@ fn a_look_during_two_shrinks_finds_the_holder() {
 
 // By succession.
 
-/// Two spans: bytes 0 to `MIDDLE` in slot 1 of the root, then byte 0 there and the rest in slot 0, which a scan looks at first. Whoever asks for
-/// byte 1 is in the child.
+/// Two spans: bytes 0 to `MIDDLE` in slot 1 of the root, then byte 0 there and the rest in slot 0, which a scan looks
+/// at first. Whoever asks for byte 1 is in the child.
 fn hold_in_slot_1(stage: &Stage) -> Held {
     introduce();
     stage.hold(exclusive(0..=MIDDLE, 3))
@@ -258,8 +262,8 @@ fn split_in_the_root(stage: &Stage, mut held: Held) {
     drop(held);
 }
 
-/// Property: no scan misses what is held while it is split. Shape: a newcomer, in its doorway; the second slot is looked at before the
-/// first one. Bound 3.
+/// Property: no scan misses what is held while it is split. Shape: a newcomer, in its doorway; the second slot is
+/// looked at before the first one. Bound 3.
 #[test]
 fn a_newcomer_does_not_miss_a_split() {
     check(3, || {
@@ -272,8 +276,8 @@ fn a_newcomer_does_not_miss_a_split() {
     });
 }
 
-/// The same; shape: what the first slot keeps touches no part of the root's span that the newcomer's byte is in, so that one look at the words is enough to miss
-/// both. Bound 2.
+/// The same; shape: what the first slot keeps touches no part of the root's span that the newcomer's byte is in, so
+/// that one look at the words is enough to miss both. Bound 2.
 #[test]
 fn a_newcomer_does_not_miss_a_split_into_other_parts() {
     const LAST: u64 = MIDDLE | MIDDLE >> 1;
@@ -376,7 +380,8 @@ fn who_is_queued_does_not_miss_an_extension_into_the_parent() {
     });
 }
 
-/// Property: what a split gives back is free at once, and who waits for it is woken. Shape: one is queued for the first part. Bound 3.
+/// Property: what a split gives back is free at once, and who waits for it is woken. Shape: one is queued for the first
+/// part. Bound 3.
 #[test]
 fn a_split_part_wakes_who_waits() {
     check(3, || {
@@ -393,7 +398,8 @@ fn a_split_part_wakes_who_waits() {
     });
 }
 
-/// Property: two who hold together never both become exclusive, neither waits for the other, and no attempt is taken for a grant. Bound 3.
+/// Property: two who hold together never both become exclusive, neither waits for the other, and no attempt is taken
+/// for a grant. Bound 3.
 #[test]
 fn two_that_convert_do_not_both_succeed() {
     check(3, || {
@@ -411,8 +417,8 @@ fn two_that_convert_do_not_both_succeed() {
     });
 }
 
-/// Property: a conversion succeeds only when nobody shares the bytes, and one that fails wakes who took it for a hold. Shape: an adder
-/// arrives beside an adder who becomes exclusive. Bound 3.
+/// Property: a conversion succeeds only when nobody shares the bytes, and one that fails wakes who took it for a hold.
+/// Shape: an adder arrives beside an adder who becomes exclusive. Bound 3.
 #[test]
 fn a_conversion_meets_a_newcomer_who_shares() {
     check(3, || {
@@ -431,8 +437,8 @@ fn a_conversion_meets_a_newcomer_who_shares() {
     });
 }
 
-/// Property: a conversion passes who waits for the old hold, and he waits on. Shape: one that was queued looks again while an adder becomes
-/// exclusive. Bound 3.
+/// Property: a conversion passes who waits for the old hold, and he waits on. Shape: one that was queued looks again
+/// while an adder becomes exclusive. Bound 3.
 #[test]
 fn a_conversion_passes_who_waits_for_it() {
     check(3, || {
@@ -448,8 +454,8 @@ fn a_conversion_passes_who_waits_for_it() {
     });
 }
 
-/// Property: an extension succeeds only when nobody has the new bytes, and one that fails wakes who took it for a hold. Shape: a newcomer for
-/// byte 1. Bound 3.
+/// Property: an extension succeeds only when nobody has the new bytes, and one that fails wakes who took it for a hold.
+/// Shape: a newcomer for byte 1. Bound 3.
 #[test]
 fn an_extension_meets_a_newcomer() {
     check(3, || {
@@ -492,8 +498,9 @@ fn two_that_extend_do_not_both_succeed() {
     });
 }
 
-/// Property: whoever has a shortcut to a node is not let past a hold that moves from one slot above it to another. Shape: the shortcut is looked for during a
-/// split; the hold is in the slot that is looked at last, its second half goes to the first one. Bound 3.
+/// Property: whoever has a shortcut to a node is not let past a hold that moves from one slot above it to another.
+/// Shape: the shortcut is looked for during a split; the hold is in the slot that is looked at last, its second half
+/// goes to the first one. Bound 3.
 #[test]
 fn a_split_is_not_missed_by_a_new_shortcut() {
     check(3, || {
@@ -501,7 +508,7 @@ fn a_split_is_not_missed_by_a_new_shortcut() {
         let mut held = stage.hold(exclusive(0..=MIDDLE + 1, 5));
         let it = spawn(&stage, |stage| {
             let ask = exclusive(0..=0, 2);
-            stage.space.tree.remember_for(&ask.ask().entry, &LazyPin::new());
+            stage.state.tree.remember_for(&ask.ask().entry, &LazyPin::new());
             match stage.enter(&ask) {
                 Doorway::Granted(held) => stage.release(held, Exclusive),
                 Doorway::Queued(waiter) => drop(waiter),
@@ -516,8 +523,8 @@ fn a_split_is_not_missed_by_a_new_shortcut() {
     });
 }
 
-/// Property: who was passed by a hold is not let in when that moves. Shape: owner 3 holds, and was let past a waiter in front, who looks while the hold is
-/// split. What it keeps in the first slot is nothing to the waiter. Bound 2.
+/// Property: who was passed by a hold is not let in when that moves. Shape: owner 3 holds, and was let past a waiter in
+/// front, who looks while the hold is split. What it keeps in the first slot is nothing to the waiter. Bound 2.
 #[test]
 fn who_was_passed_does_not_miss_a_split() {
     check(2, || {
@@ -542,8 +549,9 @@ fn who_was_passed_does_not_miss_a_split() {
     });
 }
 
-/// Property: who looks for its own holds finds one that is never let go of, and so does who looks for all. Shape: two spans; another activity of the owner
-/// splits it, and the slots are looked at in the order in which both halves can be missed. Bound 4.
+/// Property: who looks for its own holds finds one that is never let go of, and so does who looks for all. Shape: two
+/// spans; another activity of the owner splits it, and the slots are looked at in the order in which both halves can be
+/// missed. Bound 4.
 #[test]
 fn a_look_for_holds_does_not_miss_a_split() {
     check(4, || {
@@ -557,7 +565,7 @@ fn a_look_for_holds_does_not_miss_a_split() {
             (held, other)
         });
         let asker = ask.asker();
-        let found = grant::own_conflict(&stage.space, &ask.ask_in(&stage.space, &asker));
+        let found = grant::own_conflict(&stage.state, &ask.ask_in(&stage.state, &asker));
         assert!(found.is_some(), "its owner holds byte 1 all the time");
         drop(it.join().unwrap());
         stage.assert_idle();
@@ -575,13 +583,14 @@ fn a_snapshot_does_not_miss_a_hold_that_moves() {
             assert!(try_convert(stage, &mut held, 0..=MIDDLE, Block), "nobody is in the way");
             held
         });
-        assert!(!grant::rows(&stage.space).is_empty(), "somebody holds all the time");
+        assert!(!grant::rows(&stage.state).is_empty(), "somebody holds all the time");
         drop(it.join().unwrap());
         stage.assert_idle();
     });
 }
 
-/// Property: one who waits finds a hold that has moved to a node of its chain that is newer than its own (T5). Shape: it has looked at the newer ones before, or not. Bound 3.
+/// Property: one who waits finds a hold that has moved to a node of its chain that is newer than its own (T5). Shape:
+/// it has looked at the newer ones before, or not. Bound 3.
 #[test]
 fn a_split_into_a_newer_node_is_not_missed() {
     check(3, || {

@@ -1,17 +1,17 @@
-//! Cycles of waits: one that leads through grants alone is answered, once; one that leads through somebody who waits is broken, and who is let
-//! past excludes whom it passes like any other.
+//! Cycles of waits: one that leads through grants alone is answered, once; one that leads through somebody who waits is
+//! broken, and who is let past excludes whom it passes like any other.
 //!
 //! A cycle that nobody finds leaves its threads parked.
 
 use super::check;
 use super::stage::{MIDDLE, Stage, add, assert_idle, block, exclusive, queue_batch, soon, spawn_on};
-use crate::convert::{shrink, split_off};
-use crate::error::Refused;
-use crate::grant::{self, Doorway, Held, Waiter};
-use crate::mode::Mode::{self, Add, Exclusive};
-use crate::owner::{self, Owner};
-use crate::range::ByteRange;
-use crate::space::Ask;
+use crate::facts::error::Refused;
+use crate::facts::mode::Mode::{self, Add, Exclusive};
+use crate::facts::owner::{self, Owner};
+use crate::facts::range::ByteRange;
+use crate::protocol::convert::{shrink, split_off};
+use crate::protocol::grant::{self, Doorway, Held, Waiter};
+use crate::protocol::lock_state::Ask;
 use crate::wait;
 
 /// Whether it was refused, as part of a cycle.
@@ -22,7 +22,8 @@ pub(super) fn is_refused<T>(result: &Result<T, Refused>) -> bool {
     }
 }
 
-/// Waits, touches byte 0 of the stage if it was granted, and then lets go of it and of what its owner held before. Whether it was refused.
+/// Waits, touches byte 0 of the stage if it was granted, and then lets go of it and of what its owner held before.
+/// Whether it was refused.
 fn finish(stage: &Stage, waiter: Waiter, held: Held) -> bool {
     finish_in(stage, waiter, Exclusive, held)
 }
@@ -130,16 +131,17 @@ fn one_of_three_in_two_locks_is_refused() {
 /// A hold of byte 0 that is the calling thread's own, which counts it.
 fn hold_as_thread(stage: &Stage) -> Held {
     let asker = owner::enter();
-    let ask = Ask::new(&stage.space, ByteRange::new(0..=0), Exclusive, &asker);
+    let ask = Ask::new(&stage.state, ByteRange::new(0..=0), Exclusive, &asker);
     // SAFETY: each model keeps its stage until all its threads have ended.
-    match unsafe { grant::enter(&stage.space, &ask, asker.visitor, None) } {
+    match unsafe { grant::enter(&stage.state, &ask, asker.visitor, None) } {
         Doorway::Granted(held) => held,
         Doorway::Queued(_) => panic!("it waits, and should not"),
     }
 }
 
-/// Property: a thread that waits in a call for a task's request is held up by it, so that of two that cross one is refused. Shape: both were queued; the task's is enlisted, and found among the
-/// thread's, while the other may be searching. Bound 4.
+/// Property: a thread that waits in a call for a task's request is held up by it, so that of two that cross one is
+/// refused. Shape: both were queued; the task's is enlisted, and found among the thread's, while the other may be
+/// searching. Bound 4.
 #[test]
 fn a_thread_that_waits_as_a_task_is_found() {
     check(4, || {
@@ -156,8 +158,8 @@ fn a_thread_that_waits_as_a_task_is_found() {
     });
 }
 
-/// Property: of two searches that come to one another's lock, one is made, and the other one after it, by who gives up meanwhile or not. Shape: no cycle; each waits
-/// for one who is blocked in the other's lock. Bound 3.
+/// Property: of two searches that come to one another's lock, one is made, and the other one after it, by who gives up
+/// meanwhile or not. Shape: no cycle; each waits for one who is blocked in the other's lock. Bound 3.
 #[test]
 fn two_searches_that_meet_are_both_made() {
     check(3, || {
@@ -200,8 +202,8 @@ fn a_hold_that_is_handed_over_is_found() {
     });
 }
 
-/// Property: a request that leaves the queue while a search looks at it leaves nothing behind, and nobody hangs; who is refused was in a
-/// cycle at some moment. Shape: of two that cross, one is cancelled. Bound 4.
+/// Property: a request that leaves the queue while a search looks at it leaves nothing behind, and nobody hangs; who is
+/// refused was in a cycle at some moment. Shape: of two that cross, one is cancelled. Bound 4.
 #[test]
 fn a_cancel_races_with_a_search() {
     check(4, || {
@@ -237,8 +239,8 @@ fn a_deadline_races_with_a_search() {
     });
 }
 
-/// Property: an owner that holds bytes passes who is queued for them, and is never refused. Shape: add, and add again; a blocker was queued
-/// between. Bound 3.
+/// Property: an owner that holds bytes passes who is queued for them, and is never refused. Shape: add, and add again;
+/// a blocker was queued between. Bound 3.
 #[test]
 fn a_nested_request_passes_who_waits_for_its_owner() {
     check(3, || {
@@ -255,8 +257,8 @@ fn a_nested_request_passes_who_waits_for_its_owner() {
     });
 }
 
-/// Property: of two, one who is let past the other and the other one, never both hold. Shape: the other's owner, a token, also waits for who
-/// passes; else nothing keeps the other from being granted. Bound 2.
+/// Property: of two, one who is let past the other and the other one, never both hold. Shape: the other's owner, a
+/// token, also waits for who passes; else nothing keeps the other from being granted. Bound 2.
 #[test]
 fn a_pass_races_with_the_grant() {
     check(2, || {
@@ -281,8 +283,8 @@ fn a_pass_races_with_the_grant() {
     });
 }
 
-/// A batch of `c` and `a`, which waits for a token that holds `c` and is queued, in `b`, behind owner 2. So a nested request of owner 2, `z`,
-/// which is queued behind the batch in `a`, passes it if it is not too late.
+/// A batch of `c` and `a`, which waits for a token that holds `c` and is queued, in `b`, behind owner 2. So a nested
+/// request of owner 2, `z`, which is queued behind the batch in `a`, passes it if it is not too late.
 struct Passable {
     /// Of owner 2, in `b`.
     held: Held,
@@ -350,8 +352,8 @@ fn a_batch_that_is_passed_holds_nothing() {
     });
 }
 
-/// A token is first in the queue for byte 0 of `a`, as `w`, and asks owner 5 for byte 0 of `b`, as `r`. Owner 5 is to ask for byte 0 of `a`, behind
-/// `w`, and is then let past, by the search of `r`.
+/// A token is first in the queue for byte 0 of `a`, as `w`, and asks owner 5 for byte 0 of `b`, as `r`. Owner 5 is to
+/// ask for byte 0 of `a`, behind `w`, and is then let past, by the search of `r`.
 struct Needed {
     w: Waiter,
     r: Waiter,
@@ -368,7 +370,8 @@ fn needed(a: &Stage, b: &Stage) -> Needed {
     Needed { w, r, held }
 }
 
-/// Property: as [`a_pass_races_with_the_grant`], for one who is let past by another's search and looks for itself meanwhile. Three threads, bound 1.
+/// Property: as [`a_pass_races_with_the_grant`], for one who is let past by another's search and looks for itself
+/// meanwhile. Three threads, bound 1.
 #[test]
 fn a_pass_for_another_races_with_the_grant() {
     check(1, || {
@@ -384,7 +387,8 @@ fn a_pass_for_another_races_with_the_grant() {
     });
 }
 
-/// The same; shape: the one who is passed looks first, then it is passed, and then the one who passes looks. Three threads, bound 2.
+/// The same; shape: the one who is passed looks first, then it is passed, and then the one who passes looks. Three
+/// threads, bound 2.
 #[test]
 fn a_pass_for_another_who_looks_races_with_the_grant() {
     check(2, || {
@@ -400,7 +404,8 @@ fn a_pass_for_another_who_looks_races_with_the_grant() {
     });
 }
 
-/// The same; shape: who is let past is in its doorway, and the search is made by who then looks whether it can be granted. Bound 2.
+/// The same; shape: who is let past is in its doorway, and the search is made by who then looks whether it can be
+/// granted. Bound 2.
 #[test]
 fn a_pass_for_one_in_its_doorway_races_with_the_grant() {
     check(2, || {
@@ -420,8 +425,8 @@ fn a_pass_for_one_in_its_doorway_races_with_the_grant() {
     });
 }
 
-/// Property: what a token is just being granted counts for a search, and what it is just asking too: no cycle is missed. Shape: a token waits for owner
-/// 2, and is granted what owner 2 asks for. Bound 3.
+/// Property: what a token is just being granted counts for a search, and what it is just asking too: no cycle is
+/// missed. Shape: a token waits for owner 2, and is granted what owner 2 asks for. Bound 3.
 #[test]
 fn a_grant_to_a_token_races_with_a_search() {
     check(3, || {
@@ -467,8 +472,8 @@ fn two_requests_of_a_token_race_with_a_search() {
     });
 }
 
-/// Property: nobody is refused for a hold that is none. Shape: a token, one request of which waits for owner 2, is just asking for what owner 2 asks for, and
-/// will wait, for a third owner. Bound 2.
+/// Property: nobody is refused for a hold that is none. Shape: a token, one request of which waits for owner 2, is just
+/// asking for what owner 2 asks for, and will wait, for a third owner. Bound 2.
 #[test]
 fn a_request_of_a_token_in_its_doorway_is_no_hold() {
     check(2, || {
@@ -485,8 +490,8 @@ fn a_request_of_a_token_in_its_doorway_is_no_hold() {
     });
 }
 
-/// Property: nobody is refused for a cycle that never stood. Shape: three owners; what the first waits for is given back before the last begins to wait.
-/// Bound 2.
+/// Property: nobody is refused for a cycle that never stood. Shape: three owners; what the first waits for is given
+/// back before the last begins to wait. Bound 2.
 #[test]
 fn a_cycle_that_never_stood_is_none() {
     check(2, || {
@@ -529,8 +534,9 @@ fn a_cycle_through_a_slot_that_changed_hands_is_none() {
     });
 }
 
-/// Property: a search does not miss a hold that moves. Shape: a token waits for owner 2, since long; owner 2 is queued for what the token holds,
-/// and another activity of the token splits that, so that a scan can miss both halves (see `convert`). Bound 2.
+/// Property: a search does not miss a hold that moves. Shape: a token waits for owner 2, since long; owner 2 is queued
+/// for what the token holds, and another activity of the token splits that, so that a scan can miss both halves (see
+/// `convert`). Bound 2.
 #[test]
 fn a_search_does_not_miss_a_split() {
     check(2, || {
@@ -547,7 +553,7 @@ fn a_search_does_not_miss_a_split() {
             is_refused(&result)
         });
         // SAFETY: the stages stay until all threads have ended.
-        let other = unsafe { split_off(&b.space, &of_token, ByteRange::new(1..=MIDDLE)) };
+        let other = unsafe { split_off(&b.state, &of_token, ByteRange::new(1..=MIDDLE)) };
         shrink(&mut of_token, ByteRange::new(0..=0));
         assert!(it.join().unwrap(), "it closed the cycle");
         a.finish(for_2, Exclusive);
@@ -570,7 +576,7 @@ fn a_search_does_not_miss_a_split_by_another_thread() {
         let waiter = b.queue(exclusive(1..=1, 2).nested());
         let it = spawn_on([a, b], move |_, b| {
             // SAFETY: the stages stay until all threads have ended.
-            let other = unsafe { split_off(&b.space, &of_token, ByteRange::new(1..=MIDDLE)) };
+            let other = unsafe { split_off(&b.state, &of_token, ByteRange::new(1..=MIDDLE)) };
             shrink(&mut of_token, ByteRange::new(0..=0));
             (of_token, other)
         });

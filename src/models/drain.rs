@@ -1,15 +1,17 @@
-//! Drains: whoever came before has gone when one is over, and all that he did is known; who came later is not waited for, and knows what was done before it began.
+//! Drains: whoever came before has gone when one is over, and all that he did is known; who came later is not waited
+//! for, and knows what was done before it began.
 //!
-//! One that forgets somebody touches a byte that is not free; one that waits for who came later, and stays, is a deadlock of the model.
+//! One that forgets somebody touches a byte that is not free; one that waits for who came later, and stays, is a
+//! deadlock of the model.
 
 use super::check;
 use super::cycle::is_refused;
 use super::stage::{MIDDLE, Stage, add, assert_idle, exclusive, spawn, spawn_on};
-use crate::convert::{shrink, split_off, take_place};
-use crate::grant::Held;
-use crate::mode::Mode::{Add, Exclusive};
-use crate::owner::{self, Owner};
-use crate::range::ByteRange;
+use crate::facts::mode::Mode::{Add, Exclusive};
+use crate::facts::owner::{self, Owner};
+use crate::facts::range::ByteRange;
+use crate::protocol::convert::{shrink, split_off, take_place};
+use crate::protocol::grant::Held;
 use loom::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::Arc;
 
@@ -58,7 +60,8 @@ fn who_may_have_held_has_gone() {
     });
 }
 
-/// Property: who comes when a drain has begun is not waited for. Shape: he is granted beside the one who came before, and stays. Bound 4.
+/// Property: who comes when a drain has begun is not waited for. Shape: he is granted beside the one who came before,
+/// and stays. Bound 4.
 #[test]
 fn who_comes_later_is_not_waited_for() {
     check(4, || {
@@ -66,7 +69,7 @@ fn who_comes_later_is_not_waited_for() {
         let held = stage.hold(add(0..=0, 2));
         let drain = stage.begin_drain(&exclusive(0..=0, 3)).expect("somebody is there");
         let later = stage.hold(add(0..=0, 4));
-        let it = spawn(&stage, |stage| drain.wait(&stage.space).unwrap());
+        let it = spawn(&stage, |stage| drain.wait(&stage.state).unwrap());
         stage.release(held, Add);
         it.join().unwrap();
         drop(later);
@@ -82,7 +85,7 @@ fn who_comes_later_is_not_waited_for_in_his_doorway() {
         let held = stage.hold(exclusive(0..=0, 2));
         let drain = stage.begin_drain(&exclusive(0..=0, 3)).expect("somebody is there");
         let later = stage.stop_in_doorway(&exclusive(0..=0, 4).nested());
-        let it = spawn(&stage, |stage| drain.wait(&stage.space).unwrap());
+        let it = spawn(&stage, |stage| drain.wait(&stage.state).unwrap());
         stage.release(held, Exclusive);
         it.join().unwrap();
         drop(later);
@@ -90,7 +93,8 @@ fn who_comes_later_is_not_waited_for_in_his_doorway() {
     });
 }
 
-/// Says so, and waits until all have gone who may not have heard; a user does so as long as nothing is said. The byte is nobody's but by that.
+/// Says so, and waits until all have gone who may not have heard; a user does so as long as nothing is said. The byte
+/// is nobody's but by that.
 fn turn_away(stage: Arc<Stage>, held: Option<Held>) {
     let said = Arc::new(AtomicBool::new(false));
     let its = Arc::clone(&said);
@@ -111,7 +115,8 @@ fn turn_away(stage: Arc<Stage>, held: Option<Held>) {
     stage.assert_idle();
 }
 
-/// Property: who is not waited for knows what was done before the drain began. Shape: the drain finds nobody, or the one. Bound 5.
+/// Property: who is not waited for knows what was done before the drain began. Shape: the drain finds nobody, or the
+/// one. Bound 5.
 #[test]
 fn who_is_not_waited_for_knows() {
     check(5, || turn_away(Stage::new(), None));
@@ -127,7 +132,8 @@ fn who_comes_by_the_bar_knows() {
     });
 }
 
-/// Property: a hold that gets another slot is not missed. Shape: what is drained is in the new one; the slots are in two nodes, and the new one's is looked at first, or last. Bound 4.
+/// Property: a hold that gets another slot is not missed. Shape: what is drained is in the new one; the slots are in
+/// two nodes, and the new one's is looked at first, or last. Bound 4.
 fn a_hold_that_is_split(stage: &Arc<Stage>, in_root: bool) {
     owner::visit();
     let mut held = stage.hold(exclusive(0..=if in_root { MIDDLE } else { 1 }, 2));
@@ -136,7 +142,7 @@ fn a_hold_that_is_split(stage: &Arc<Stage>, in_root: bool) {
         stage.byte.touch(Exclusive);
     });
     // SAFETY: each model keeps its stage until all its threads have ended.
-    let new = unsafe { split_off(&stage.space, &held, ByteRange::new(0..=0)) };
+    let new = unsafe { split_off(&stage.state, &held, ByteRange::new(0..=0)) };
     shrink(&mut held, ByteRange::new(1..=1));
     stage.release(new, Exclusive);
     it.join().unwrap();
@@ -154,7 +160,8 @@ fn a_hold_that_is_split_downwards_is_not_missed() {
     check(4, || a_hold_that_is_split(&Stage::with_child(), true));
 }
 
-/// Property: a hold that has waited, and takes the place of one that came before the drain, is waited for. Shape: a scan comes to the new slot first. Bound 4.
+/// Property: a hold that has waited, and takes the place of one that came before the drain, is waited for. Shape: a
+/// scan comes to the new slot first. Bound 4.
 #[test]
 fn what_a_hold_has_become_is_not_missed() {
     check(4, || {
@@ -164,10 +171,10 @@ fn what_a_hold_has_become_is_not_missed() {
         let drain = stage.begin_drain(&exclusive(0..=0, 5)).expect("somebody is there");
         let new = stage.hold(exclusive(0..=0, 2).of(&token));
         let it = spawn(&stage, |stage| {
-            drain.wait(&stage.space).unwrap();
+            drain.wait(&stage.state).unwrap();
             stage.byte.touch(Exclusive);
         });
-        take_place(&stage.space, &held, &new);
+        take_place(&stage.state, &held, &new);
         drop(held);
         stage.release(new, Exclusive);
         it.join().unwrap();
@@ -175,7 +182,8 @@ fn what_a_hold_has_become_is_not_missed() {
     });
 }
 
-/// Property: of a drain, and one whom it waits for and who waits for what the drain's owner holds, one is refused, and one only. Bound 3.
+/// Property: of a drain, and one whom it waits for and who waits for what the drain's owner holds, one is refused, and
+/// one only. Bound 3.
 #[test]
 fn one_of_two_that_cross_is_refused() {
     check(3, || {

@@ -1,13 +1,13 @@
-//! On the real epoch: nobody uses a node that was freed. Each use of a node reads its canary, and freeing it writes that, so that
-//! loom reports a use that isn't ordered before the end.
+//! On the real epoch: nobody uses a node that was freed. Each use of a node reads its canary, and freeing it writes
+//! that, so that loom reports a use that isn't ordered before the end.
 
 use super::check;
-use crate::grant::{self, Doorway, Held, Waiter};
-use crate::mode::Mode::{self, Exclusive};
-use crate::owner::Asker;
-use crate::range::ByteRange;
-use crate::reclaim::{LazyPin, Pin};
-use crate::space::{Ask, Space};
+use crate::facts::mode::Mode::{self, Exclusive};
+use crate::facts::owner::Asker;
+use crate::facts::range::ByteRange;
+use crate::platform::reclaim::{LazyPin, Pin};
+use crate::protocol::grant::{self, Doorway, Held, Waiter};
+use crate::protocol::lock_state::{Ask, LockState};
 use crate::tree::{self, Entry};
 use loom::thread::{self, JoinHandle};
 use std::ops::RangeInclusive;
@@ -18,23 +18,23 @@ const MIDDLE: u64 = 1 << 63;
 
 /// A tree whose root has a child, for its first cell.
 struct Stage {
-    space: Space,
+    state: LockState,
 }
 
 // SAFETY, here and below: each model keeps its stage until all its threads have ended.
 impl Stage {
     fn with_child() -> Arc<Stage> {
-        let stage = Stage { space: Space::new(None) };
+        let stage = Stage { state: LockState::new(None) };
         let entry = Entry { start: 0, last: 0, mode: Exclusive.bit(), owner: 1, order: 0 };
-        stage.space.tree.grow_for(&entry, &LazyPin::new());
+        stage.state.tree.grow_for(&entry, &LazyPin::new());
         Arc::new(stage)
     }
 
     fn enter(&self, bytes: RangeInclusive<u64>, mode: Mode, who: u64) -> Doorway<Held> {
         let asker = Asker::numbered(who);
-        let ask = Ask::new(&self.space, ByteRange::new(bytes), mode, &asker);
+        let ask = Ask::new(&self.state, ByteRange::new(bytes), mode, &asker);
         // SAFETY: see above.
-        unsafe { grant::enter(&self.space, &ask, asker.visitor, None) }
+        unsafe { grant::enter(&self.state, &ask, asker.visitor, None) }
     }
 
     fn hold(&self, bytes: RangeInclusive<u64>, who: u64) -> Held {
@@ -53,7 +53,7 @@ impl Stage {
 
     /// Removes what is vacant.
     fn trim(&self) {
-        self.space.tree.trim(&LazyPin::new());
+        self.state.tree.trim(&LazyPin::new());
     }
 }
 
@@ -69,8 +69,8 @@ fn spawn(stage: &Arc<Stage>, run: impl FnOnce(&Stage) + 'static) -> JoinHandle<(
     thread::spawn(move || run(&stage))
 }
 
-/// Property: a release that rings for a waiter uses no node that was freed. Shape: the node is pruned and freed as soon as the slot is free.
-/// Two threads, bound 2.
+/// Property: a release that rings for a waiter uses no node that was freed. Shape: the node is pruned and freed as soon
+/// as the slot is free. Two threads, bound 2.
 #[test]
 fn a_release_rings_before_its_node_is_freed() {
     check(2, || {
@@ -88,11 +88,12 @@ fn a_release_rings_before_its_node_is_freed() {
         pruner.join().unwrap();
         stage.trim();
         reclaim();
-        assert_eq!(grant::heap_nodes(&stage.space.tree), 0);
+        assert_eq!(grant::heap_nodes(&stage.state.tree), 0);
     });
 }
 
-/// The same without a waiter: a release that nobody waits for is not pinned, and touches nothing behind its one step. Two threads, bound 3.
+/// The same without a waiter: a release that nobody waits for is not pinned, and touches nothing behind its one step.
+/// Two threads, bound 3.
 #[test]
 fn a_release_leaves_its_node_at_once() {
     check(3, || {
@@ -109,7 +110,8 @@ fn a_release_leaves_its_node_at_once() {
     });
 }
 
-/// Property: who claims and scans uses no node that was freed. Shape: a request for the pruned node's bytes. Two threads, bound 2.
+/// Property: who claims and scans uses no node that was freed. Shape: a request for the pruned node's bytes. Two
+/// threads, bound 2.
 #[test]
 fn a_request_passes_a_node_that_is_freed() {
     check(2, || {
@@ -125,8 +127,8 @@ fn a_request_passes_a_node_that_is_freed() {
     });
 }
 
-/// Property: who sleeps on a slot needs neither a pin nor the node. Shape: holder in the child, waiter in the root, and a pruner. Three
-/// threads, bound 1.
+/// Property: who sleeps on a slot needs neither a pin nor the node. Shape: holder in the child, waiter in the root, and
+/// a pruner. Three threads, bound 1.
 #[test]
 fn a_waiter_outlives_the_node_that_it_waits_for() {
     check(1, || {
@@ -146,13 +148,14 @@ fn a_waiter_outlives_the_node_that_it_waits_for() {
     });
 }
 
-/// Property: who comes by a shortcut, unpinned, uses no node that was freed. Shape: the node is pruned meanwhile, and let go of by the tree. Two threads, bound 3.
+/// Property: who comes by a shortcut, unpinned, uses no node that was freed. Shape: the node is pruned meanwhile, and
+/// let go of by the tree. Two threads, bound 3.
 #[test]
 fn a_shortcut_keeps_its_node() {
     check(3, || {
         let stage = Stage::with_child();
         let entry = Entry { start: 0, last: 0, mode: Exclusive.bit(), owner: 2, order: 0 };
-        stage.space.tree.remember_for(&entry, &LazyPin::new());
+        stage.state.tree.remember_for(&entry, &LazyPin::new());
         let pruner = spawn(&stage, |stage| {
             stage.trim();
             reclaim();
@@ -162,6 +165,6 @@ fn a_shortcut_keeps_its_node() {
         pruner.join().unwrap();
         stage.trim();
         reclaim();
-        assert_eq!(grant::heap_nodes(&stage.space.tree), 0);
+        assert_eq!(grant::heap_nodes(&stage.state.tree), 0);
     });
 }

@@ -1,9 +1,11 @@
-//! The lists of those who wait (`wait::event`), by themselves: the very code, with the threads of a model, and with wake-ups that are made at once.
+//! The lists of those who wait (`wait::event`), by themselves: the very code, with the threads of a model, and with
+//! wake-ups that are made at once.
 //!
-//! A thread that parks does nothing else afterwards: loom's `unpark` would wake it from a mutex or a join. So do most of these have tasks.
+//! A thread that parks does nothing else afterwards: loom's `unpark` would wake it from a mutex or a join. So do most
+//! of these have tasks.
 //!
-//! The other models have a stand-in for it (`wait::model`), which keeps them small. What it promises is shown here: who listens, and has then asked to be called, is
-//! called; nobody else is; and no list is changed by two at a time.
+//! The other models have a stand-in for it (`wait::model`), which keeps them small. What it promises is shown here: who
+//! listens, and has then asked to be called, is called; nobody else is; and no list is changed by two at a time.
 
 use super::check;
 use event::{Events, Listener};
@@ -38,7 +40,8 @@ mod budget {
     pub(super) fn refill() {}
 }
 
-/// A slot's word, as far as waiting goes: an age, and in the lowest bit whether somebody is to be called when it changes.
+/// A slot's word, as far as waiting goes: an age, and in the lowest bit whether somebody is to be called when it
+/// changes.
 struct Slot {
     word: AtomicU64,
     events: Events<2>,
@@ -108,7 +111,8 @@ fn poll(listener: &mut Listener, called: &Arc<Called>) -> Poll<()> {
     listener.poll(&mut Context::from_waker(&Waker::from(Arc::clone(called))))
 }
 
-/// Property: a thread that asks to be called is called (else it is parked for good). Shape: two of them, and one who changes the slot. Bound 3.
+/// Property: a thread that asks to be called is called (else it is parked for good). Shape: two of them, and one who
+/// changes the slot. Bound 3.
 #[test]
 fn who_asks_is_called() {
     check(3, || {
@@ -127,7 +131,8 @@ fn who_asks_is_called() {
     });
 }
 
-/// Property: the same for a task: if a poll is pending, the waker of that poll is called, or the next poll is ready. Shape: it moves between two polls. Bound 4.
+/// Property: the same for a task: if a poll is pending, the waker of that poll is called, or the next poll is ready.
+/// Shape: it moves between two polls. Bound 4.
 #[test]
 fn a_task_is_called_by_its_last_waker() {
     check(4, || {
@@ -148,7 +153,8 @@ fn a_task_is_called_by_its_last_waker() {
     });
 }
 
-/// Property: whoever leaves, called or not, takes nobody with it. Shape: one of two who listen leaves while the slot changes. Bound 4.
+/// Property: whoever leaves, called or not, takes nobody with it. Shape: one of two who listen leaves while the slot
+/// changes. Bound 4.
 #[test]
 fn who_leaves_keeps_nobody_from_a_call() {
     check(4, || {
@@ -165,7 +171,8 @@ fn who_leaves_keeps_nobody_from_a_call() {
     });
 }
 
-/// Property: who listens to a later request is not called for an earlier one, and is for its own. Shape: the one who ended the earlier request is late. Bound 4.
+/// Property: who listens to a later request is not called for an earlier one, and is for its own. Shape: the one who
+/// ended the earlier request is late. Bound 4.
 #[test]
 fn who_is_late_calls_nobody_of_the_next_request() {
     check(4, || {

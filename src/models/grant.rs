@@ -1,21 +1,22 @@
 //! The grants: nobody is let in beside another, nobody sleeps on, and who came first is first.
 //!
-//! Where a request must be granted while another one is still held, the main thread holds on until the granted one's thread has ended: then
-//! a wake-up that comes too late is a deadlock.
+//! Where a request must be granted while another one is still held, the main thread holds on until the granted one's
+//! thread has ended: then a wake-up that comes too late is a deadlock.
 
 use super::stage::{MIDDLE, Stage, add, exclusive, soon, spawn};
 use super::{Byte, check};
-use crate::grant::{self, Doorway, Held};
-use crate::lock::RangeLock;
-use crate::mode::Mode::{Add, Exclusive};
-use crate::reclaim::LazyPin;
+use crate::facts::mode::Mode::{Add, Exclusive};
+use crate::platform::reclaim::LazyPin;
+use crate::protocol::grant::{self, Doorway, Held};
+use crate::surface::lock::RangeLock;
 use crate::tree::Rescan;
 use loom::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use loom::thread;
 use std::ops::ControlFlow::{Break, Continue};
 use std::sync::Arc;
 
-/// Property: overlapping exclusive holders never coexist, and none sleeps for ever. Shape: the whole library, owners and guards too. Bound 2.
+/// Property: overlapping exclusive holders never coexist, and none sleeps for ever. Shape: the whole library, owners
+/// and guards too. Bound 2.
 #[test]
 fn exclusive_excludes_exclusive() {
     check(2, || {
@@ -32,8 +33,8 @@ fn exclusive_excludes_exclusive() {
     });
 }
 
-/// Property: no grant to two, no lost wake-up (who was taken for a holder and then queues wakes whoever sleeps on it). Shape: two
-/// in the root that arrive together. Bound 3.
+/// Property: no grant to two, no lost wake-up (who was taken for a holder and then queues wakes whoever sleeps on it).
+/// Shape: two in the root that arrive together. Bound 3.
 #[test]
 fn two_that_arrive_together_take_turns() {
     check(3, || {
@@ -57,7 +58,8 @@ fn two_in_parent_and_child_take_turns() {
     });
 }
 
-/// The same; shape: three; the first holds in the root, whose child takes what the root has no slot for. Three threads, bound 1.
+/// The same; shape: three; the first holds in the root, whose child takes what the root has no slot for. Three threads,
+/// bound 1.
 #[test]
 fn two_that_arrive_behind_a_holder_take_turns() {
     check(1, || {
@@ -112,7 +114,8 @@ fn a_release_in_a_child_wakes_who_registers() {
     });
 }
 
-/// The same; shape: two adders register on one holder, one in its node and one in a child, and go on together. Three threads, bound 1.
+/// The same; shape: two adders register on one holder, one in its node and one in a child, and go on together. Three
+/// threads, bound 1.
 #[test]
 fn a_release_wakes_two_who_register() {
     check(1, || {
@@ -157,7 +160,8 @@ fn a_try_that_withdraws_wakes_who_registered() {
     });
 }
 
-/// The same; shape: what it withdraws for is a third, which stays; and the waiter shares with that one. Three threads, bound 2.
+/// The same; shape: what it withdraws for is a third, which stays; and the waiter shares with that one. Three threads,
+/// bound 2.
 #[test]
 fn a_try_that_withdraws_wakes_who_may_go_on() {
     check(2, || {
@@ -172,21 +176,23 @@ fn a_try_that_withdraws_wakes_who_may_go_on() {
     });
 }
 
-/// Property: a request that withdraws from a node which is being removed wakes whoever took it for a holder there. Three threads, bound 2.
+/// Property: a request that withdraws from a node which is being removed wakes whoever took it for a holder there.
+/// Three threads, bound 2.
 #[test]
 fn a_claim_that_withdraws_wakes_who_registered() {
     check(2, || {
         let stage = Stage::with_child();
         let it = spawn(&stage, |stage| stage.cycle(exclusive(0..=0, 3)));
         let waiter = spawn(&stage, |stage| stage.cycle(exclusive(0..=MIDDLE, 2)));
-        stage.space.tree.trim(&LazyPin::new());
+        stage.state.tree.trim(&LazyPin::new());
         it.join().unwrap();
         waiter.join().unwrap();
         stage.assert_idle();
     });
 }
 
-/// Property: a queued request that is cancelled wakes who stood behind it, while the holder in front of both stays. Bound 4.
+/// Property: a queued request that is cancelled wakes who stood behind it, while the holder in front of both stays.
+/// Bound 4.
 #[test]
 fn a_cancel_wakes_who_registers() {
     check(4, || {
@@ -201,7 +207,8 @@ fn a_cancel_wakes_who_registers() {
     });
 }
 
-/// Property: a deadline races with the grant: granted or gone, never both or neither, and who stands behind goes on. Three threads, bound 1.
+/// Property: a deadline races with the grant: granted or gone, never both or neither, and who stands behind goes on.
+/// Three threads, bound 1.
 #[test]
 fn a_deadline_races_with_the_grant() {
     check(1, || {
@@ -230,9 +237,9 @@ fn a_deadline_races_with_a_release() {
         let it = spawn(&stage, |stage| {
             let ask = exclusive(0..=0, 3);
             let asker = ask.asker();
-            let its = ask.ask_in(&stage.space, &asker);
+            let its = ask.ask_in(&stage.state, &asker);
             // SAFETY: the stage stays until all threads have ended.
-            let held = unsafe { grant::acquire_until(&stage.space, &its, asker.visitor, None, soon()) };
+            let held = unsafe { grant::acquire_until(&stage.state, &its, asker.visitor, None, soon()) };
             if let Ok(held) = held {
                 stage.release(held, Exclusive);
             }
@@ -244,7 +251,8 @@ fn a_deadline_races_with_a_release() {
     });
 }
 
-/// Property: one that is cancelled in the middle of the queue lets the one behind it wait for the one before it. Three threads, bound 3.
+/// Property: one that is cancelled in the middle of the queue lets the one behind it wait for the one before it. Three
+/// threads, bound 3.
 #[test]
 fn a_cancel_in_the_middle_loses_nobody() {
     check(3, || {
@@ -261,8 +269,8 @@ fn a_cancel_in_the_middle_loses_nobody() {
     });
 }
 
-/// Property: a request that finished its doorway before another began is granted first. Shape: the second begins when it sees a flag that the
-/// first sets; the holder in front of both may leave at any time. Three threads, bound 1.
+/// Property: a request that finished its doorway before another began is granted first. Shape: the second begins when
+/// it sees a flag that the first sets; the holder in front of both may leave at any time. Three threads, bound 1.
 #[test]
 fn who_came_first_is_first() {
     check(1, || {
@@ -321,9 +329,9 @@ fn nobody_barges() {
     });
 }
 
-/// Property: the ticket that decides belongs to the request that the scan looks at, not to the one that uses the slot next: of that one the
-/// scanner knows nothing yet, and would miss what the one before it wrote. Shape: two are queued; the first is granted, releases,
-/// and queues again while the second looks. Bound 2.
+/// Property: the ticket that decides belongs to the request that the scan looks at, not to the one that uses the slot
+/// next: of that one the scanner knows nothing yet, and would miss what the one before it wrote. Shape: two are queued;
+/// the first is granted, releases, and queues again while the second looks. Bound 2.
 #[test]
 fn a_ticket_of_the_next_request_is_not_believed() {
     check(2, || {
@@ -342,8 +350,8 @@ fn a_ticket_of_the_next_request_is_not_believed() {
     });
 }
 
-/// Property: who waits is not put off by a newcomer elsewhere: a slot that is used again is not taken for the request that was in it before.
-/// Shape: the newcomer stays until the waiter was granted. Bound 3.
+/// Property: who waits is not put off by a newcomer elsewhere: a slot that is used again is not taken for the request
+/// that was in it before. Shape: the newcomer stays until the waiter was granted. Bound 3.
 #[test]
 fn who_waits_is_not_put_off_by_who_is_elsewhere() {
     check(3, || {
@@ -358,8 +366,8 @@ fn who_waits_is_not_put_off_by_who_is_elsewhere() {
     });
 }
 
-/// Property: a ticket is drawn after publishing: with an older one, a newcomer would be in front of one who has looked already, and both
-/// would be granted. Shape: one is queued behind a holder that leaves, while another arrives. Bound 3.
+/// Property: a ticket is drawn after publishing: with an older one, a newcomer would be in front of one who has looked
+/// already, and both would be granted. Shape: one is queued behind a holder that leaves, while another arrives. Bound 3.
 #[test]
 fn a_newcomer_is_behind_who_is_queued() {
     check(3, || {
@@ -374,8 +382,9 @@ fn a_newcomer_is_behind_who_is_queued() {
     });
 }
 
-/// Property: RESCAN between a queued request's scan and its grant makes it look again. Shape: a holder appears behind the back of a queued
-/// one, as a nested request will: publish, ask for the rescan, and hold if the other was still queued. Three threads, bound 2.
+/// Property: RESCAN between a queued request's scan and its grant makes it look again. Shape: a holder appears behind
+/// the back of a queued one, as a nested request will: publish, ask for the rescan, and hold if the other was still
+/// queued. Three threads, bound 2.
 #[test]
 fn a_rescan_is_not_lost() {
     check(2, || {
@@ -387,11 +396,11 @@ fn a_rescan_is_not_lost() {
             let ask = add(0..=0, 4);
             let pin = LazyPin::new();
             // SAFETY: the stage stays until all threads have ended.
-            let placed = unsafe { stage.space.tree.place(&ask.ask().entry, ask.asker().visitor, &pin) };
+            let placed = unsafe { stage.state.tree.place(&ask.ask().entry, ask.asker().visitor, &pin) };
             let mut asked = false;
             let queued = exclusive(0..=0, 3).asker().owner.get();
             let in_the_way =
-                stage.space.tree.scan(&ask.ask().query(), Some(placed.own(ask.ask().entry.mode)), &pin, |seen| {
+                stage.state.tree.scan(&ask.ask().query(), Some(placed.own(ask.ask().entry.mode)), &pin, |seen| {
                     if seen.owner() == queued && !asked {
                         asked = seen.ask_to_rescan() == Rescan::Asked;
                         if asked { Continue(()) } else { Break(()) }
@@ -411,14 +420,14 @@ fn a_rescan_is_not_lost() {
     });
 }
 
-/// Property: whoever took a request for one in the way is woken when it withdraws from a node that is being removed. Shape: the node is frozen from the
-/// beginning. Bound 3.
+/// Property: whoever took a request for one in the way is woken when it withdraws from a node that is being removed.
+/// Shape: the node is frozen from the beginning. Bound 3.
 #[test]
 fn a_claim_in_a_frozen_node_wakes_who_registered() {
     check(3, || {
         let stage = Stage::with_child();
         let ask = exclusive(0..=0, 2);
-        stage.space.tree.freeze_for(&ask.ask().entry, &LazyPin::new());
+        stage.state.tree.freeze_for(&ask.ask().entry, &LazyPin::new());
         let it = spawn(&stage, |stage| stage.cycle(exclusive(0..=MIDDLE, 3)));
         // Granted or queued: it gives up.
         drop(stage.enter(&ask));
@@ -427,14 +436,14 @@ fn a_claim_in_a_frozen_node_wakes_who_registered() {
     });
 }
 
-/// Property: first come, first served, for who comes by a shortcut too. Shape: the other queues behind a holder in the root, whom it finds before it has looked
-/// below. Bound 2.
+/// Property: first come, first served, for who comes by a shortcut too. Shape: the other queues behind a holder in the
+/// root, whom it finds before it has looked below. Bound 2.
 #[test]
 fn nobody_overtakes_by_a_shortcut() {
     check(2, || {
         let stage = Stage::with_child();
         let newcomer = exclusive(0..=0, 2);
-        stage.space.tree.remember_for(&newcomer.ask().entry, &LazyPin::new());
+        stage.state.tree.remember_for(&newcomer.ask().entry, &LazyPin::new());
         let holder = stage.hold(exclusive(MIDDLE..=MIDDLE, 4));
         let waiter = stage.queue(exclusive(0..=MIDDLE, 3));
         let it = spawn(&stage, move |stage| stage.finish(waiter, Exclusive));
@@ -447,15 +456,16 @@ fn nobody_overtakes_by_a_shortcut() {
     });
 }
 
-/// A root without room, of requests that nobody else meets: whoever asks for bytes on both sides of the middle goes to its chain.
+/// A root without room, of requests that nobody else meets: whoever asks for bytes on both sides of the middle goes to
+/// its chain.
 fn with_full_root() -> (Arc<Stage>, [Held; 2]) {
     let stage = Stage::new();
     let full = [100, 101].map(|who| stage.hold(add(u64::MAX..=u64::MAX, who)));
     (stage, full)
 }
 
-/// Property: one who waits passes over newer nodes of its chain only when nobody in front of it is there (T5). Shape: two come to a chain of one node, where one of them finds room, and draw
-/// their tickets in either order. Bound 3.
+/// Property: one who waits passes over newer nodes of its chain only when nobody in front of it is there (T5). Shape:
+/// two come to a chain of one node, where one of them finds room, and draw their tickets in either order. Bound 3.
 #[test]
 fn who_is_in_a_newer_node_is_waited_for() {
     check(3, || {
@@ -471,7 +481,8 @@ fn who_is_in_a_newer_node_is_waited_for() {
     });
 }
 
-/// Property: a node that one who waits takes out of a chain has nobody in it. Shape: another goes there, who then is behind. Bound 2.
+/// Property: a node that one who waits takes out of a chain has nobody in it. Shape: another goes there, who then is
+/// behind. Bound 2.
 #[test]
 fn who_waits_takes_out_nobody() {
     check(2, || {

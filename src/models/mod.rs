@@ -17,18 +17,19 @@
 //! | `epoch` | on the real reclaimer: nobody reads a node that was freed |
 //!
 //! # How they see a fault
-//! - What a lock protects is a [`Byte`]. It counts who is inside, and holds data that loom watches: two accesses that no
-//!   happens-before orders are reported even where they do not meet in time.
+//! - What a lock protects is a [`Byte`]. It counts who is inside, and holds data that loom watches: two accesses that
+//!   no happens-before orders are reported even where they do not meet in time.
 //! - A wake-up that is lost leaves a thread parked for ever, which loom reports as a deadlock.
 //! - A request that is lost is not found by a scan from the root after all threads have ended.
 //!
 //! # How far they look
-//! Each names its bound: so many times a thread is preempted that could go on. They are searched with one preemption first, then with two, up to the bound; each of
-//! these depth first, until `SPANLOCK_LOOM_SECONDS` (default 20) are over in all. `SPANLOCK_LOOM_BOUND` sets another bound for all.
+//! Each names its bound: so many times a thread is preempted that could go on. They are searched with one preemption
+//! first, then with two, up to the bound; each of these depth first, until `SPANLOCK_LOOM_SECONDS` (default 20) are
+//! over in all. `SPANLOCK_LOOM_BOUND` sets another bound for all.
 //!
-//! loom's limits: at most four threads and the main one; `SeqCst` fences order a little more than they must, and can so hide a
-//! missing Acquire: hence each order is tested in a shape in which no fence of a third thread helps. Requests that only set the scene are
-//! made by the main thread before the others start, where they cost next to nothing.
+//! loom's limits: at most four threads and the main one; `SeqCst` fences order a little more than they must, and can so
+//! hide a missing Acquire: hence each order is tested in a shape in which no fence of a third thread helps. Requests
+//! that only set the scene are made by the main thread before the others start, where they cost next to nothing.
 //!
 //! Tests are run one in a process: a model that fails leaves loom unusable.
 
@@ -61,7 +62,7 @@ mod tree;
 #[cfg(not(spanlock_epoch))]
 mod turn;
 
-use crate::mode::Mode;
+use crate::facts::mode::Mode;
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::env;
@@ -70,8 +71,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Runs `model` in all orders of its threads' steps in which at most `bound` preemptions happen: those with one first, then those with two, and so on, so that
-/// a model too large to be exhausted has at least been searched where faults are most likely.
+/// Runs `model` in all orders of its threads' steps in which at most `bound` preemptions happen: those with one first,
+/// then those with two, and so on, so that a model too large to be exhausted has at least been searched where faults
+/// are most likely.
 fn check(bound: usize, model: impl Fn() + Send + Sync + 'static) {
     let seconds = from_env("SPANLOCK_LOOM_SECONDS").unwrap_or(20);
     let bound = from_env("SPANLOCK_LOOM_BOUND").unwrap_or(bound);
@@ -132,7 +134,8 @@ fn from_env<T: FromStr<Err: Debug>>(name: &str) -> Option<T> {
 #[derive(Debug)]
 struct Byte {
     data: UnsafeCell<u64>,
-    /// Who is inside: [`ALONE`] for who excludes all others, one for each who shares. Relaxed: only the lock may order these.
+    /// Who is inside: [`ALONE`] for who excludes all others, one for each who shares. Relaxed: only the lock may order
+    /// these.
     inside: AtomicUsize,
 }
 

@@ -2,20 +2,21 @@
 
 use super::check;
 use super::stage::{Stage, add, exclusive, spawn};
-use crate::convert::{shrink, split_off};
-use crate::error::Refused;
-use crate::grant::Waiter;
-use crate::mode::Mode::{Add, Exclusive};
-use crate::owner;
-use crate::poison;
-use crate::range::ByteRange;
+use crate::facts::error::Refused;
+use crate::facts::mode::Mode::{Add, Exclusive};
+use crate::facts::owner;
+use crate::facts::range::ByteRange;
+use crate::protocol::convert::{shrink, split_off};
+use crate::protocol::grant::Waiter;
+use crate::protocol::poison;
 use std::sync::Arc;
 
 fn is_refused(waiter: Waiter) -> bool {
     matches!(waiter.wait(), Err(Refused::Poisoned(_)))
 }
 
-/// Property: who waits for a hold that is poisoned is refused, while that is held. Shape: it is about to fall asleep. Bound 5.
+/// Property: who waits for a hold that is poisoned is refused, while that is held. Shape: it is about to fall asleep.
+/// Bound 5.
 #[test]
 fn who_waits_is_refused() {
     check(5, || {
@@ -23,7 +24,7 @@ fn who_waits_is_refused() {
         let held = stage.hold(exclusive(0..=0, 2));
         let waiter = stage.queue(exclusive(0..=0, 3));
         let it = spawn(&stage, |_| is_refused(waiter));
-        poison::poison(&stage.space, &held, "stuck");
+        poison::poison(&stage.state, &held, "stuck");
         assert!(it.join().unwrap());
         stage.release(held, Exclusive);
         stage.assert_idle();
@@ -39,7 +40,7 @@ fn who_waits_behind_another_is_refused() {
         let [first, second] = [stage.queue(exclusive(0..=0, 3)), stage.queue(exclusive(0..=0, 4))];
         let one = spawn(&stage, |_| is_refused(first));
         let two = spawn(&stage, |_| is_refused(second));
-        poison::poison(&stage.space, &held, "stuck");
+        poison::poison(&stage.state, &held, "stuck");
         assert!(one.join().unwrap() && two.join().unwrap());
         stage.release(held, Exclusive);
         stage.assert_idle();
@@ -53,7 +54,7 @@ fn who_drains_is_refused() {
         let stage = Stage::new();
         let held = stage.hold(add(0..=0, 2));
         let it = spawn(&stage, |stage| stage.drain(&exclusive(0..=0, 3)));
-        poison::poison(&stage.space, &held, "stuck");
+        poison::poison(&stage.state, &held, "stuck");
         assert!(matches!(it.join().unwrap(), Err(Refused::Poisoned(_))));
         stage.release(held, Add);
         stage.assert_idle();
@@ -67,9 +68,9 @@ fn a_hold_that_moves_takes_its_mark_along() {
         let stage = Stage::new();
         owner::visit();
         let mut held = stage.hold(exclusive(0..=1, 2));
-        let it = spawn(&stage, |stage| poison::poison_all(&stage.space, ByteRange::new(0..=1), "stuck"));
+        let it = spawn(&stage, |stage| poison::poison_all(&stage.state, ByteRange::new(0..=1), "stuck"));
         // SAFETY: each model keeps its stage until all its threads have ended.
-        let new = unsafe { split_off(&stage.space, &held, ByteRange::new(0..=0)) };
+        let new = unsafe { split_off(&stage.state, &held, ByteRange::new(0..=0)) };
         shrink(&mut held, ByteRange::new(1..=1));
         assert!(it.join().unwrap() > 0);
         assert!(poison::is_poisoned(&held) && poison::is_poisoned(&new));
@@ -84,7 +85,7 @@ fn a_release_is_one_all_the_same() {
     check(4, || {
         let stage: Arc<Stage> = Stage::new();
         let held = stage.hold(exclusive(0..=0, 2));
-        let it = spawn(&stage, |stage| poison::poison_all(&stage.space, ByteRange::new(0..=0), "stuck"));
+        let it = spawn(&stage, |stage| poison::poison_all(&stage.state, ByteRange::new(0..=0), "stuck"));
         stage.release(held, Exclusive);
         let next = stage.hold(exclusive(0..=0, 4));
         let marked = it.join().unwrap();

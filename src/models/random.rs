@@ -1,4 +1,5 @@
-//! Random schedules of the whole lock, by shuttle: scenes that are too large for loom, which tries all orders of small ones.
+//! Random schedules of the whole lock, by shuttle: scenes that are too large for loom, which tries all orders of small
+//! ones.
 //!
 //! Run: `RUSTFLAGS="--cfg spanlock_shuttle" cargo test --release --lib models::`
 //!
@@ -8,8 +9,9 @@
 //! | `SPANLOCK_SHUTTLE_SEED` | what all of them are drawn from; else another one each time, which is printed |
 //! | `SPANLOCK_SHUTTLE_REPLAY` | a file with the one schedule to run: what a scene that failed has printed between the quotes (name that scene's test too) |
 //!
-//! A node has two slots and two cells here, every second claim of a slot looks at the tree's shape, and a node has one chance: so that few requests
-//! make the tree grow, splice, chain and prune. What the threads ask for is drawn by shuttle too, and so is replayed with the schedule.
+//! A node has two slots and two cells here, every second claim of a slot looks at the tree's shape, and a node has one
+//! chance: so that few requests make the tree grow, splice, chain and prune. What the threads ask for is drawn by
+//! shuttle too, and so is replayed with the schedule.
 //!
 //! What each scene checks:
 //! - Who is granted writes himself down, and looks whether somebody is written down whom he conflicts with ([`Book`]).
@@ -17,18 +19,19 @@
 //! - Who is refused is in a cycle of the waits and holds that are written down.
 //! - Nothing is left behind: no request, and after a trim no node.
 //!
-//! What this cannot see: shuttle's schedules are sequentially consistent, so all that is said of orderings is loom's to check; time stands still,
-//! and a deadline passes when it is looked at; nobody spins; futures are not modelled; and the epoch is the real one, but all threads of a schedule
-//! share one pin (see `reclaim`), so a node that is freed too early is rarely noticed.
+//! What this cannot see: shuttle's schedules are sequentially consistent, so all that is said of orderings is loom's to
+//! check; time stands still, and a deadline passes when it is looked at; nobody spins; futures are not modelled; and
+//! the epoch is the real one, but all threads of a schedule share one pin (see `reclaim`), so a node that is freed too
+//! early is rarely noticed.
 
-use crate::batch::Batch;
-use crate::error::AcquireError;
-use crate::grant;
-use crate::guard::RangeGuard;
-use crate::lock::RangeLock;
-use crate::mode::Mode::{self, Add, Block, Exclusive};
-use crate::owner::Owner;
-use crate::range::ByteRange;
+use crate::facts::error::AcquireError;
+use crate::facts::mode::Mode::{self, Add, Block, Exclusive};
+use crate::facts::owner::Owner;
+use crate::facts::range::ByteRange;
+use crate::protocol::grant;
+use crate::surface::batch::Batch;
+use crate::surface::guard::RangeGuard;
+use crate::surface::lock::RangeLock;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
 use shuttle::sync::Barrier;
@@ -41,7 +44,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{env, fs};
 
-/// Change points of the priorities, and one: how many preemptions a bug may need for PCT to have a fair chance of finding it.
+/// Change points of the priorities, and one: how many preemptions a bug may need for PCT to have a fair chance of
+/// finding it.
 const DEPTHS: [usize; 2] = [3, 6];
 
 /// Steps after which a schedule is taken for one without an end.
@@ -102,10 +106,12 @@ impl Drop for Report<'_> {
     }
 }
 
-/// The bytes that ranges begin and end at: close to one another, on both sides of the border between the root's cells, and the last of all.
+/// The bytes that ranges begin and end at: close to one another, on both sides of the border between the root's cells,
+/// and the last of all.
 const POINTS: [u64; 6] = [0, 1, 2, (1 << 63) - 1, 1 << 63, u64::MAX];
 
-/// A range, by the indices of the first and the last of its points. Two ranges share a byte exactly if they share a point.
+/// A range, by the indices of the first and the last of its points. Two ranges share a byte exactly if they share a
+/// point.
 type Span = RangeInclusive<usize>;
 
 fn bytes(span: &Span) -> RangeInclusive<u64> {
@@ -145,8 +151,8 @@ impl Entry {
     }
 }
 
-/// Who holds and who waits, as the threads themselves see it: entered after a grant, struck out before a release. It has no steps of its own for
-/// shuttle to come between; [`Book::stay`] is one.
+/// Who holds and who waits, as the threads themselves see it: entered after a grant, struck out before a release. It
+/// has no steps of its own for shuttle to come between; [`Book::stay`] is one.
 #[derive(Debug, Default)]
 struct Book {
     holds: Mutex<Vec<Entry>>,
@@ -220,8 +226,9 @@ impl Book {
         Picture { holds: locked(&self.holds).clone(), waits: locked(&self.waits).clone() }
     }
 
-    /// Whether `entry`, which is refused, is in a cycle. All others in it are asleep, so that what they wait for and hold is written down; unless one
-    /// of them was in a second cycle, and has been refused in the meantime. Then all was still there when that was written down, after the first `since`.
+    /// Whether `entry`, which is refused, is in a cycle. All others in it are asleep, so that what they wait for and
+    /// hold is written down; unless one of them was in a second cycle, and has been refused in the meantime. Then all
+    /// was still there when that was written down, after the first `since`.
     fn is_in_cycle(&self, entry: &Entry, since: usize) -> bool {
         let then = &locked(&self.refusals)[since..];
         self.picture().has_cycle(entry) || then.iter().any(|picture| picture.has_cycle(entry))
@@ -261,7 +268,8 @@ enum How {
 }
 
 impl Stage {
-    /// Asks for `entry`, and if it is granted does `inside` what is to be done before it is let go. `token` is who asks, if it is not the thread.
+    /// Asks for `entry`, and if it is granted does `inside` what is to be done before it is let go. `token` is who
+    /// asks, if it is not the thread.
     fn take(&self, entry: &Entry, how: How, token: Option<&Owner>, inside: impl FnOnce()) -> Answer {
         let request = self.locks[entry.lock].request(bytes(&entry.span), entry.mode);
         locked(&self.book.waits).push(entry.clone());
@@ -302,7 +310,7 @@ impl Stage {
     /// The tickets of those who are queued, and in conflict with `asked`.
     fn queue(&self, asked: &Entry) -> Vec<u64> {
         let range = ByteRange::new(bytes(&asked.span));
-        let rows = grant::rows(self.locks[asked.lock].space());
+        let rows = grant::rows(self.locks[asked.lock].state());
         let in_the_way = rows
             .iter()
             .filter(|row| range.overlaps(ByteRange::new(row.start..=row.last)) && !asked.mode.goes_with(row.mode));
@@ -311,7 +319,7 @@ impl Stage {
 
     /// `asked` is granted, before which there was this `queue`: nobody who was in it waits any more.
     fn assert_in_turn(&self, queue: &[u64]) {
-        let rows = grant::rows(self.locks[0].space());
+        let rows = grant::rows(self.locks[0].state());
         let waits = |ticket| rows.iter().any(|row| row.place.as_ref().is_some_and(|place| place.ticket == ticket));
         assert!(!queue.iter().any(|&ticket| waits(ticket)), "who came first waits still");
     }
@@ -321,7 +329,8 @@ impl Stage {
         assert_eq!(self.take(entry, How::Wait, None, || ()), Answer::Granted, "{entry:?} waits for nobody who waits");
     }
 
-    /// If it was refused, that must have been with reason. (Until now it was in the list of waits, for others to be judged by.) Whether it was.
+    /// If it was refused, that must have been with reason. (Until now it was in the list of waits, for others to be
+    /// judged by.) Whether it was.
     fn judge(&self, answer: Answer, entry: &Entry) -> bool {
         let Answer::Refused { since } = answer else { return false };
         let book = &self.book;
@@ -428,7 +437,8 @@ fn trims_beside_growth() {
     });
 }
 
-/// Points close together, so that leaves are made and removed where somebody arrives: who claims in a frozen node withdraws.
+/// Points close together, so that leaves are made and removed where somebody arrives: who claims in a frozen node
+/// withdraws.
 #[test]
 fn trims_below_waiters() {
     check(|| {
@@ -461,7 +471,8 @@ fn be_at_home(stage: &Stage, who: usize, times: usize) {
     }
 }
 
-/// One at home, and one who comes by when that one has a shortcut: few steps, so that each of the one meets each of the other's.
+/// One at home, and one who comes by when that one has a shortcut: few steps, so that each of the one meets each of the
+/// other's.
 #[test]
 fn a_home_and_a_visitor() {
     check(|| {
@@ -479,7 +490,8 @@ fn a_home_and_a_visitor() {
     });
 }
 
-/// One who waits behind a holder elsewhere for what somebody takes again and again who has a shortcut: whoever begins then is behind him.
+/// One who waits behind a holder elsewhere for what somebody takes again and again who has a shortcut: whoever begins
+/// then is behind him.
 #[test]
 fn a_home_and_one_who_waits() {
     check(|| {
@@ -583,8 +595,8 @@ fn some_give_up() {
     });
 }
 
-/// The same at one byte, with a holder that stays until all the others have been granted: a wake-up that comes only with its release is too late.
-/// Adders are among them, who go with it.
+/// The same at one byte, with a holder that stays until all the others have been granted: a wake-up that comes only
+/// with its release is too late. Adders are among them, who go with it.
 #[test]
 fn who_gives_up_wakes_who_may_go_on() {
     check(|| {
@@ -701,8 +713,8 @@ fn extended<'l>(book: &Book, mut guard: RangeGuard<'l>, held: &mut Entry) -> Ran
     guard
 }
 
-/// A split, both parts of which stay for a while, beside those who wait for the whole or arrive: whoever is looking meanwhile may miss the second part, which
-/// was not there yet, and the first, which has shrunk.
+/// A split, both parts of which stay for a while, beside those who wait for the whole or arrive: whoever is looking
+/// meanwhile may miss the second part, which was not there yet, and the first, which has shrunk.
 #[test]
 fn a_split_beside_waiters() {
     check(|| {
@@ -729,7 +741,8 @@ fn a_split_beside_waiters() {
     });
 }
 
-/// One who holds asks for more, where somebody else holds, and behind one who waits for both: that one is passed, and must mind it when he is granted.
+/// One who holds asks for more, where somebody else holds, and behind one who waits for both: that one is passed, and
+/// must mind it when he is granted.
 #[test]
 fn one_who_is_passed() {
     check(|| {
@@ -744,8 +757,8 @@ fn one_who_is_passed() {
     });
 }
 
-/// Nested requests that all threads make in one order of the points: nobody waits in a circle, so nobody is refused; but without passes some would hang,
-/// because who comes later and is nested may have to be let past.
+/// Nested requests that all threads make in one order of the points: nobody waits in a circle, so nobody is refused;
+/// but without passes some would hang, because who comes later and is nested may have to be let past.
 #[test]
 fn nested_in_one_order() {
     check(|| {
@@ -769,7 +782,8 @@ fn nested_in_any_order() {
     });
 }
 
-/// The same in three locks, of which they want a byte each: searches that go on at once come to one another's locks, in any order.
+/// The same in three locks, of which they want a byte each: searches that go on at once come to one another's locks, in
+/// any order.
 #[test]
 fn nested_in_three_locks() {
     check(|| {
@@ -792,14 +806,16 @@ fn nest(stage: &Stage, who: usize, token: Option<&Owner>, depth: usize, any: imp
     stage.judge(answer, &asked);
 }
 
-/// Three in a ring, each of which holds a point and asks for the next one's, and two who come in between: one of the three is refused, and one only.
+/// Three in a ring, each of which holds a point and asks for the next one's, and two who come in between: one of the
+/// three is refused, and one only.
 #[test]
 fn rings_of_three() {
     check(|| {
         let (all_hold, refusals) = (Barrier::new(5), AtomicU64::new(0));
         play(5, |stage, who| {
             if who >= 3 {
-                // Not before: in the queue he would keep the others from holding, and they this one from having them wait.
+                // Not before: in the queue he would keep the others from holding, and they this one from having them
+                // wait.
                 all_hold.wait();
                 return stage.visit(&entry(who, any_span(), any_mode()));
             }
@@ -844,8 +860,8 @@ fn batches_that_cross() {
     });
 }
 
-/// Two tokens, each of which asks on two threads at the same time, one request nested in the other or beside it; and a thread. Which of a token's
-/// requests is refused depends on what the other does meanwhile, so it is not judged here.
+/// Two tokens, each of which asks on two threads at the same time, one request nested in the other or beside it; and a
+/// thread. Which of a token's requests is refused depends on what the other does meanwhile, so it is not judged here.
 #[test]
 fn tokens_on_two_threads() {
     check(|| {

@@ -1,12 +1,13 @@
-//! A lock with a window: newcomers go before those who wait and yield, and nobody is let in beside another, or sleeps on.
+//! A lock with a window: newcomers go before those who wait and yield, and nobody is let in beside another, or sleeps
+//! on.
 
 use super::check;
 use super::stage::{Ask, MIDDLE, Stage, add, assert_idle, block, enter_batch, exclusive, spawn, spawn_on};
-use crate::error::Refused;
-use crate::grant::{Doorway, Waiter};
-use crate::mode::Mode::{Add, Block, Exclusive};
-use crate::owner::{self, Owner};
-use crate::reclaim::LazyPin;
+use crate::facts::error::Refused;
+use crate::facts::mode::Mode::{Add, Block, Exclusive};
+use crate::facts::owner::{self, Owner};
+use crate::platform::reclaim::LazyPin;
+use crate::protocol::grant::{Doorway, Waiter};
 use loom::thread::yield_now;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +17,12 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// Locks have a window from here on, and time stands still until the model has it [pass](owner::pass_time).
 fn reordering(stage: Arc<Stage>) -> Arc<Stage> {
     let mut stage = Arc::into_inner(stage).expect("nobody has it yet");
-    stage.space.set_window(WINDOW);
+    stage.state.set_window(WINDOW);
     Arc::new(stage)
 }
 
-/// One in which `waiter` waits, and the one that it waits for has gone: so it could have been granted, and does not know that yet.
+/// One in which `waiter` waits, and the one that it waits for has gone: so it could have been granted, and does not
+/// know that yet.
 fn with_waiter(stage: Arc<Stage>, waiter: Ask) -> (Arc<Stage>, Waiter) {
     let stage = reordering(stage);
     let holder = stage.hold(exclusive(MIDDLE - 1..=MIDDLE, 6));
@@ -63,7 +65,7 @@ fn a_newcomer_below_and_a_waiter_take_turns() {
 fn a_newcomer_by_a_shortcut_and_a_waiter_take_turns() {
     check(3, || {
         let stage = Stage::with_child();
-        stage.space.tree.remember_for(&exclusive(0..=0, 2).ask().entry, &LazyPin::new());
+        stage.state.tree.remember_for(&exclusive(0..=0, 2).ask().entry, &LazyPin::new());
         let (stage, waiter) = with_waiter(stage, up_to_it(exclusive));
         let it = spawn(&stage, |stage| stage.finish(waiter, Exclusive));
         stage.cycle(exclusive(0..=0, 2));
@@ -78,14 +80,15 @@ fn a_newcomer_by_a_new_shortcut_and_a_waiter_take_turns() {
     check(2, || {
         let (stage, waiter) = with_waiter(Stage::with_child(), up_to_it(exclusive));
         let it = spawn(&stage, |stage| stage.finish(waiter, Exclusive));
-        stage.space.tree.remember_for(&exclusive(0..=0, 2).ask().entry, &LazyPin::new());
+        stage.state.tree.remember_for(&exclusive(0..=0, 2).ask().entry, &LazyPin::new());
         stage.cycle(exclusive(0..=0, 2));
         it.join().unwrap();
         stage.assert_idle();
     });
 }
 
-/// The same; shape: the root and the waiter's node are full of others who wait, so the newcomer is in a node that is newer than the waiter's, and that the waiter has looked at. Bound 2.
+/// The same; shape: the root and the waiter's node are full of others who wait, so the newcomer is in a node that is
+/// newer than the waiter's, and that the waiter has looked at. Bound 2.
 #[test]
 fn a_newcomer_in_a_newer_node_and_a_waiter_take_turns() {
     check(2, || {
@@ -141,7 +144,8 @@ fn a_newcomer_and_two_adders_take_turns() {
     });
 }
 
-/// Property: among those who wait the order is that of their tickets, though both yield. Shape: the first one waits for a holder that is not in the second one's way, and nobody else is. Bound 2.
+/// Property: among those who wait the order is that of their tickets, though both yield. Shape: the first one waits for
+/// a holder that is not in the second one's way, and nobody else is. Bound 2.
 #[test]
 fn nobody_who_waits_passes() {
     check(2, || {
@@ -160,7 +164,8 @@ fn nobody_who_waits_passes() {
     });
 }
 
-/// Property: a newcomer passes who waits and is young; and who is due is passed by nobody. Shape: nothing moves meanwhile.
+/// Property: a newcomer passes who waits and is young; and who is due is passed by nobody. Shape: nothing moves
+/// meanwhile.
 #[test]
 fn only_the_young_are_passed() {
     check(1, || {
@@ -207,17 +212,18 @@ fn a_newcomer_and_a_waiter_who_becomes_due_take_turns() {
     });
 }
 
-/// Property: who is due is waited for, and does not wait for those who came when he had closed. Shape: one is stopped in his doorway until the waiter is through. Bound 3.
+/// Property: who is due is waited for, and does not wait for those who came when he had closed. Shape: one is stopped
+/// in his doorway until the waiter is through. Bound 3.
 #[test]
 fn who_came_when_it_had_closed_holds_nobody_up() {
     check(3, || {
         let stage = reordering(Stage::new());
         let holder = stage.hold(exclusive(0..=0, 2));
         let waiter = stage.queue(exclusive(0..=0, 3));
-        let bar = stage.space.tree.bar();
+        let bar = stage.state.tree.bar();
         owner::pass_time(2 * WINDOW);
         let it = spawn(&stage, |stage| stage.finish(waiter, Exclusive));
-        while stage.space.tree.bar() == bar {
+        while stage.state.tree.bar() == bar {
             yield_now();
         }
         let later = stage.stop_in_doorway(&exclusive(0..=0, 4));
@@ -228,7 +234,8 @@ fn who_came_when_it_had_closed_holds_nobody_up() {
     });
 }
 
-/// Property: one in his doorway who came before that may have passed, and is waited for. Shape: he has begun to hold, and has not said so. Bound 3.
+/// Property: one in his doorway who came before that may have passed, and is waited for. Shape: he has begun to hold,
+/// and has not said so. Bound 3.
 #[test]
 fn who_came_before_it_closed_is_waited_for() {
     check(3, || {
@@ -245,7 +252,8 @@ fn who_came_before_it_closed_is_waited_for() {
     });
 }
 
-/// Property: nobody sleeps on who registered on a newcomer that finds it must queue. Shape: a blocker holds beside an adder who waits; the newcomer meets both. Bound 2.
+/// Property: nobody sleeps on who registered on a newcomer that finds it must queue. Shape: a blocker holds beside an
+/// adder who waits; the newcomer meets both. Bound 2.
 #[test]
 fn a_newcomer_who_queues_after_all_wakes_who_registered() {
     check(2, || {
@@ -263,7 +271,8 @@ fn a_newcomer_who_queues_after_all_wakes_who_registered() {
     });
 }
 
-/// Property: a cycle that leads through one who was passed is found. Shape: owner 2 passes the waiter, and asks for what owner 3 holds, who waits behind the waiter. Bound 2.
+/// Property: a cycle that leads through one who was passed is found. Shape: owner 2 passes the waiter, and asks for
+/// what owner 3 holds, who waits behind the waiter. Bound 2.
 #[test]
 fn a_cycle_through_one_who_was_passed_is_broken() {
     check(2, || {
@@ -283,7 +292,8 @@ fn a_cycle_through_one_who_was_passed_is_broken() {
     });
 }
 
-/// Property: of a cycle of holds that came of passing, one gets the answer. Shape: as above, but owner 3 waits for what owner 2 has by passing. Bound 2.
+/// Property: of a cycle of holds that came of passing, one gets the answer. Shape: as above, but owner 3 waits for what
+/// owner 2 has by passing. Bound 2.
 #[test]
 fn a_deadlock_with_one_who_passed_is_answered() {
     check(2, || {

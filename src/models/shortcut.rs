@@ -4,8 +4,8 @@
 
 use super::check;
 use super::tree::{Ask, MIDDLE, Stage, add, blocking, exclusive, free, spawn};
-use crate::owner::Visitor;
-use crate::reclaim::LazyPin;
+use crate::facts::owner::Visitor;
+use crate::platform::reclaim::LazyPin;
 use crate::tree::ByShortcut;
 use std::sync::Arc;
 
@@ -42,7 +42,8 @@ fn one_sees_the_other(stage: &Arc<Stage>, mine: Ask, other: Ask) {
     assert!(it.join().unwrap() | i_saw, "neither saw the other");
 }
 
-/// Property: of two that publish and then look, one sees the other. Shape: one in the root, the other comes to the root's child by a shortcut. Bound 4.
+/// Property: of two that publish and then look, one sees the other. Shape: one in the root, the other comes to the
+/// root's child by a shortcut. Bound 4.
 #[test]
 fn one_of_two_sees_the_other_by_a_shortcut() {
     check(4, || {
@@ -118,7 +119,8 @@ fn one_of_two_sees_the_other_by_a_shortcut_of_an_era_that_is_over() {
     });
 }
 
-/// The same; shape: a shortcut for requests to add, a request to block, and somebody above whom the adders do not concern. Bound 3.
+/// The same; shape: a shortcut for requests to add, a request to block, and somebody above whom the adders do not
+/// concern. Bound 3.
 #[test]
 fn one_of_two_sees_the_other_of_another_mode_than_the_shortcuts() {
     check(3, || {
@@ -201,7 +203,8 @@ fn one_of_two_sees_the_other_by_two_shortcuts() {
     });
 }
 
-/// Property: a request is never lost in a node that was unlinked. Shape: the node that the shortcut leads to is pruned. Bound 4.
+/// Property: a request is never lost in a node that was unlinked. Shape: the node that the shortcut leads to is pruned.
+/// Bound 4.
 #[test]
 fn a_claim_by_a_shortcut_is_found_after_a_prune() {
     check(4, || {
@@ -254,7 +257,8 @@ fn attempts_by_a_new_shortcut_exclude_one_another() {
     });
 }
 
-/// Property: a shortcut is good for no byte that somebody above has. Shape: he has others of the node than those that it was looked for with. Bound 2.
+/// Property: a shortcut is good for no byte that somebody above has. Shape: he has others of the node than those that
+/// it was looked for with. Bound 2.
 #[test]
 fn a_shortcut_is_not_past_who_has_other_bytes_of_the_node() {
     check(2, || {

@@ -3,14 +3,14 @@
 //! Who only sets the scene is placed, or queued, by the main thread, before the others start.
 
 use super::Byte;
-use crate::drain::{Begun, Drain};
-use crate::error::Refused;
-use crate::grant::{self, Doorway, Held, Holds, Live, Waiter};
-use crate::mode::Mode::{self, Add, Block, Exclusive};
-use crate::owner::{Asker, Owner};
-use crate::range::ByteRange;
-use crate::reclaim::LazyPin;
-use crate::space::{self, Space};
+use crate::facts::error::Refused;
+use crate::facts::mode::Mode::{self, Add, Block, Exclusive};
+use crate::facts::owner::{Asker, Owner};
+use crate::facts::range::ByteRange;
+use crate::platform::reclaim::LazyPin;
+use crate::protocol::drain::{Begun, Drain};
+use crate::protocol::grant::{self, Doorway, Held, Holds, Live, Waiter};
+use crate::protocol::lock_state::{self, LockState};
 use loom::thread::{self, JoinHandle};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -19,9 +19,10 @@ use std::time::{Duration, Instant};
 /// The first byte of the root's second cell: a range around it cannot go down.
 pub(super) const MIDDLE: u64 = 1 << 63;
 
-/// A tree, and the bytes 0 and 1. A node has two slots, and a root without children no third: then a child is made, or a chain.
+/// A tree, and the bytes 0 and 1. A node has two slots, and a root without children no third: then a child is made, or
+/// a chain.
 pub(super) struct Stage {
-    pub(super) space: Space,
+    pub(super) state: LockState,
     /// Byte 0.
     pub(super) byte: Byte,
     /// Byte 1.
@@ -72,20 +73,20 @@ impl Ask {
     }
 
     /// As a request that comes before anybody has queued.
-    pub(super) fn ask(&self) -> space::Ask {
+    pub(super) fn ask(&self) -> lock_state::Ask {
         let Asker { owner, order, .. } = self.asker();
-        space::Ask::at(ByteRange::new(self.bytes.clone()), self.mode, owner.get(), order)
+        lock_state::Ask::at(ByteRange::new(self.bytes.clone()), self.mode, owner.get(), order)
     }
 
-    pub(super) fn ask_in(&self, space: &Space, asker: &Asker) -> space::Ask {
-        space::Ask::new(space, ByteRange::new(self.bytes.clone()), self.mode, asker)
+    pub(super) fn ask_in(&self, state: &LockState, asker: &Asker) -> lock_state::Ask {
+        lock_state::Ask::new(state, ByteRange::new(self.bytes.clone()), self.mode, asker)
     }
 }
 
 // SAFETY, here and below: each model keeps its stage until all its threads have ended.
 impl Stage {
     pub(super) fn new() -> Arc<Stage> {
-        Arc::new(Stage { space: Space::new(None), byte: Byte::new(), next: Byte::new() })
+        Arc::new(Stage { state: LockState::new(None), byte: Byte::new(), next: Byte::new() })
     }
 
     /// Two locks.
@@ -96,22 +97,22 @@ impl Stage {
     /// One in which the root has a child, for its first cell.
     pub(super) fn with_child() -> Arc<Stage> {
         let stage = Stage::new();
-        stage.space.tree.grow_for(&exclusive(0..=0, 1).ask().entry, &LazyPin::new());
+        stage.state.tree.grow_for(&exclusive(0..=0, 1).ask().entry, &LazyPin::new());
         stage
     }
 
     pub(super) fn enter(&self, ask: &Ask) -> Doorway<Held> {
         let asker = ask.asker();
         // SAFETY: see above.
-        unsafe { grant::enter(&self.space, &ask.ask_in(&self.space, &asker), asker.visitor, ask.token.as_ref()) }
+        unsafe { grant::enter(&self.state, &ask.ask_in(&self.state, &asker), asker.visitor, ask.token.as_ref()) }
     }
 
     /// A request that stops in its doorway, published, and neither granted nor queued. Dropping it is giving up.
     pub(super) fn stop_in_doorway(&self, ask: &Ask) -> Live {
         let asker = ask.asker();
-        let its = ask.ask_in(&self.space, &asker);
+        let its = ask.ask_in(&self.state, &asker);
         // SAFETY: see above.
-        unsafe { Live::publish(&self.space.tree, &its, asker.visitor, &LazyPin::new()) }
+        unsafe { Live::publish(&self.state.tree, &its, asker.visitor, &LazyPin::new()) }
     }
 
     /// For one whom nobody is in the way of.
@@ -134,7 +135,7 @@ impl Stage {
     pub(super) fn ask(&self, ask: &Ask) -> Result<Held, Refused> {
         let asker = ask.asker();
         // SAFETY: see above.
-        unsafe { grant::acquire(&self.space, &ask.ask_in(&self.space, &asker), asker.visitor, ask.token.as_ref()) }
+        unsafe { grant::acquire(&self.state, &ask.ask_in(&self.state, &asker), asker.visitor, ask.token.as_ref()) }
             .map_err(|error| *error)
     }
 
@@ -145,24 +146,24 @@ impl Stage {
     pub(super) fn try_acquire(&self, ask: &Ask) -> Option<Held> {
         let asker = ask.asker();
         // SAFETY: see above.
-        unsafe { grant::try_acquire(&self.space, &ask.ask_in(&self.space, &asker), asker.visitor) }
+        unsafe { grant::try_acquire(&self.state, &ask.ask_in(&self.state, &asker), asker.visitor) }
     }
 
     /// A drain of what `ask` is about, if somebody is there.
     pub(super) fn begin_drain(&self, ask: &Ask) -> Option<Drain> {
         let asker = ask.asker();
         // SAFETY: see above.
-        unsafe { Drain::begin(&self.space, &ask.ask_in(&self.space, &asker), ask.token.as_ref(), Begun::InPoll) }
+        unsafe { Drain::begin(&self.state, &ask.ask_in(&self.state, &asker), ask.token.as_ref(), Begun::InPoll) }
     }
 
     /// Waits until those have gone; an error is a deadlock.
     pub(super) fn drain(&self, ask: &Ask) -> Result<(), Refused> {
-        self.begin_drain(ask).map_or(Ok(()), |drain| drain.wait(&self.space))
+        self.begin_drain(ask).map_or(Ok(()), |drain| drain.wait(&self.state))
     }
 
     /// Whether a look from outside finds nobody in the way.
     pub(super) fn is_clear_for(&self, ask: &Ask) -> bool {
-        ask.ask().is_clear(&self.space.tree, None, &LazyPin::new())
+        ask.ask().is_clear(&self.state.tree, None, &LazyPin::new())
     }
 
     /// Waits, touches the byte, releases.
@@ -187,7 +188,7 @@ impl Stage {
 
     /// Everyone has ended: nothing may be left behind.
     pub(super) fn assert_idle(&self) {
-        assert_eq!(grant::count(&self.space.tree), (0, 0), "something was left behind");
+        assert_eq!(grant::count(&self.state.tree), (0, 0), "something was left behind");
     }
 }
 
@@ -199,7 +200,7 @@ pub(super) fn assert_idle(stages: &[Arc<Stage>]) {
 pub(super) fn enter_batch(parts: &[(&Stage, Ask)]) -> Doorway<Holds> {
     let (_, first) = &parts[0];
     let asker = first.asker();
-    let asks: Vec<_> = parts.iter().map(|(stage, ask)| (&stage.space, ask.ask_in(&stage.space, &asker))).collect();
+    let asks: Vec<_> = parts.iter().map(|(stage, ask)| (&stage.state, ask.ask_in(&stage.state, &asker))).collect();
     // SAFETY: see above.
     unsafe { grant::enter_batch(&asks, asker.visitor, first.token.as_ref()) }
 }

@@ -1,15 +1,16 @@
 //! Who is in his doorway: who came later is waited for by nobody, who came before by all.
 //!
-//! One who is stopped there stays until those whom he must not hold up have been granted: if they wait for him, that is a deadlock.
+//! One who is stopped there stays until those whom he must not hold up have been granted: if they wait for him, that is
+//! a deadlock.
 
 use super::check;
 use super::stage::{Ask, MIDDLE, Stage, add, assert_idle, exclusive, queue_batch, spawn, spawn_on};
-use crate::convert::{shrink, split_off};
-use crate::error::Refused;
-use crate::grant::{Held, Live, Waiter};
-use crate::mode::Mode::Exclusive;
-use crate::owner::{self, Owner};
-use crate::range::ByteRange;
+use crate::facts::error::Refused;
+use crate::facts::mode::Mode::Exclusive;
+use crate::facts::owner::{self, Owner};
+use crate::facts::range::ByteRange;
+use crate::protocol::convert::{shrink, split_off};
+use crate::protocol::grant::{Held, Live, Waiter};
 use loom::thread::yield_now;
 use std::sync::Arc;
 
@@ -93,7 +94,8 @@ fn an_earlier_one_that_is_nested_is_waited_for() {
     });
 }
 
-/// The same; shape: somebody has queued in the lock before either of them, so that the stamp is none that says nothing. Bound 4.
+/// The same; shape: somebody has queued in the lock before either of them, so that the stamp is none that says nothing.
+/// Bound 4.
 #[test]
 fn an_earlier_one_with_a_stamp_is_waited_for() {
     check(4, || {
@@ -105,7 +107,8 @@ fn an_earlier_one_with_a_stamp_is_waited_for() {
     });
 }
 
-/// Property: a search waits for nobody who came later. Shape: a token that might be about to hold what the searcher asks for. Bound 3.
+/// Property: a search waits for nobody who came later. Shape: a token that might be about to hold what the searcher
+/// asks for. Bound 3.
 #[test]
 fn a_later_one_holds_no_search_up() {
     check(3, || {
@@ -121,8 +124,8 @@ fn a_later_one_holds_no_search_up() {
     });
 }
 
-/// Owner 2 holds `a` and is queued in `b`, owner 3 the other way round. Before owner 2 a token has come to `b`, and is still in its doorway: it might be about
-/// to hold what owner 2 waits for, and nobody can tell what that leads to.
+/// Owner 2 holds `a` and is queued in `b`, owner 3 the other way round. Before owner 2 a token has come to `b`, and is
+/// still in its doorway: it might be about to hold what owner 2 waits for, and nobody can tell what that leads to.
 struct Crossed {
     of_2: (Held, Waiter),
     of_3: (Held, Waiter),
@@ -145,7 +148,8 @@ fn is_refused((held, waiter): (Held, Waiter)) -> bool {
     refused
 }
 
-/// Property: a search that met somebody in his doorway is made when he is through, and the deadlock is answered. Shape: he gives up. Bound 2.
+/// Property: a search that met somebody in his doorway is made when he is through, and the deadlock is answered. Shape:
+/// he gives up. Bound 2.
 #[test]
 fn a_search_that_is_owed_is_made_when_the_doorway_is_left() {
     check(2, || {
@@ -179,8 +183,8 @@ fn a_search_that_is_owed_is_made_when_the_doorway_ends_in_a_hold() {
     });
 }
 
-/// Property: a search that is owed keeps nobody from being granted. Shape: what the searcher waits for is released; the one in his doorway, in front of another
-/// who is looked at, stays. Bound 3.
+/// Property: a search that is owed keeps nobody from being granted. Shape: what the searcher waits for is released; the
+/// one in his doorway, in front of another who is looked at, stays. Bound 3.
 #[test]
 fn a_search_that_is_owed_keeps_nobody_waiting() {
     check(3, || {
@@ -198,8 +202,8 @@ fn a_search_that_is_owed_keeps_nobody_waiting() {
     });
 }
 
-/// Property: a hold that moves to another slot does not wait for who came after it had drawn a ticket. Shape: the one it does wait for leaves when a later one
-/// has come, who stays. Bound 2.
+/// Property: a hold that moves to another slot does not wait for who came after it had drawn a ticket. Shape: the one
+/// it does wait for leaves when a later one has come, who stays. Bound 2.
 #[test]
 fn a_later_one_holds_no_split_up() {
     check(2, || {
@@ -209,7 +213,7 @@ fn a_later_one_holds_no_split_up() {
         let earlier = stage.stop_in_doorway(&exclusive(1..=1, 2));
         let it = spawn(&stage, |stage| {
             // The ticket has been drawn.
-            while stage.space.tree.bar() == 0 {
+            while stage.state.tree.bar() == 0 {
                 yield_now();
             }
             let later = stage.stop_in_doorway(&exclusive(1..=1, 4));
@@ -217,7 +221,7 @@ fn a_later_one_holds_no_split_up() {
             later
         });
         // SAFETY: the stage stays until all threads have ended.
-        let other = unsafe { split_off(&stage.space, &held, ByteRange::new(1..=MIDDLE)) };
+        let other = unsafe { split_off(&stage.state, &held, ByteRange::new(1..=MIDDLE)) };
         shrink(&mut held, ByteRange::new(0..=0));
         drop(it.join().unwrap());
         drop((held, other));

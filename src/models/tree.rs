@@ -1,12 +1,12 @@
 //! The tree: who publishes and scans is seen or sees, whatever the tree does meanwhile.
 //!
-//! A request here is an *attempt*: place, look, and if nobody is in the way, touch the byte; free. No queue, so that the tree's own steps
-//! are all that is searched.
+//! A request here is an *attempt*: place, look, and if nobody is in the way, touch the byte; free. No queue, so that
+//! the tree's own steps are all that is searched.
 
 use super::{Byte, check};
-use crate::mode::Mode::{self, Add, Block, Exclusive};
-use crate::owner::Visitor;
-use crate::reclaim::LazyPin;
+use crate::facts::mode::Mode::{self, Add, Block, Exclusive};
+use crate::facts::owner::Visitor;
+use crate::platform::reclaim::LazyPin;
 use crate::tree::{ByShortcut, Entry, Glance, Placed, Query, Room, Tree, Whose};
 use loom::thread::{self, JoinHandle};
 use std::ops::ControlFlow::{Break, Continue};
@@ -23,7 +23,8 @@ impl Room for Nobody {
     fn slot_changed(&self, _: usize, _: u64) {}
 }
 
-/// A request: bytes `start..=last`. `who` is its owner, and where it looks for a slot first: an even one at slot 0, an odd one at slot 1.
+/// A request: bytes `start..=last`. `who` is its owner, and where it looks for a slot first: an even one at slot 0, an
+/// odd one at slot 1.
 #[derive(Clone, Copy)]
 pub(super) struct Ask {
     start: u64,
@@ -99,7 +100,8 @@ impl Stage {
         stage
     }
 
-    /// One in which so many vacant nodes are chained to the root, whose slots are taken: the links say that requests to add may be there, and none else.
+    /// One in which so many vacant nodes are chained to the root, whose slots are taken: the links say that requests to
+    /// add may be there, and none else.
     fn with_chain(nodes: usize) -> Arc<Stage> {
         let stage = Stage::with_full_root();
         let chained: Vec<_> = (0..2 * nodes as u64).map(|who| stage.place(add(0, MIDDLE, 10 + who))).collect();
@@ -531,7 +533,8 @@ fn a_claim_is_found_after_parent_and_child_were_pruned_by_two() {
     });
 }
 
-/// The same; shape: a node still looks full to one who therefore grows its chain, and is vacant for the pruner. Three threads, bound 2.
+/// The same; shape: a node still looks full to one who therefore grows its chain, and is vacant for the pruner. Three
+/// threads, bound 2.
 #[test]
 fn a_chain_on_a_pruned_node_is_found() {
     check(2, || {
@@ -694,7 +697,8 @@ fn a_claim_is_found_after_a_step_and_its_child_were_pruned_by_two() {
     });
 }
 
-/// Property: of two that publish and then scan, one sees the other. Shape: above one of them a node is taken out. Three threads, bound 1.
+/// Property: of two that publish and then scan, one sees the other. Shape: above one of them a node is taken out. Three
+/// threads, bound 1.
 #[test]
 fn one_of_two_sees_the_other_while_a_step_is_taken_out() {
     check(1, || {
@@ -725,7 +729,8 @@ fn one_of_two_sees_the_other_while_a_chain_takes_its_nodes_place() {
     });
 }
 
-/// Property: what was written under a range is known to who finds the range free, though its node is gone. Three threads, bound 2.
+/// Property: what was written under a range is known to who finds the range free, though its node is gone. Three
+/// threads, bound 2.
 #[test]
 fn writes_are_known_through_a_pruned_node() {
     check(2, || {
@@ -738,7 +743,8 @@ fn writes_are_known_through_a_pruned_node() {
     });
 }
 
-/// The same; shape: the node was vacant when the pruner looked first, and is again when it looks behind its fence. Three threads, bound 2.
+/// The same; shape: the node was vacant when the pruner looked first, and is again when it looks behind its fence.
+/// Three threads, bound 2.
 #[test]
 fn writes_are_known_through_a_node_that_was_used_while_it_was_pruned() {
     check(2, || {
@@ -790,8 +796,8 @@ fn writes_are_known_through_a_slot_that_changes_hands() {
     });
 }
 
-/// Property: a record that is half of one request and half of another is not believed. Shape: a slot is used again for a range that the
-/// scan must see, beside one that it must not. Bound 3.
+/// Property: a record that is half of one request and half of another is not believed. Shape: a slot is used again for
+/// a range that the scan must see, beside one that it must not. Bound 3.
 #[test]
 fn a_slot_used_again_is_not_missed() {
     check(3, || {
@@ -819,8 +825,8 @@ fn a_slot_seen_free_hands_its_writes_on() {
     });
 }
 
-/// Property: a look without a request of one's own (`try_`) never finds a conflict that was not there: not with the start of one record
-/// and the end of the next. Bound 3.
+/// Property: a look without a request of one's own (`try_`) never finds a conflict that was not there: not with the
+/// start of one record and the end of the next. Bound 3.
 #[test]
 fn a_torn_record_is_no_conflict() {
     check(3, || {

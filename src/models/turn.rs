@@ -2,14 +2,14 @@
 
 use super::stage::{Stage, spawn};
 use super::{Byte, check};
-use crate::mode::Mode::Exclusive;
-use crate::sync::{AtomicU64, Ordering};
-use crate::turn::{Known, Turn, Turns};
+use crate::facts::mode::Mode::Exclusive;
+use crate::platform::sync::{AtomicU64, Ordering};
+use crate::protocol::turn::{Known, Turn, Turns};
 use loom::thread;
 use std::sync::Arc;
 
 fn turn() -> Arc<Turn> {
-    Stage::new().space.turn()
+    Stage::new().state.turn()
 }
 
 /// A search that knows `known`, and has taken `turn` as well; or it hears when to try again.
@@ -106,32 +106,34 @@ fn who_lets_a_search_end_is_not_called_by_one_before() {
     });
 }
 
-/// Property: a search that does not see what was published has ended when the publisher has let it end. Shape: the turn is there, or is just being made. Bound 4.
+/// Property: a search that does not see what was published has ended when the publisher has let it end. Shape: the turn
+/// is there, or is just being made. Bound 4.
 #[test]
 fn a_search_sees_what_was_published_or_is_waited_for() {
     for is_made in [true, false] {
         check(4, move || {
             let (stage, said) = (Stage::new(), Arc::new(AtomicU64::new(0)));
             if is_made {
-                stage.space.turn();
+                stage.state.turn();
             }
             let heard = Arc::clone(&said);
             let it = spawn(&stage, move |stage| {
-                let turns = take(&Known::new(), &stage.space.turn());
+                let turns = take(&Known::new(), &stage.state.turn());
                 if heard.load(Ordering::Relaxed) == 0 {
                     stage.byte.touch(Exclusive);
                 }
                 drop(turns);
             });
             said.store(1, Ordering::Relaxed);
-            stage.space.let_search_end();
+            stage.state.let_search_end();
             stage.byte.touch(Exclusive);
             it.join().unwrap();
         });
     }
 }
 
-/// Property: a search that is whole sees, from its first look on, whatever came before a search that has had one of its turns. Bound 4.
+/// Property: a search that is whole sees, from its first look on, whatever came before a search that has had one of its
+/// turns. Bound 4.
 #[test]
 fn a_search_that_is_late_knows_it() {
     check(4, || {

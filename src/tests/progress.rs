@@ -1,15 +1,23 @@
-//! Promise: who is stopped in the middle of whatever he does holds up those who wait for him by the contract, and nobody else (`docs/internals.md`, Progress).
+//! Promise: who is stopped in the middle of whatever he does holds up those who wait for him by the contract, and
+//! nobody else (`docs/internals.md`, Progress).
 //!
-//! A *scene* has one thread do one thing, and is played again and again: first the thread is stopped before the first of its steps (`sync::step`: each access to an
-//! atomic, each fence, each mutex), then before the second one, and so on to the end. While it stands still, the main thread does everything that must go on:
-//! what has nothing to do with it, in the same lock and in another ([`everything_else`]), and what the scene says. Futures are polled by hand. There is one clock, the
-//! watchdog's: whoever must go on and does not is named by it, with the step where the other one stands.
+//! A *scene* has one thread do one thing, and is played again and again: first the thread is stopped before the first
+//! of its steps (`sync::step`: each access to an atomic, each fence, each mutex), then before the second one, and so on
+//! to the end. While it stands still, the main thread does everything that must go on: what has nothing to do with it,
+//! in the same lock and in another ([`everything_else`]), and what the scene says. Futures are polled by hand. There is
+//! one clock, the watchdog's: whoever must go on and does not is named by it, with the step where the other one stands.
 //!
-//! A step is known by its line in the source. A line of the library with such an access that no scene comes to fails the test ([`UNSEEN`] has the exceptions).
-//! What a stopped thread does hold up, because it has a mutex, is in a table: [`HOLDS_UP`].
+//! A step is known by its line in the source. A line of the library with such an access that no scene comes to fails
+//! the test ([`UNSEEN`] has the exceptions). What a stopped thread does hold up, because it has a mutex, is in a table:
+//! [`HOLDS_UP`].
 
-use crate::sync::step::{Gate, Step, Stop, has_any};
-use crate::{Batch, Mode, Owner, RangeLock, RangeLocked, Recursion};
+use crate::Batch;
+use crate::Mode;
+use crate::Owner;
+use crate::RangeLock;
+use crate::RangeLocked;
+use crate::Recursion;
+use crate::platform::sync::step::{Gate, Step, Stop, has_any};
 use fastrand::Rng;
 use poll::{Hand, poll_once};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -47,7 +55,8 @@ enum Needs {
     Reasons,
 }
 
-/// What a thread holds up that is stopped while it has a mutex: by what stands in the line where the mutex is taken. All of it, and nothing else, is passed over where the mutex is had.
+/// What a thread holds up that is stopped while it has a mutex: by what stands in the line where the mutex is taken.
+/// All of it, and nothing else, is passed over where the mutex is had.
 const HOLDS_UP: &[(&str, &[Needs])] = &[
     ("lock(&self.0[slot])", &[Needs::List]),
     ("lock(&self.lists[self.slot])", &[Needs::List]),
@@ -277,7 +286,8 @@ impl Moment<'_> {
     }
 }
 
-/// How a probe's answers change while a thread goes through its steps: from the first to the last one, once, and by one step.
+/// How a probe's answers change while a thread goes through its steps: from the first to the last one, once, and by one
+/// step.
 struct Turn {
     scene: &'static str,
     from: bool,
@@ -357,8 +367,9 @@ impl Stage {
         }
     }
 
-    /// Plays a scene as often as it has steps. `prepare` makes what the main thread and the other one have; `role` is the other one's part; `meanwhile` is what the
-    /// main thread does while that one stands still, beside everything else; `after` what it does when that one has ended.
+    /// Plays a scene as often as it has steps. `prepare` makes what the main thread and the other one have; `role` is
+    /// the other one's part; `meanwhile` is what the main thread does while that one stands still, beside everything
+    /// else; `after` what it does when that one has ended.
     fn play<S, I: Send, O: Send>(
         &mut self,
         scene: &'static str,
@@ -465,8 +476,9 @@ impl Stage {
     }
 }
 
-/// Stops a thread before the first step that is not among `done`, and adds that. (Not the nth, as two plays need not go the same way: where a thread looks for a slot first depends on its number.)
-/// If `from` is a line: there first, and then at such a step behind it.
+/// Stops a thread before the first step that is not among `done`, and adds that. (Not the nth, as two plays need not go
+/// the same way: where a thread looks for a slot first depends on its number.) If `from` is a line: there first, and
+/// then at such a step behind it.
 fn next_step(done: &Arc<Mutex<HashSet<(Step, usize)>>>, from: Option<(String, u32)>) -> &'static Gate {
     let (mut times, mut from, done) = (HashMap::<Step, usize>::new(), from, done.clone());
     Gate::new(move |step| {
@@ -946,7 +958,8 @@ fn leaving(stage: &mut Stage) {
     turn.check();
 }
 
-/// Whoever has freed a slot that somebody waited for, and is late with its call, has nothing to do with who has come to wait for the slot's next request since.
+/// Whoever has freed a slot that somebody waited for, and is late with its call, has nothing to do with who has come to
+/// wait for the slot's next request since.
 fn being_late(stage: &mut Stage) {
     for (released, kept) in [(0, 1), (1, 0)] {
         stage.play_from(
@@ -988,7 +1001,8 @@ fn being_late(stage: &mut Stage) {
 
 fn converting(stage: &mut Stage) {
     type Owned = crate::Guard<&'static RangeLock, crate::ByTask>;
-    /// A conversion of an exclusive hold of [`PLACE`] beside somebody who waits for a part of it, what it leaves held, and whether that one gets it.
+    /// A conversion of an exclusive hold of [`PLACE`] beside somebody who waits for a part of it, what it leaves held,
+    /// and whether that one gets it.
     struct Case {
         name: &'static str,
         before: Mode,
@@ -1163,15 +1177,16 @@ fn converting(stage: &mut Stage) {
     convert_beside_who_is_stopped(stage);
 }
 
-/// Who converts waits for one who came before, and is in his doorway; not for one who comes after it has raised the bar.
+/// Who converts waits for one who came before, and is in his doorway; not for one who comes after it has raised the
+/// bar.
 fn convert_beside_who_is_stopped(stage: &mut Stage) {
     let world = World::new();
     let guard = world.hold(PLACE, Mode::Exclusive);
     let earlier = stopped_in_doorway(world, stage);
-    let bar = world.a.space().tree.bar();
+    let bar = world.a.state().tree.bar();
     let converting = thread::spawn(move || drop(guard.split(50)));
     stage.dog.next("a conversion draws its ticket".to_string());
-    while world.a.space().tree.bar() == bar {
+    while world.a.state().tree.bar() == bar {
         thread::yield_now();
     }
     let later = stopped_in_doorway(world, stage);
@@ -1468,7 +1483,8 @@ fn looking(stage: &mut Stage) {
         },
         |world, (), gate| stoppable(gate, || world.a.snapshot()),
         |_, (_, holder, _), moment| {
-            // A move of its hold, so that whoever looks, looks again. (It asks who is queued there to look again, too: the index knows which are batches.)
+            // A move of its hold, so that whoever looks, looks again. (It asks who is queued there to look again, too:
+            // the index knows which are batches.)
             if let Some(part) = moment.go_on("a split", &[Needs::Index], || holder.take().unwrap().split(50).0) {
                 *holder = Some(part);
             }
@@ -1522,7 +1538,8 @@ fn looking_at_own_holds(stage: &mut Stage) {
     /// Bytes of which the hold moves to another slot, and those of another hold within it.
     const MOVED: Range<u64> = 60..70;
     const INNER: Range<u64> = 80..90;
-    // At any of the steps, however often it comes by the same line: of the slots the new one may be looked at before the old one, or behind it.
+    // At any of the steps, however often it comes by the same line: of the slots the new one may be looked at before
+    // the old one, or behind it.
     for before in [false, true] {
         for at in 0.. {
             let world = World::new();
@@ -1641,7 +1658,8 @@ fn passing_the_young(stage: &mut Stage) {
     }
 }
 
-/// A thread that has something waits in a call for what is not its own; and what else takes a mutex, or a look of its own.
+/// A thread that has something waits in a call for what is not its own; and what else takes a mutex, or a look of its
+/// own.
 fn holding_others_up(stage: &mut Stage) {
     stage.play(
         "waiting for another owner's request",
@@ -1825,7 +1843,8 @@ fn growing(stage: &mut Stage) {
     );
 }
 
-/// Threads that come and go while others wait, each stopped and let go on as the main thread likes: never while it has a mutex.
+/// Threads that come and go while others wait, each stopped and let go on as the main thread likes: never while it has
+/// a mutex.
 struct Churn<'scope, 'env> {
     scope: &'scope thread::Scope<'scope, 'env>,
     world: World,
@@ -1846,7 +1865,8 @@ impl<'scope> Churn<'scope, '_> {
         let (range, mode) = (start..start + self.rng.u64(1..60), Mode::ALL[self.rng.usize(0..3)]);
         let (seed, mut left) = (self.rng.u64(..), 0_u32);
         let mut rng = Rng::with_seed(seed);
-        // Who is nested is not stopped from when it goes into the index: its search would hold up those that it has found.
+        // Who is nested is not stopped from when it goes into the index: its search would hold up those that it has
+        // found.
         let mut may_search = false;
         let gate = Gate::new(move |step| {
             may_search |= kind == NESTED && step.at.file().ends_with("turn.rs");
@@ -1933,8 +1953,8 @@ impl<'scope> Churn<'scope, '_> {
     }
 }
 
-/// Beside those who come and go, each stopped wherever it is: who waits, and has nobody in front who came before, is granted at its next poll; a search, a
-/// conversion, and a deadline come to their ends.
+/// Beside those who come and go, each stopped wherever it is: who waits, and has nobody in front who came before, is
+/// granted at its next poll; a search, a conversion, and a deadline come to their ends.
 #[test]
 fn who_waits_is_not_held_up_by_those_who_come_and_go() {
     let dog = Watchdog::new();
@@ -1981,9 +2001,9 @@ fn who_waits_is_not_held_up_by_those_who_come_and_go() {
             second.pending();
 
             at("a conversion of what they ask for");
-            let bar = world.a.space().tree.bar();
+            let bar = world.a.state().tree.bar();
             let converting = scope.spawn(move || holder.split(50));
-            while world.a.space().tree.bar() == bar && !converting.is_finished() {
+            while world.a.state().tree.bar() == bar && !converting.is_finished() {
                 thread::yield_now();
             }
             // It waits for those who are here by now, at the most.
@@ -2052,7 +2072,8 @@ impl Stage {
     }
 }
 
-/// Which lines are not of the library itself: of models, tests and fuzz targets, as the attribute in front of an item says; and those of `Debug`.
+/// Which lines are not of the library itself: of models, tests and fuzz targets, as the attribute in front of an item
+/// says; and those of `Debug`.
 fn built_elsewhere(lines: &[&str]) -> Vec<bool> {
     let mut elsewhere = vec![false; lines.len()];
     let mut at = 0;

@@ -1,4 +1,5 @@
-//! The tree by itself, used by one thread that plays several: for the unit tests, and for the fuzz target `tree_ops` (`crate::fuzzing`).
+//! The tree by itself, used by one thread that plays several: for the unit tests, and for the fuzz target `tree_ops`
+//! (`crate::fuzzing`).
 
 // Public for the fuzz target alone.
 #![cfg_attr(not(fuzzing), allow(unreachable_pub))]
@@ -6,8 +7,8 @@
 use super::node::Node;
 use super::slot::{Classes, MODES};
 use super::{ByShortcut, Entry, Glance, Placed, Query, Room, Tree, Whose};
-use crate::owner::Visitor;
-use crate::reclaim::{LazyPin, Pin};
+use crate::facts::owner::Visitor;
+use crate::platform::reclaim::{LazyPin, Pin};
 use std::fmt;
 use std::ops::ControlFlow::{Break, Continue};
 
@@ -99,13 +100,15 @@ impl Bare {
         self.0.part_by_class_for(&entry(ask), Visitor::numbered(1), &LazyPin::new());
     }
 
-    /// Leaves the root's child for such a request as a pruner does who is taken off its processor just before it unlinks it.
+    /// Leaves the root's child for such a request as a pruner does who is taken off its processor just before it
+    /// unlinks it.
     #[cfg(test)]
     pub(super) fn freeze(&self, ask: Ask) {
         self.0.freeze_links_for(&entry(ask), &LazyPin::new());
     }
 
-    /// Puts something there as most requests are put, and says whether it met one of the modes `against`, of another owner.
+    /// Puts something there as most requests are put, and says whether it met one of the modes `against`, of another
+    /// owner.
     pub fn put_and_look(&self, ask: Ask, against: u64, thread: Thread) -> (Put, bool) {
         let (entry, query, pin) = (entry(ask), query(ask, against), LazyPin::new());
         // SAFETY: as in `put`.
@@ -191,8 +194,8 @@ fn query(Ask { start, last, owner, .. }: Ask, against: u64) -> Query<'static> {
     Query { start, last, against, owner, whose: Whose::Others }
 }
 
-/// Requests lie within their node's span, and are of its classes; and the links that lead to them carry their modes (`carried`: those to this node); chains have the span of what
-/// they hang on, and children lie within their cells.
+/// Requests lie within their node's span, and are of its classes; and the links that lead to them carry their modes
+/// (`carried`: those to this node); chains have the span of what they hang on, and children lie within their cells.
 fn check_below(node: &Node<()>, carried: u64, pin: &Pin) -> Result<usize, String> {
     let (mut live, mut announced) = (0, carried);
     if node.is_of_a_class() {

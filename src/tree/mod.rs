@@ -1,17 +1,19 @@
 //! A lock-free interval tree of requests, whose shape follows contention.
 //!
 //! # Promise
-//! [`Tree::place`] publishes a request; [`Tree::scan`] visits every live request that meets a range. Of two requests that both
-//! place themselves and then scan, at least one sees the other. No step waits for another thread, unless a [`Room`] does.
+//! [`Tree::place`] publishes a request; [`Tree::scan`] visits every live request that meets a range. Of two requests
+//! that both place themselves and then scan, at least one sees the other. No step waits for another thread, unless a
+//! [`Room`] does.
 //!
 //! # Shape
-//! A radix tree over `u64` of fixed fan-out. A node covers an aligned power-of-two span, cut into equal cells, with a few slots for
-//! requests and one child per cell; a child may cover less than its cell. A request in a node's slot lies within that node's span,
-//! and that is all: it need not be in the deepest possible node. So nothing ever moves, there is no balance and no augmentation
-//! to maintain, and a scan visits exactly the nodes whose spans meet its range.
+//! A radix tree over `u64` of fixed fan-out. A node covers an aligned power-of-two span, cut into equal cells, with a
+//! few slots for requests and one child per cell; a child may cover less than its cell. A request in a node's slot lies
+//! within that node's span, and that is all: it need not be in the deepest possible node. So nothing ever moves, there
+//! is no balance and no augmentation to maintain, and a scan visits exactly the nodes whose spans meet its range.
 //!
 //! The tree is one node, its root, until threads meet there (or it is full). Then children grow where the requests are
-//! (`place`), as many as the threads at work need (`quota`), and empty ones are removed again (`prune`). The root is part of the lock: a quiet lock owns no heap and needs no pin.
+//! (`place`), as many as the threads at work need (`quota`), and empty ones are removed again (`prune`). The root is
+//! part of the lock: a quiet lock owns no heap and needs no pin.
 //!
 //! # Orderings
 //! The slots' are in `slot` (S1 to S6).
@@ -24,15 +26,16 @@
 //! | T4 | scan: end the era, `fence(SeqCst)`, then look below its own node | shortcut: publish, `fence(SeqCst)`, then look at the era | one of them sees the other (`shortcut`) |
 //! | T5 | who waits: draw a ticket (AcqRel), then look through the nodes of the chain that are newer than its own | who comes to one of these: publish, `fence(SeqCst)`, then scan | who was not there yet is behind, and need not be looked for again (`scan`) |
 //!
-//! **Why a scan misses nobody.** X and Y both publish, fence, then scan. Say Y's scan does not see X's slot. If Y reached X's node, it
-//! read the state before X's publication, so Y's fence came before X's (S6), and X's scan sees Y. If Y did not reach it, Y read some
-//! link before X's node was linked there; X had loaded that link, changed, before it published, so again Y's fence came before
-//! X's. So too if Y read a link before X's mode stood on it: X had seen it there, on every link up to its node, before it published, and it
-//! stays there as long as X (INV-N5). A node is unlinked only when it is frozen and vacant, and X, in a frozen node, withdraws (T2).
+//! **Why a scan misses nobody.** X and Y both publish, fence, then scan. Say Y's scan does not see X's slot. If Y
+//! reached X's node, it read the state before X's publication, so Y's fence came before X's (S6), and X's scan sees Y.
+//! If Y did not reach it, Y read some link before X's node was linked there; X had loaded that link, changed, before it
+//! published, so again Y's fence came before X's. So too if Y read a link before X's mode stood on it: X had seen it
+//! there, on every link up to its node, before it published, and it stays there as long as X (INV-N5). A node is
+//! unlinked only when it is frozen and vacant, and X, in a frozen node, withdraws (T2).
 //!
 //! # Cost
-//! A quiet acquire and release in the root, or by a shortcut: three atomic read-modify-writes. Otherwise one node per level on the path, and
-//! the subtrees inside the range. A tree has at most 32 levels.
+//! A quiet acquire and release in the root, or by a shortcut: three atomic read-modify-writes. Otherwise one node per
+//! level on the path, and the subtrees inside the range. A tree has at most 32 levels.
 //!
 //! # Source
 //! Our own; the problem and the rivals' answers are listed in `docs/internals.md`.
@@ -61,8 +64,8 @@ pub(crate) use shortcut::ByShortcut;
 pub(crate) use shortcut::forget;
 pub(crate) use slot::{Entry, Grant, Own, Placed, Rescan};
 
-use crate::reclaim::{LazyPin, Pin};
-use crate::sync::{Ordering, const_fn, hint};
+use crate::platform::reclaim::{LazyPin, Pin};
+use crate::platform::sync::{Ordering, const_fn, hint};
 use bar::Bar;
 use node::{Node, Target};
 use quota::Quota;
@@ -70,12 +73,14 @@ use shortcut::Era;
 
 /// What the waiting side keeps for one node: made when somebody waits there for the first time, dropped with the node.
 pub(crate) trait Room: Default + Send + Sync + 'static {
-    /// Slot `index` went free, or moved from the holders to the queue, from a word of this [age](slot::Word::age): wake whoever waits for that one.
-    /// Not those who wait for another: whoever is to say that it has changed wakes them, and may be late.
+    /// Slot `index` went free, or moved from the holders to the queue, from a word of this [age](slot::Word::age): wake
+    /// whoever waits for that one. Not those who wait for another: whoever is to say that it has changed wakes them,
+    /// and may be late.
     fn slot_changed(&self, index: usize, age: u64);
 }
 
-/// `T` is what the layers above keep beside it. It is in here because there it costs nothing: a tree is aligned like a node, and has room to spare.
+/// `T` is what the layers above keep beside it. It is in here because there it costs nothing: a tree is aligned like a
+/// node, and has room to spare.
 pub(crate) struct Tree<R, T = ()> {
     root: Node<R>,
     shape: Shape,
@@ -83,15 +88,18 @@ pub(crate) struct Tree<R, T = ()> {
     hand: hint::AtomicU64,
     /// Whether somebody is moving it.
     is_sweeping: hint::AtomicBool,
-    /// How many nodes the hand has left in chains when it last went to their ends, or as many as this holds; and how many were made since.
+    /// How many nodes the hand has left in chains when it last went to their ends, or as many as this holds; and how
+    /// many were made since.
     chained: hint::AtomicU16,
     made: hint::AtomicU16,
-    /// A number for the layers above, which those in conflict read, and nobody writes. (It is here because there is room.)
+    /// A number for the layers above, which those in conflict read, and nobody writes. (It is here because there is
+    /// room.)
     most: u16,
     pub(crate) beside: T,
 }
 
-/// What changes with the tree's shape, or under conflict, and no more often, on a line of its own: whoever comes reads it.
+/// What changes with the tree's shape, or under conflict, and no more often, on a line of its own: whoever comes reads
+/// it.
 #[repr(align(64))]
 struct Shape {
     /// Whether shortcuts are good.
@@ -100,7 +108,8 @@ struct Shape {
     bar: Bar,
     /// How many nodes there are for threads, and may be.
     quota: Quota,
-    /// Numbers for the layers above, which those in conflict read: one that nobody writes, and two that are written seldom.
+    /// Numbers for the layers above, which those in conflict read: one that nobody writes, and two that are written
+    /// seldom.
     window: u64,
     calm: hint::AtomicU64,
     rests_until: hint::AtomicU64,
@@ -193,7 +202,8 @@ impl<R: Room, T> Tree<R, T> {
         below(&self.root, pin)
     }
 
-    /// Removes every node that is not in use. Each is looked at once, and who is at one meanwhile is not waited for (INV-P8).
+    /// Removes every node that is not in use. Each is looked at once, and who is at one meanwhile is not waited for
+    /// (INV-P8).
     pub(crate) fn trim(&self, pin: &LazyPin) {
         if self.root.is_alone() {
             return;

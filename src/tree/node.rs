@@ -10,30 +10,35 @@
 //! 64 the adjacent-line prefetcher makes two threads on separate nodes share lines after all.
 //!
 //! # Invariants
-//! - INV-N1: a live request in a node's slot lies within the node's span. It need not be in the deepest possible node, so nothing ever moves.
-//! - INV-N2: exactly one link leads to a node that is not removed. A child's span lies within the cell whose link leads to it; a chained
-//!   node has the span of the node that it is chained to, or takes its place.
-//! - INV-N3: spans are powers of [`CELLS`], like the root's. So two disjoint spans in one cell always have a common one, in that
-//!   cell, that puts them into different cells: a node can be spliced in above any child.
+//! - INV-N1: a live request in a node's slot lies within the node's span. It need not be in the deepest possible node,
+//!   so nothing ever moves.
+//! - INV-N2: exactly one link leads to a node that is not removed. A child's span lies within the cell whose link leads
+//!   to it; a chained node has the span of the node that it is chained to, or takes its place.
+//! - INV-N3: spans are powers of [`CELLS`], like the root's. So two disjoint spans in one cell always have a common
+//!   one, in that cell, that puts them into different cells: a node can be spliced in above any child.
 //! - INV-N4: a link that carries [`FROZEN`] is changed by nobody but the pruner that froze it.
-//! - INV-N5: a link carries the mode that every live request behind it was placed in: in the node that it leads to, below that, and along its chain. Whoever places a
-//!   request [announces](Link::announce) its mode on each link that it follows, first; who puts a node in between, or takes one out, hands on
-//!   what the link behind it carries. So a scan passes over what holds nothing in its way, however much it is. A downgrade in place is not announced, and need not be: the bit of the stricter mode
-//!   stays, and each scan that the weaker mode concerns goes by that one too (`mode::tests`).
-//! - INV-N6: a node takes requests of some classes of grains (`slot`): of all, unless it is one in a chain that was made for fewer. All bytes of a live request in it are in grains of these. They
-//!   do not change, so a scan passes over a node of other classes than its own, whatever is there. Who has other classes finds his place before it, so such a node has no children, and never takes the place
-//!   of the node that it is chained to.
+//! - INV-N5: a link carries the mode that every live request behind it was placed in: in the node that it leads to,
+//!   below that, and along its chain. Whoever places a request [announces](Link::announce) its mode on each link that
+//!   it follows, first; who puts a node in between, or takes one out, hands on what the link behind it carries. So a
+//!   scan passes over what holds nothing in its way, however much it is. A downgrade in place is not announced, and
+//!   need not be: the bit of the stricter mode stays, and each scan that the weaker mode concerns goes by that one too
+//!   (`mode::tests`).
+//! - INV-N6: a node takes requests of some classes of grains (`slot`): of all, unless it is one in a chain that was
+//!   made for fewer. All bytes of a live request in it are in grains of these. They do not change, so a scan passes
+//!   over a node of other classes than its own, whatever is there. Who has other classes finds his place before it, so
+//!   such a node has no children, and never takes the place of the node that it is chained to.
 
 use super::Room;
 use super::slot::{Classes, Entry, Parts, Record, Scale, Slot, Sum, Word};
-use crate::reclaim::Pin;
-use crate::sync::{AtomicBool, AtomicPtr, AtomicU16, AtomicU64, Ordering, atomics, const_fn, hint};
+use crate::platform::reclaim::Pin;
+use crate::platform::sync::{AtomicBool, AtomicPtr, AtomicU16, AtomicU64, Ordering, atomics, const_fn, hint};
 use std::ptr::{self, NonNull};
 
 /// Slots of a node. Small in a model, so that growth and overflow are reached.
 pub(crate) const SLOTS: usize = if cfg!(any(loom, spanlock_shuttle)) { 2 } else { 8 };
 
-/// The slots in an order that keeps the records of the first few on lines of their own, so that neighbours do not share one.
+/// The slots in an order that keeps the records of the first few on lines of their own, so that neighbours do not share
+/// one.
 const APART: [usize; SLOTS] = {
     let mut order = [0; SLOTS];
     let mut index = 0;
@@ -89,7 +94,7 @@ struct Header<R> {
     /// What the waiting side keeps for this node; null until somebody waits.
     room: AtomicPtr<R>,
     #[cfg(all(loom, spanlock_epoch))]
-    canary: crate::reclaim::Canary,
+    canary: crate::platform::reclaim::Canary,
 }
 
 #[cfg(not(any(loom, spanlock_shuttle)))]
@@ -153,7 +158,7 @@ impl<R> Node<R> {
                     overflow: Link::null(),
                     room: AtomicPtr::new(ptr::null_mut()),
                     #[cfg(all(loom, spanlock_epoch))]
-                    canary: crate::reclaim::Canary::new(),
+                    canary: crate::platform::reclaim::Canary::new(),
                 },
                 states: atomics!(AtomicU64::new(0); SLOTS),
                 records: atomics!(Record::new(); SLOTS),
@@ -272,7 +277,8 @@ impl<R> Node<R> {
         self.cell_around(start, last).is_some() && self.can_have_children()
     }
 
-    /// The child that covers a request of `entry`, and the link to it, which says from now on that such a request may be behind it.
+    /// The child that covers a request of `entry`, and the link to it, which says from now on that such a request may
+    /// be behind it.
     #[inline(always)]
     pub(super) fn way_down<'a>(&'a self, entry: &Entry, pin: &'a Pin) -> Option<(&'a Link<R>, Target<R>, &'a Node<R>)> {
         let link = self.child(self.cell_around(entry.start, entry.last)?);
@@ -364,7 +370,8 @@ impl<R> Node<R> {
         chain.filter(move |node| node.classes().meet(classes))
     }
 
-    /// The one of them that is for requests of the class of `entry`, among the first of the chain, which are for classes; the links to it say from now on that such a request may be there.
+    /// The one of them that is for requests of the class of `entry`, among the first of the chain, which are for
+    /// classes; the links to it say from now on that such a request may be there.
     #[inline]
     pub(super) fn of_its_class<'a>(&'a self, entry: &Entry, pin: &'a Pin) -> Option<&'a Node<R>> {
         let classes = Classes::of(entry.start, entry.last);
@@ -401,8 +408,9 @@ impl<R> Node<R> {
         self.states.iter().zip(&self.records).map(|(state, record)| Slot { state, record })
     }
 
-    /// The parts of the span that a scan of `start..=last` for the modes `against` has to look at more closely. `None` if one look at the state words tells that nothing here concerns
-    /// it: no slot is live in one of these modes, or none in a part that the range touches, or none but the scanner's own, of mode `own`.
+    /// The parts of the span that a scan of `start..=last` for the modes `against` has to look at more closely. `None`
+    /// if one look at the state words tells that nothing here concerns it: no slot is live in one of these modes, or
+    /// none in a part that the range touches, or none but the scanner's own, of mode `own`.
     ///
     /// ORDERING (S2): Acquire: a slot that is seen free is passed over without another look.
     #[inline(always)]
@@ -428,8 +436,8 @@ impl<R> Node<R> {
         self.words_against(against, own) == 0
     }
 
-    /// The words of all slots, OR-ed, if a slot may be live in one of the modes `against`; all ones if one that is not the scanner's own, of
-    /// mode `own`, is; 0 if none is.
+    /// The words of all slots, OR-ed, if a slot may be live in one of the modes `against`; all ones if one that is not
+    /// the scanner's own, of mode `own`, is; 0 if none is.
     #[inline(always)]
     fn words_against(&self, against: u64, own: Option<u64>) -> u64 {
         let words = self.states.iter().map(|state| state.load(Ordering::Acquire));
@@ -449,9 +457,11 @@ impl<R> Node<R> {
         }
     }
 
-    /// Whether somebody insists: a slot may be live in one of the modes `against` that does not yield, and is not the scanner's own.
+    /// Whether somebody insists: a slot may be live in one of the modes `against` that does not yield, and is not the
+    /// scanner's own.
     ///
-    /// ORDERING (S2, S8): Acquire, as for [`Node::unclear`]; and who has closed before the scanner's fence is found to have.
+    /// ORDERING (S2, S8): Acquire, as for [`Node::unclear`]; and who has closed before the scanner's fence is found to
+    /// have.
     #[inline(never)] // Few ask.
     pub(super) fn has_insisting(&self, against: u64, own: Option<usize>) -> bool {
         let insisting = |(index, state): (usize, &AtomicU64)| {
@@ -461,7 +471,8 @@ impl<R> Node<R> {
         self.states.iter().enumerate().map(insisting).fold(0, |any, word| any | word) & against != 0
     }
 
-    /// Whether no slot is in use. Acquire (S2): whoever removes the node goes on behind everything done under its slots.
+    /// Whether no slot is in use. Acquire (S2): whoever removes the node goes on behind everything done under its
+    /// slots.
     pub(super) fn is_vacant(&self) -> bool {
         self.states.iter().all(|state| Word::from_bits(state.load(Ordering::Acquire)).is_free())
     }
@@ -471,7 +482,8 @@ impl<R> Node<R> {
         self.used_slots() == SLOTS
     }
 
-    /// Takes a free slot for `entry` and publishes it there, trying `home` first. Each slot is tried once: if its claim fails, somebody else has it (INV-P1).
+    /// Takes a free slot for `entry` and publishes it there, trying `home` first. Each slot is tried once: if its claim
+    /// fails, somebody else has it (INV-P1).
     #[inline]
     pub(super) fn occupy(&self, entry: &Entry, home: usize) -> Option<usize> {
         let scale = self.scale();
@@ -482,8 +494,8 @@ impl<R> Node<R> {
         })
     }
 
-    /// The same for the root, in the most frequent case: the slot at `home` or the next one is free, nothing leads on from there, and no look at
-    /// the shape is due.
+    /// The same for the root, in the most frequent case: the slot at `home` or the next one is free, nothing leads on
+    /// from there, and no look at the shape is due.
     #[inline(always)]
     pub(super) fn occupy_root(&self, entry: &Entry, home: usize) -> Option<usize> {
         const SHIFT: u32 = 64 - CELL_BITS;
@@ -559,7 +571,8 @@ impl<R> Node<R> {
         is_left
     }
 
-    /// Nobody goes down here any more: there is room above, and in the end this leaf is vacant, and goes. (Who is here already stays, and who has a shortcut may come.)
+    /// Nobody goes down here any more: there is room above, and in the end this leaf is vacant, and goes. (Who is here
+    /// already stays, and who has a shortcut may come.)
     pub(super) fn close(&self) {
         self.header.chances.fetch_or(CLOSED, Ordering::Relaxed);
     }
@@ -599,8 +612,9 @@ impl<R> Node<R> {
         Mark(self.header.mark.load(Ordering::Relaxed)).thread() == thread
     }
 
-    /// Leaves the mark of a thread whose sampled acquire ended here. Whether threads take turns here: `thread` came between two
-    /// visits of others, or others between two of its own. (Once is not enough: a lock that passes from one thread to the next is not contended.)
+    /// Leaves the mark of a thread whose sampled acquire ended here. Whether threads take turns here: `thread` came
+    /// between two visits of others, or others between two of its own. (Once is not enough: a lock that passes from one
+    /// thread to the next is not contended.)
     pub(super) fn leave_mark(&self, thread: u16) -> bool {
         let found = Mark(self.header.mark.load(Ordering::Relaxed));
         let foreign = found != Mark::NONE && found.thread() != thread;
@@ -611,7 +625,8 @@ impl<R> Node<R> {
         foreign && found.is_turn()
     }
 
-    /// Whether the thread's own mark is the last one that was left here, not in a turn with others, and no node is below.
+    /// Whether the thread's own mark is the last one that was left here, not in a turn with others, and no node is
+    /// below.
     pub(super) fn is_left_to(&self, thread: u16) -> bool {
         Mark(self.header.mark.load(Ordering::Relaxed)) == Mark::of(thread, false) && self.is_alone()
     }
@@ -620,8 +635,8 @@ impl<R> Node<R> {
 impl<R: Room> Node<R> {
     /// [`Node::occupy`] in a node that can be removed. (The root never is, and never frozen.)
     ///
-    /// ORDERING (T2): the publication ends with a full fence, and so does freezing. Either that fence comes first, and the pruner
-    /// finds the slot in use; or the pruner's does, and this load finds the node frozen.
+    /// ORDERING (T2): the publication ends with a full fence, and so does freezing. Either that fence comes first, and
+    /// the pruner finds the slot in use; or the pruner's does, and this load finds the node frozen.
     #[inline]
     pub(super) fn occupy_unless_frozen(&self, entry: &Entry, home: usize, _pin: &Pin) -> Occupied {
         let Some(index) = self.occupy(entry, home) else { return Occupied::Full };
@@ -650,7 +665,8 @@ impl<R: Room> Node<R> {
             return room;
         }
         let new = Box::into_raw(Box::<R>::default());
-        // ORDERING: Release for the room's contents; Acquire to use another thread's room. Pairs with the loads here and in `tell_room`.
+        // ORDERING: Release for the room's contents; Acquire to use another thread's room. Pairs with the loads here
+        // and in `tell_room`.
         let room = match self.header.room.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => new,
             Err(first) => {
@@ -680,9 +696,11 @@ impl<R> Node<R> {
     /// As many threads as can have a shortcut to one node: those who come later go without.
     const MOST_KEEPERS: u16 = FOR_THREADS / 2;
 
-    /// One keeper more, at the word of somebody who knows of another that stays one meanwhile. `false` if there are too many.
+    /// One keeper more, at the word of somebody who knows of another that stays one meanwhile. `false` if there are too
+    /// many.
     pub(super) fn keep(&self) -> bool {
-        // Relaxed: nothing is handed on by it. (As in `Arc::clone`, and so is the limit, which many at once can pass by a little.)
+        // Relaxed: nothing is handed on by it. (As in `Arc::clone`, and so is the limit, which many at once can pass by
+        // a little.)
         if self.header.keepers.load(Ordering::Relaxed) & !FOR_THREADS >= Self::MOST_KEEPERS {
             return false;
         }
@@ -700,7 +718,7 @@ impl<R> Node<R> {
         // ORDERING: Release for what this keeper did to the node, Acquire for what the others did. As in `Arc::drop`.
         if keepers.fetch_sub(1, Ordering::AcqRel) & !FOR_THREADS == 1 {
             // SAFETY: from `Box::into_raw`, and nobody else can reach it.
-            unsafe { crate::reclaim::free(node) };
+            unsafe { crate::platform::reclaim::free(node) };
         }
     }
 }
@@ -709,12 +727,14 @@ impl<R> Drop for Node<R> {
     fn drop(&mut self) {
         #[cfg(not(spanlock_shuttle))]
         let room = self.header.room.load(Ordering::Relaxed);
-        // The epoch may drop it in another schedule than its own, or in none: there must be no step of shuttle's in here.
+        // The epoch may drop it in another schedule than its own, or in none: there must be no step of shuttle's in
+        // here.
         #[cfg(spanlock_shuttle)]
         // SAFETY: nobody else uses a node that is being dropped.
         let room = unsafe { self.header.room.raw_load() };
         if !room.is_null() {
-            // SAFETY: made by `Box::into_raw` in `room`, which stores it once; the node is being dropped, so nobody uses it.
+            // SAFETY: made by `Box::into_raw` in `room`, which stores it once; the node is being dropped, so nobody
+            // uses it.
             drop(unsafe { Box::from_raw(room) });
         }
     }
@@ -785,9 +805,9 @@ impl<R> Target<R> {
     #[inline]
     pub(super) fn node(self, _pin: &Pin) -> Option<&Node<R>> {
         let node = NonNull::new(self.pointer())?;
-        // SAFETY: a target comes from a link of a node that was itself reached under this pin (or from the root), and nodes are
-        // retired only after they are unlinked: what could be reached under a pin is not freed before it ends. A node is never
-        // borrowed mutably while it is shared.
+        // SAFETY: a target comes from a link of a node that was itself reached under this pin (or from the root), and
+        // nodes are retired only after they are unlinked: what could be reached under a pin is not freed before it
+        // ends. A node is never borrowed mutably while it is shared.
         Some(unsafe { node.as_ref() }.used())
     }
 
@@ -799,14 +819,16 @@ impl<R> Target<R> {
     where
         R: 'static,
     {
-        // SAFETY: by the caller's word it is from `Box::into_raw`, cannot be reached any more but by those of its other keepers, and is retired once.
+        // SAFETY: by the caller's word it is from `Box::into_raw`, cannot be reached any more but by those of its other
+        // keepers, and is retired once.
         unsafe { pin.retire(self.pointer(), Node::let_go) };
     }
 
     /// Lets go of a node that was never linked, or whose tree is being dropped.
     ///
     /// # Safety
-    /// The target is a node from [`Target::make`] that nobody can reach, but for those of its keepers that are threads; and this is done once.
+    /// The target is a node from [`Target::make`] that nobody can reach, but for those of its keepers that are threads;
+    /// and this is done once.
     pub(super) unsafe fn let_go(self) {
         // SAFETY: by the caller's word it came from `make`, and the tree's part in keeping it ends here.
         unsafe { Node::let_go(self.pointer()) };
@@ -817,7 +839,8 @@ impl<R> Target<R> {
     /// # Safety
     /// It has not been let go of, and is not while it is borrowed.
     pub(super) unsafe fn node_at_last<'t>(self) -> Option<&'t Node<R>> {
-        // SAFETY: it came from `make`, and by the caller's word it is still there. A node is never borrowed mutably while it is shared.
+        // SAFETY: it came from `make`, and by the caller's word it is still there. A node is never borrowed mutably
+        // while it is shared.
         unsafe { self.pointer().as_ref() }
     }
 }
@@ -835,8 +858,8 @@ impl<R> Link<R> {
         }
     }
 
-    /// ORDERING (T1): Acquire, the null ones too: it pairs with the Release of whoever linked, or unlinked. A scan that finds
-    /// a cell empty after a pruner emptied it knows all that was done under the pruned slots.
+    /// ORDERING (T1): Acquire, the null ones too: it pairs with the Release of whoever linked, or unlinked. A scan that
+    /// finds a cell empty after a pruner emptied it knows all that was done under the pruned slots.
     #[inline]
     pub(super) fn load(&self) -> Target<R> {
         Target(self.0.load(Ordering::Acquire))
@@ -857,17 +880,18 @@ impl<R> Link<R> {
 
     /// Changes the link from `from` to `to`, unless somebody else was faster.
     ///
-    /// ORDERING (T1): Release for the node behind `to`, or for the emptiness of the one that was removed; Acquire because a pruner that
-    /// freezes an empty link must know what the pruner before it knew.
+    /// ORDERING (T1): Release for the node behind `to`, or for the emptiness of the one that was removed; Acquire
+    /// because a pruner that freezes an empty link must know what the pruner before it knew.
     pub(super) fn change(&self, from: Target<R>, to: Target<R>) -> bool {
         self.0.compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// Says that a request of `mode` may be behind the link; returns what it leads to. `None` if that cannot be said, because the link is frozen: then
-    /// nothing of that mode is to be placed behind it.
+    /// Says that a request of `mode` may be behind the link; returns what it leads to. `None` if that cannot be said,
+    /// because the link is frozen: then nothing of that mode is to be placed behind it.
     ///
-    /// ORDERING (T3): this comes before the publication, and that ends with a full fence. A scan that finds the mode missing has its own fence before
-    /// that one, or the link has led elsewhere since. Release and Acquire as in [`Link::change`]: the node behind it stays the same.
+    /// ORDERING (T3): this comes before the publication, and that ends with a full fence. A scan that finds the mode
+    /// missing has its own fence before that one, or the link has led elsewhere since. Release and Acquire as in
+    /// [`Link::change`]: the node behind it stays the same.
     #[cold]
     pub(super) fn announce(&self, mode: u64) -> Option<Target<R>> {
         loop {
@@ -885,7 +909,8 @@ impl<R> Link<R> {
         }
     }
 
-    /// Sets the link of a node that is not shared yet, or takes a frozen mark back (INV-N4: nobody else changes it then).
+    /// Sets the link of a node that is not shared yet, or takes a frozen mark back (INV-N4: nobody else changes it
+    /// then).
     pub(super) fn set(&self, to: Target<R>) {
         self.0.store(to.0, Ordering::Release);
     }

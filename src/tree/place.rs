@@ -3,42 +3,52 @@
 //! # Growth
 //! A node gets a child for a cell, so that the *next* request there goes deeper, in two cases.
 //!
-//! - *Full.* No slot is free. The child's span is the smallest that holds the range and the other live ranges in its cell. Such nodes follow the live ranges.
-//! - *Shared.* Two threads use the node and could use two. This is looked at after one of 32 claims of a slot. Failed CASes are no
-//!   measure (two threads that start at different slots rarely fail one, and still fight over the lines), and a neighbour who only
-//!   holds does no harm. So each sampled acquire leaves its thread's mark in its node; if threads take turns in leaving marks there,
-//!   it is shared. It is so, too, if there are nodes below: who stays above writes a line that every scan through it reads.
+//! - *Full.* No slot is free. The child's span is the smallest that holds the range and the other live ranges in its
+//!   cell. Such nodes follow the live ranges.
+//! - *Shared.* Two threads use the node and could use two. This is looked at after one of 32 claims of a slot. Failed
+//!   CASes are no measure (two threads that start at different slots rarely fail one, and still fight over the lines),
+//!   and a neighbour who only holds does no harm. So each sampled acquire leaves its thread's mark in its node; if
+//!   threads take turns in leaving marks there, it is shared. It is so, too, if there are nodes below: who stays above
+//!   writes a line that every scan through it reads.
 //!
-//! A child for threads has to pay. So at least half of the others whose records are in the node must work outside of its span, and unless that is a whole cell, the
-//! thread must have been within it when it looked last ([`apart`]). It must not be in the way of others, who ask for more than a part of it ([`is_broad`]). And there are only so many
-//! for each thread at work ([`super::quota`]): threads that ask everywhere end with a partition of the part of the space that they use, and leave it alone from then on.
+//! A child for threads has to pay. So at least half of the others whose records are in the node must work outside of
+//! its span, and unless that is a whole cell, the thread must have been within it when it looked last ([`apart`]). It
+//! must not be in the way of others, who ask for more than a part of it ([`is_broad`]). And there are only so many for
+//! each thread at work ([`super::quota`]): threads that ask everywhere end with a partition of the part of the space
+//! that they use, and leave it alone from then on.
 //!
-//! Threads that go the same way, as at the tail of a file, would meet again in each child. Whoever is found [going along](goes_along) with others, look after look, gets a node for the
-//! *class* of its page (of eight, `slot`) in the chain of the node that they share; so do threads that fill a node all by themselves. They go round these nodes together, and two seldom are in one at the same time: each claim takes
-//! a line that somebody has left some pages ago, and nobody else reads it. Who asks for pages of several classes stays in the node itself, and looks at the nodes of these classes too (INV-N6 in `node`).
+//! Threads that go the same way, as at the tail of a file, would meet again in each child. Whoever is found [going
+//! along](goes_along) with others, look after look, gets a node for the *class* of its page (of eight, `slot`) in the
+//! chain of the node that they share; so do threads that fill a node all by themselves. They go round these nodes
+//! together, and two seldom are in one at the same time: each claim takes a line that somebody has left some pages ago,
+//! and nobody else reads it. Who asks for pages of several classes stays in the node itself, and looks at the nodes of
+//! these classes too (INV-N6 in `node`).
 //!
-//! If a child is there but does not cover the range, a node that covers both is spliced in above it, by one CAS; the old child
-//! keeps working. A range that crosses the borders of its cells cannot go down; when the node is full it takes a slot of
-//! the node's chain: of the first few nodes there, or of a new one in front of them. So a frozen one at the end delays nobody, nor do thousands that are full.
+//! If a child is there but does not cover the range, a node that covers both is spliced in above it, by one CAS; the
+//! old child keeps working. A range that crosses the borders of its cells cannot go down; when the node is full it
+//! takes a slot of the node's chain: of the first few nodes there, or of a new one in front of them. So a frozen one at
+//! the end delays nobody, nor do thousands that are full.
 //!
-//! Threads that share a node with ranges that cannot go down, in a mode that goes with itself, get nodes of their own in its chain:
-//! whole-file adders then neither write nor read one another's lines.
+//! Threads that share a node with ranges that cannot go down, in a mode that goes with itself, get nodes of their own
+//! in its chain: whole-file adders then neither write nor read one another's lines.
 
 use super::node::{CELL_BITS, CHAINED_BY_CLASS, Link, Node, Occupied, SLOTS, Target};
 use super::places::{self, MOST_ALONG};
 use super::slot::{Classes, Entry, GRAIN_SHIFT, Placed, Slot};
 use super::{Room, Tree, steps};
-use crate::mode::Mode;
-use crate::observe;
-use crate::owner::{self, OwnerId, Visitor};
-use crate::reclaim::{LazyPin, Pin};
+use crate::facts::mode::Mode;
+use crate::facts::owner::{self, OwnerId, Visitor};
+use crate::platform::reclaim::{LazyPin, Pin};
+use crate::watching::telemetry;
 use smallvec::SmallVec;
 use std::ptr;
 
-/// Nodes of a chain that a thread looks through for its own. A chain of as many gets no more for threads, only for requests that find no room.
+/// Nodes of a chain that a thread looks through for its own. A chain of as many gets no more for threads, only for
+/// requests that find no room.
 const WITHIN_REACH: usize = 32;
 
-/// log2 of the bytes in the cells of a node that is cut by class when it is full: what is smaller, threads have soon left behind.
+/// log2 of the bytes in the cells of a node that is cut by class when it is full: what is smaller, threads have soon
+/// left behind.
 const WORTH_A_CUT: u32 = GRAIN_SHIFT + 6;
 
 /// Nodes below its own that a request looks at, from which on it is a broad one.
@@ -120,8 +130,8 @@ impl<R: Room, T> Tree<R, T> {
     /// The rest: nodes that are full, or being removed, as `tried` is.
     #[cold]
     pub(super) fn make_room(&self, tried: &Node<R>, entry: &Entry, visitor: Visitor, pin: &Pin) -> Placed<R> {
-        // How deep it may go: a node that is being removed pushes the request up above itself. It only falls, and the root is never
-        // frozen; so each round but the last was made necessary by another thread's progress (INV-P1).
+        // How deep it may go: a node that is being removed pushes the request up above itself. It only falls, and the
+        // root is never frozen; so each round but the last was made necessary by another thread's progress (INV-P1).
         let mut limit = usize::MAX;
         let mut tried = Some(tried).filter(|tried| !tried.is_frozen());
         loop {
@@ -164,8 +174,8 @@ impl<R: Room, T> Tree<R, T> {
         }
     }
 
-    /// A slot in the node for the class of `entry` that is chained to `node`, which is full. It is made now, if all who are there are threads, which would fill one child after the other
-    /// where they go on together.
+    /// A slot in the node for the class of `entry` that is chained to `node`, which is full. It is made now, if all who
+    /// are there are threads, which would fill one child after the other where they go on together.
     fn place_by_class(&self, node: &Node<R>, entry: &Entry, visitor: Visitor, pin: &Pin) -> Option<Placed<R>> {
         self.shape.quota.note(visitor);
         let of_its_class = node.of_its_class(entry, pin).or_else(|| {
@@ -180,9 +190,11 @@ impl<R: Room, T> Tree<R, T> {
         }
     }
 
-    /// A slot in one of the first nodes chained to `node`. `None`: there is none, and a new node is in front of them, or somebody else changed the front of the chain meanwhile.
+    /// A slot in one of the first nodes chained to `node`. `None`: there is none, and a new node is in front of them,
+    /// or somebody else changed the front of the chain meanwhile.
     ///
-    /// Not in any of them: there can be thousands, all full. So those who are far from the front are older than those who are near, and leave vacant nodes, which go (`prune`).
+    /// Not in any of them: there can be thousands, all full. So those who are far from the front are older than those
+    /// who are near, and leave vacant nodes, which go (`prune`).
     fn place_in_chain(&self, node: &Node<R>, entry: &Entry, visitor: Visitor, pin: &Pin) -> Option<Placed<R>> {
         let classes = Classes::of(entry.start, entry.last);
         let (mut before, mut tried) = (node, 0);
@@ -204,7 +216,8 @@ impl<R: Room, T> Tree<R, T> {
         None
     }
 
-    /// Puts a node in front of the chain of `node` for requests of `mode`, reserved for `thread` if that is not 0, unless somebody else changes the chain first.
+    /// Puts a node in front of the chain of `node` for requests of `mode`, reserved for `thread` if that is not 0,
+    /// unless somebody else changes the chain first.
     fn lengthen_chain(&self, node: &Node<R>, mode: u64, thread: u16, pin: &Pin) {
         let front = node.overflow().load();
         if front.is_frozen() {
@@ -221,7 +234,8 @@ impl<R: Room, T> Tree<R, T> {
         }
     }
 
-    /// The node that `thread` has for itself among the first of the chain of `node`, if all requests there are of `mode`.
+    /// The node that `thread` has for itself among the first of the chain of `node`, if all requests there are of
+    /// `mode`.
     pub(super) fn reserved_in_chain<'t>(
         &self,
         node: &'t Node<R>,
@@ -245,8 +259,8 @@ impl<R: Room, T> Tree<R, T> {
         None
     }
 
-    /// Gives `cell` of `node` a child that covers the range of `entry` and the bytes `first..=last` of that cell, unless somebody else changes the cell first. Whoever
-    /// calls this descends again.
+    /// Gives `cell` of `node` a child that covers the range of `entry` and the bytes `first..=last` of that cell,
+    /// unless somebody else changes the cell first. Whoever calls this descends again.
     fn grow(&self, node: &Node<R>, cell: usize, entry: &Entry, (mut first, mut last): (u64, u64), why: Why, pin: &Pin) {
         let link = node.child(cell);
         let seen = link.load();
@@ -284,7 +298,8 @@ impl<R: Room, T> Tree<R, T> {
         self.lengthen_chain(spot.node, entry.mode, visitor.mark(), pin.get());
     }
 
-    /// A node for the class of `entry` in the chain of the node that such a request ends its way at, at a model's or a test's word; of two threads that are at work, the visitor is one.
+    /// A node for the class of `entry` in the chain of the node that such a request ends its way at, at a model's or a
+    /// test's word; of two threads that are at work, the visitor is one.
     #[cfg(all(test, not(spanlock_shuttle)))]
     pub(crate) fn part_by_class_for(&self, entry: &Entry, visitor: Visitor, pin: &LazyPin) {
         self.shape.quota.note(visitor);
@@ -293,7 +308,8 @@ impl<R: Room, T> Tree<R, T> {
         self.part_by_class(spot.node, entry, pin.get());
     }
 
-    /// Growth at a model's word: the node that a request of `entry` would go to gets a child for it, or a node spliced in above the child.
+    /// Growth at a model's word: the node that a request of `entry` would go to gets a child for it, or a node spliced
+    /// in above the child.
     #[cfg(all(test, loom))]
     pub(crate) fn grow_for(&self, entry: &Entry, pin: &LazyPin) {
         let pin = pin.get();
@@ -310,7 +326,7 @@ impl<R: Room, T> Tree<R, T> {
         let new = Target::make(new);
         let linked = link.change(seen, new.with_modes(modes));
         if linked {
-            observe::node_grown();
+            telemetry::node_grown();
             if is_for_threads {
                 self.shape.quota.node_made(span_shift);
             }
@@ -321,7 +337,8 @@ impl<R: Room, T> Tree<R, T> {
         linked
     }
 
-    /// One acquire in 32 looks whether threads had better part: see the header. In a tree that is only its root it needs no pin.
+    /// One acquire in 32 looks whether threads had better part: see the header. In a tree that is only its root it
+    /// needs no pin.
     #[cold]
     pub(super) fn sample(&self, entry: &Entry, visitor: Visitor, pin: &LazyPin) {
         let mine = visitor.mark();
@@ -353,7 +370,8 @@ impl<R: Room, T> Tree<R, T> {
             }
             return;
         }
-        // Who is parted by class already, and may go on with the others, is not to leave them a node wherever they were.
+        // Who is parted by class already, and may go on with the others, is not to leave them a node wherever they
+        // were.
         let stays = goes == Some(false) || goes.is_none() && meeting.is_none();
         if stays && along < MOST_ALONG / 2 && !self.shape.quota.is_in_the_way(false) {
             if let Some(block) = apart(place, entry, before) {
@@ -362,8 +380,9 @@ impl<R: Room, T> Tree<R, T> {
         }
     }
 
-    /// Gives `node` a node in its chain for requests of the class of `entry`, for threads that work all over the node together: at the tail of a file, they take one page after the other, and
-    /// seldom two of one class at the same time.
+    /// Gives `node` a node in its chain for requests of the class of `entry`, for threads that work all over the node
+    /// together: at the tail of a file, they take one page after the other, and seldom two of one class at the same
+    /// time.
     fn part_by_class(&self, node: &Node<R>, entry: &Entry, pin: &Pin) {
         let front = node.overflow().load();
         let is_free = front.node(pin).is_none_or(Node::is_of_a_class) && !front.is_frozen();
@@ -392,8 +411,9 @@ impl<R: Room, T> Tree<R, T> {
         }
     }
 
-    /// Gives the thread a node of its own in the chain of `node`, which it shares with others, if its requests go with their like but cannot go
-    /// down. As long as the chain is of one such mode, those who ask for it need not even look at one another's nodes.
+    /// Gives the thread a node of its own in the chain of `node`, which it shares with others, if its requests go with
+    /// their like but cannot go down. As long as the chain is of one such mode, those who ask for it need not even look
+    /// at one another's nodes.
     fn part(&self, node: &Node<R>, entry: &Entry, mine: u16, pin: &LazyPin) {
         let is_shared = Mode::against_bit(entry.mode) & entry.mode == 0;
         let front = node.overflow().load();
@@ -407,7 +427,8 @@ impl<R: Room, T> Tree<R, T> {
     }
 }
 
-/// The bytes around the range of `entry` and the other ranges in `cell` of `node` whose slots count; the whole cell if there are none.
+/// The bytes around the range of `entry` and the other ranges in `cell` of `node` whose slots count; the whole cell if
+/// there are none.
 ///
 /// The records are read without a look at the words around them, so a range may be a mixture of two: that gives a worse
 /// shape, never a wrong one.
@@ -420,8 +441,9 @@ fn together<R>(node: &Node<R>, cell: usize, entry: &Entry, counts: impl Fn(Slot<
     around.map_or(node.cell(cell), |(first, last)| (first.min(entry.start), last.max(entry.last)))
 }
 
-/// The bytes of a node that would part a thread which asks for `entry` in `node`, and was found at `before` when it last looked, from half of the others there: a whole
-/// cell if that will do, or less, if the thread was there before as well. `None` if there is no such node: these threads go the same way, and would meet there again.
+/// The bytes of a node that would part a thread which asks for `entry` in `node`, and was found at `before` when it
+/// last looked, from half of the others there: a whole cell if that will do, or less, if the thread was there before as
+/// well. `None` if there is no such node: these threads go the same way, and would meet there again.
 ///
 /// Where the others work is in the records, of live requests or of those just gone (a freed slot keeps its record).
 fn apart<R>(node: &Node<R>, entry: &Entry, before: Option<(u64, u64)>) -> Option<(u64, u64)> {
@@ -458,7 +480,8 @@ fn is_broad<R>(node: &Node<R>, entry: &Entry, pin: &Pin) -> bool {
     false
 }
 
-/// Whether the slots are threads', nearly each another one's. A hint. (By the records: some of those who fill a node have not published yet.)
+/// Whether the slots are threads', nearly each another one's. A hint. (By the records: some of those who fill a node
+/// have not published yet.)
 fn is_full_of_threads<R>(node: &Node<R>) -> bool {
     let owners = node.slots().map(|slot| slot.hint().2);
     let mut owners: SmallVec<[u64; SLOTS]> = owners.filter(|&owner| OwnerId::from_slot(owner).is_thread()).collect();
@@ -467,8 +490,9 @@ fn is_full_of_threads<R>(node: &Node<R>) -> bool {
     owners.len() >= SLOTS * 3 / 4
 }
 
-/// Whether a thread that asks for `entry`, and was found at `before` when it last looked, goes the same way as others in `node`: it has come forward, and half of them
-/// are nearer than where it was. (At random that is so for one look in three or four.) `None` if it has not come far enough to tell.
+/// Whether a thread that asks for `entry`, and was found at `before` when it last looked, goes the same way as others
+/// in `node`: it has come forward, and half of them are nearer than where it was. (At random that is so for one look in
+/// three or four.) `None` if it has not come far enough to tell.
 fn goes_along<R>(node: &Node<R>, entry: &Entry, (before, its_last): (u64, u64)) -> Option<bool> {
     /// In lengths of what it asks for.
     const FAR_ENOUGH: u64 = 32;

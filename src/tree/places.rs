@@ -1,8 +1,8 @@
 //! Where threads were found when they last looked at the shape of a tree: whether they come back (`place`).
 
 use super::slot::Entry;
-use crate::owner::Visitor;
-use crate::sync::thread_local;
+use crate::facts::owner::Visitor;
+use crate::platform::sync::thread_local;
 use std::cell::Cell;
 
 /// Places that a thread remembers: of so many trees, if it goes round among them.
@@ -49,7 +49,8 @@ pub(super) fn swap(tree: usize, visitor: Visitor, entry: &Entry) -> Option<(u64,
 /// Times that are counted by [`count_along`].
 pub(super) const MOST_ALONG: u8 = 8;
 
-/// The visitor, who has been found just now, goes the same way as others, or not, or it cannot tell; returns how often it did: one more for each time, and two less for each time that it did not.
+/// The visitor, who has been found just now, goes the same way as others, or not, or it cannot tell; returns how often
+/// it did: one more for each time, and two less for each time that it did not.
 pub(super) fn count_along(tree: usize, visitor: Visitor, goes_along: Option<bool>) -> u8 {
     with(tree, visitor, |place, _| {
         let before = place.get();

@@ -1,48 +1,54 @@
 //! Giving nodes back: the only room that unlinks and retires. Memory follows the live requests.
 //!
-//! A vacant node from which at most one link leads on (a leaf, a link of a chain, a mere step on the way down) is not needed: what
-//! leads to it can lead to what comes behind. A hand goes round the tree like a clock's, some steps for each node that is made, a step
-//! now and then otherwise (`sweep`), and over everything at once in [`Tree::trim`]. Two kinds of such nodes the hand spares, or growing
-//! and pruning would chase each other:
+//! A vacant node from which at most one link leads on (a leaf, a link of a chain, a mere step on the way down) is not
+//! needed: what leads to it can lead to what comes behind. A hand goes round the tree like a clock's, some steps for
+//! each node that is made, a step now and then otherwise (`sweep`), and over everything at once in [`Tree::trim`]. Two
+//! kinds of such nodes the hand spares, or growing and pruning would chase each other:
 //!
-//! - one that was used, or made, not long ago gets another chance, a few times over: threads that were descheduled come back;
-//! - one below a full node stays: the next request there would have to make it anew. There are at most four of them for each full
-//!   node, so that memory still follows the live requests.
+//! - one that was used, or made, not long ago gets another chance, a few times over: threads that were descheduled come
+//!   back;
+//! - one below a full node stays: the next request there would have to make it anew. There are at most four of them for
+//!   each full node, so that memory still follows the live requests.
 //!
-//! A leaf that is not vacant, but sparse, the hand *closes*: where there is room above for all that are in it, whoever comes stays above, and in the end it is vacant. It is
-//! opened when the room above is used up. A node with children is never closed: all who go to these would stay above with the others, for as long as one request stays in it.
+//! A leaf that is not vacant, but sparse, the hand *closes*: where there is room above for all that are in it, whoever
+//! comes stays above, and in the end it is vacant. It is opened when the room above is used up. A node with children is
+//! never closed: all who go to these would stay above with the others, for as long as one request stays in it.
 //!
 //! # Removing a node
 //! 1. Set `frozen`, then a full fence: whoever claims a slot from now on sees it and withdraws (T2).
 //! 2. Look at all slots, with Acquire: any in use, undo.
-//! 3. Freeze all links by CAS, each as it is: whoever would add something there finds the mark. More than one leads on: undo.
+//! 3. Freeze all links by CAS, each as it is: whoever would add something there finds the mark. More than one leads on:
+//!    undo.
 //! 4. CAS the link that leads here to the one that leads on, or to nothing; if it has changed, undo. Retire.
 //!
-//! Who waits, and comes by many vacant nodes in a chain, takes them out as well: nobody goes there any more, and the hand may be long in coming.
+//! Who waits, and comes by many vacant nodes in a chain, takes them out as well: nobody goes there any more, and the
+//! hand may be long in coming.
 //!
-//! Two pruners at neighbouring nodes cannot both succeed: one of them changes, or freezes, the link that the other's CAS compares.
-//! Nobody waits for a pruner: a request that finds a frozen node goes to the node above. A scan that is still on a removed node goes on
-//! along its frozen links.
+//! Two pruners at neighbouring nodes cannot both succeed: one of them changes, or freezes, the link that the other's
+//! CAS compares. Nobody waits for a pruner: a request that finds a frozen node goes to the node above. A scan that is
+//! still on a removed node goes on along its frozen links.
 
 use super::node::{Link, Node, Target};
 use super::place::REACH;
 #[cfg(all(test, not(spanlock_shuttle)))]
 use super::slot::Entry;
 use super::{Room, Tree, steps};
-use crate::observe;
 #[cfg(all(test, not(spanlock_shuttle)))]
-use crate::reclaim::LazyPin;
-use crate::reclaim::Pin;
-use crate::sync::{Ordering, fence};
+use crate::platform::reclaim::LazyPin;
+use crate::platform::reclaim::Pin;
+use crate::platform::sync::{Ordering, fence};
+use crate::watching::telemetry;
 use smallvec::SmallVec;
 use std::ptr;
 
-/// Leaves that the pruner's hand visits for each node that is made. A dead leaf goes at its fourth visit (`node::CHANCES`): with four
-/// visits a growth the tree would grow without bound. In a crowd of a thousand random ranges that come and go there are 640 nodes with 8, 450 with 16, 320 with 32.
+/// Leaves that the pruner's hand visits for each node that is made. A dead leaf goes at its fourth visit
+/// (`node::CHANCES`): with four visits a growth the tree would grow without bound. In a crowd of a thousand random
+/// ranges that come and go there are 640 nodes with 8, 450 with 16, 320 with 32.
 const SWEEP_PER_GROWTH: usize = 24;
 
-/// Nodes of a chain that it then looks at, each time; and all of them only when as many nodes were made as there were. So a chain that grows costs in proportion to its nodes, and what is
-/// vacant at its end is at most as much as what is in use.
+/// Nodes of a chain that it then looks at, each time; and all of them only when as many nodes were made as there were.
+/// So a chain that grows costs in proportion to its nodes, and what is vacant at its end is at most as much as what is
+/// in use.
 const CHAIN_PER_GROWTH: usize = 8;
 
 /// What a pruner does with a vacant node that seems useful.
@@ -55,8 +61,8 @@ enum Useful {
 }
 
 impl<R: Room, T> Tree<R, T> {
-    /// Moves the hand over up to `steps` leaves, but not beyond the end of its round: no leaf is visited twice, so none that was just
-    /// made is removed.
+    /// Moves the hand over up to `steps` leaves, but not beyond the end of its round: no leaf is visited twice, so none
+    /// that was just made is removed.
     pub(super) fn sweep(&self, steps: usize, pin: &Pin) {
         self.sweep_chains(steps, usize::MAX, pin);
     }
@@ -72,10 +78,11 @@ impl<R: Room, T> Tree<R, T> {
         }
     }
 
-    /// Moves the hand, and says how many nodes it has left in chains, which it looks at up to the node `reach`. `None`: somebody else moves it.
+    /// Moves the hand, and says how many nodes it has left in chains, which it looks at up to the node `reach`. `None`:
+    /// somebody else moves it.
     fn sweep_chains(&self, steps: usize, reach: usize, pin: &Pin) -> Option<usize> {
-        // One at a time, and nobody waits for him (INV-P8): if several visited one leaf at the same moment, they would use up all its chances, and remove what
-        // is in use.
+        // One at a time, and nobody waits for him (INV-P8): if several visited one leaf at the same moment, they would
+        // use up all its chances, and remove what is in use.
         if self.is_sweeping.swap(true, Ordering::Relaxed) {
             return None;
         }
@@ -91,7 +98,8 @@ impl<R: Room, T> Tree<R, T> {
         Some(chained)
     }
 
-    /// Visits the first leaf that ends at byte `at` or behind, and everything on the way to it; returns where the next one may begin.
+    /// Visits the first leaf that ends at byte `at` or behind, and everything on the way to it; returns where the next
+    /// one may begin.
     fn visit_leaf(&self, at: u64, reach: usize, chained: &mut usize, pin: &Pin) -> u64 {
         let mut node = &self.root;
         loop {
@@ -144,8 +152,8 @@ impl<R: Room, T> Tree<R, T> {
         left
     }
 
-    /// Removes a node that is chained to `before`, whose link leads to it as `target`, at the word of a waiter that came by many vacant ones, too far from the front for anybody to go there. Nodes that threads
-    /// have stay.
+    /// Removes a node that is chained to `before`, whose link leads to it as `target`, at the word of a waiter that
+    /// came by many vacant ones, too far from the front for anybody to go there. Nodes that threads have stay.
     pub(super) fn remove_chained(&self, before: &Node<R>, target: Target<R>, node: &Node<R>, pin: &Pin) -> bool {
         let is_needed = target.is_frozen() || node.is_for_threads() || !node.is_vacant();
         !is_needed && self.remove(before, before.overflow(), target, node, pin)
@@ -176,7 +184,8 @@ impl<R: Room, T> Tree<R, T> {
         self.remove(before, link, target, node, pin)
     }
 
-    /// The four steps of the header, for a node that was vacant, and that `link`, a link of `before`, led to as `target`.
+    /// The four steps of the header, for a node that was vacant, and that `link`, a link of `before`, led to as
+    /// `target`.
     fn remove(&self, before: &Node<R>, link: &Link<R>, target: Target<R>, node: &Node<R>, pin: &Pin) -> bool {
         if !node.freeze() {
             return false;
@@ -191,12 +200,13 @@ impl<R: Room, T> Tree<R, T> {
             && link.change(target, frozen.rest)
         {
             // SAFETY:
-            // - from `Box::into_raw`: every node but the root is made by `Target::make`, and the root is behind no link;
+            // - from `Box::into_raw`: every node but the root is made by `Target::make`, and the root is behind no
+            //   link;
             // - once: only the winner of the CAS that unlinks it gets here, and it cannot be linked again;
-            // - unreachable: that link was the only one to it (INV-N2, and its own links stay frozen), and whoever read it before is
-            //   still pinned.
+            // - unreachable: that link was the only one to it (INV-N2, and its own links stay frozen), and whoever read
+            //   it before is still pinned.
             unsafe { target.retire(pin) };
-            observe::node_pruned(1);
+            telemetry::node_pruned(1);
             if is_for_threads {
                 self.shape.quota.node_removed();
             }
@@ -207,7 +217,8 @@ impl<R: Room, T> Tree<R, T> {
         false
     }
 
-    /// The same at a model's word, for the root's child that a request of `entry` goes to, which may have been vacant a moment ago.
+    /// The same at a model's word, for the root's child that a request of `entry` goes to, which may have been vacant a
+    /// moment ago.
     #[cfg(all(test, loom))]
     pub(crate) fn remove_for(&self, entry: &Entry, pin: &LazyPin) {
         if let Some((link, target, node)) = self.root.way_down(entry, pin.get()) {
@@ -238,7 +249,8 @@ impl<R: Room, T> Tree<R, T> {
     }
 }
 
-/// Whether `link`, a link of `before`, may lead to what `rest` leads to: to a node for a class only along a chain (INV-N6).
+/// Whether `link`, a link of `before`, may lead to what `rest` leads to: to a node for a class only along a chain
+/// (INV-N6).
 fn may_lead_to<R>(before: &Node<R>, link: &Link<R>, rest: Target<R>, pin: &Pin) -> bool {
     ptr::eq(link, before.overflow()) || !rest.node(pin).is_some_and(Node::is_of_a_class)
 }

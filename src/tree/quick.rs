@@ -1,19 +1,20 @@
 //! Placing and looking in one go: what most acquires are made of.
 //!
-//! Both ways do what [`Tree::place`] and [`Tree::scan`] do, in the same order: publish, full fence, look. They save what these two do
-//! twice, and leave it to a scan where it is not so simple.
+//! Both ways do what [`Tree::place`] and [`Tree::scan`] do, in the same order: publish, full fence, look. They save
+//! what these two do twice, and leave it to a scan where it is not so simple.
 //!
 //! - In a quiet root: one look at its slots' words and at its links.
-//! - Along a path: the way down to the deepest node that covers the range is remembered, link by link. As long as behind the fence each of these
-//!   links still leads where it led, a scan would visit just these nodes; from the first that does not, it is a scan. (A node that was reached under
-//!   a pin is not freed before the pin ends, so an equal link leads to the same node.)
+//! - Along a path: the way down to the deepest node that covers the range is remembered, link by link. As long as
+//!   behind the fence each of these links still leads where it led, a scan would visit just these nodes; from the first
+//!   that does not, it is a scan. (A node that was reached under a pin is not freed before the pin ends, so an equal
+//!   link leads to the same node.)
 
 use super::node::{Link, Node, Occupied, Target};
 use super::scan::{self, Query};
 use super::slot::{Entry, Own, Placed};
 use super::{Room, Tree};
-use crate::owner::Visitor;
-use crate::reclaim::{LazyPin, Pin};
+use crate::facts::owner::Visitor;
+use crate::platform::reclaim::{LazyPin, Pin};
 use smallvec::SmallVec;
 use std::ops::ControlFlow::{self, Break, Continue};
 
@@ -58,8 +59,8 @@ impl<'t, R: Room> Path<'t, R> {
         Path { steps: SmallVec::new(), end: root }
     }
 
-    /// Goes on to the deepest node that covers the range of `entry`; each link of the way says from now on that such a request may be behind it. `false`: it is
-    /// longer than is remembered.
+    /// Goes on to the deepest node that covers the range of `entry`; each link of the way says from now on that such a
+    /// request may be behind it. `false`: it is longer than is remembered.
     #[inline(always)]
     pub(super) fn lead_to(&mut self, entry: &Entry, pin: &'t Pin) -> bool {
         while let Some((link, target, child)) = self.end.way_down(entry, pin) {
@@ -74,8 +75,8 @@ impl<'t, R: Room> Path<'t, R> {
 }
 
 impl<R: Room, T> Tree<R, T> {
-    /// Publishes a request in the root, and looks whether another in one of the modes `against` could be in its way; `None` if the root is not the
-    /// place, or a look at the tree's shape is due.
+    /// Publishes a request in the root, and looks whether another in one of the modes `against` could be in its way;
+    /// `None` if the root is not the place, or a look at the tree's shape is due.
     ///
     /// # Safety
     /// As for [`Tree::place`].
@@ -91,7 +92,8 @@ impl<R: Room, T> Tree<R, T> {
         Some((Placed::new(&self.root, index), glance))
     }
 
-    /// Whether there is nobody in one of the modes `against`, as far as one look tells; but for one who asks, if he is in the root in the mode `own`.
+    /// Whether there is nobody in one of the modes `against`, as far as one look tells; but for one who asks, if he is
+    /// in the root in the mode `own`.
     #[inline(always)]
     pub(crate) fn is_quiet(&self, against: u64, own: Option<u64>) -> bool {
         self.root.is_quiet(against, own) && self.root.is_alone()
@@ -148,7 +150,8 @@ impl<R: Room, T> Tree<R, T> {
         (placed, glance)
     }
 
-    /// The same for a request that goes to a node in the chain at the end of its way down: the thread's own, if it has one, or that of its class.
+    /// The same for a request that goes to a node in the chain at the end of its way down: the thread's own, if it has
+    /// one, or that of its class.
     #[inline(never)]
     fn place_apart(
         &self,
@@ -183,7 +186,8 @@ impl<R: Room, T> Tree<R, T> {
         Some((placed, glance))
     }
 
-    /// Looks for who is in the way of `own`: at the nodes of a path, at its end, where `at_end` is its own slot if it is there, and at what lies beyond.
+    /// Looks for who is in the way of `own`: at the nodes of a path, at its end, where `at_end` is its own slot if it
+    /// is there, and at what lies beyond.
     #[inline(always)]
     fn look_along(
         &self,

@@ -1,21 +1,27 @@
-//! How many nodes a tree makes so that threads part: in proportion to the threads at work, not to the places that they touch.
+//! How many nodes a tree makes so that threads part: in proportion to the threads at work, not to the places that they
+//! touch.
 //!
 //! # Promise
-//! A tree makes at most [`PER_THREAD`] such nodes for each thread at work, wherever these threads ask, and comes down to [`TOO_MANY_PER_THREAD`] when some have gone. Nodes for
-//! ranges that find no room are no part of this: they follow the live ranges.
+//! A tree makes at most [`PER_THREAD`] such nodes for each thread at work, wherever these threads ask, and comes down
+//! to [`TOO_MANY_PER_THREAD`] when some have gone. Nodes for ranges that find no room are no part of this: they follow
+//! the live ranges.
 //!
 //! # How
-//! Each thread that looks at the tree's shape leaves its bit in a set. When those in it have had some turns to tidy up, the next set begins: a *spell* is over. At work are the threads
-//! of this spell and of the last one: threads that run, that is, as spells are short. More than 64 count as 64. So nodes are made for threads that run beside one another.
-//! Whether there are too many, goes by the most that were at work in any of some spells: a thread that was off its processor for a while finds its nodes again.
+//! Each thread that looks at the tree's shape leaves its bit in a set. When those in it have had some turns to tidy up,
+//! the next set begins: a *spell* is over. At work are the threads of this spell and of the last one: threads that run,
+//! that is, as spells are short. More than 64 count as 64. So nodes are made for threads that run beside one another.
+//! Whether there are too many, goes by the most that were at work in any of some spells: a thread that was off its
+//! processor for a while finds its nodes again.
 //!
-//! A node that parts threads costs those who look for what is in their way across it. So where one of thirteen requests looks at several nodes below its own, as random ranges of a small file do,
-//! no cell is given one more; and where one of nine does, the pruner takes those out that are vacant. That such nodes were in the way is forgotten slowly: in some 6000 requests, when none is left.
+//! A node that parts threads costs those who look for what is in their way across it. So where one of thirteen requests
+//! looks at several nodes below its own, as random ranges of a small file do, no cell is given one more; and where one
+//! of nine does, the pruner takes those out that are vacant. That such nodes were in the way is forgotten slowly: in
+//! some 6000 requests, when none is left.
 //!
 //! Everything here is a hint: it steers growth, and no argument about exclusion, order or memory rests on it.
 
-use crate::owner::Visitor;
-use crate::sync::{Ordering, const_fn, hint};
+use crate::facts::owner::Visitor;
+use crate::platform::sync::{Ordering, const_fn, hint};
 
 /// Nodes that are made for each thread at work.
 const PER_THREAD: usize = 12;
@@ -29,7 +35,8 @@ const TURNS: u64 = 4;
 /// Spells for which it counts how many threads were at work.
 const SPELLS: u64 = 8;
 
-/// Shares of the part of the space where threads have nodes: a thread remembers one place in each. (One in a model: there are no more places there.)
+/// Shares of the part of the space where threads have nodes: a thread remembers one place in each. (One in a model:
+/// there are no more places there.)
 pub(super) const SHARES: usize = if cfg!(any(loom, spanlock_shuttle)) { 1 } else { 32 };
 
 pub(super) struct Quota {
@@ -45,7 +52,8 @@ pub(super) struct Quota {
     /// The most threads that were at work since then; and in as many spells before.
     most: hint::AtomicU8,
     most_before: hint::AtomicU8,
-    /// How often requests look at several nodes below their own: up by a sixteenth of what is left to 255 for each sampled one that does, down by one for each that does not.
+    /// How often requests look at several nodes below their own: up by a sixteenth of what is left to 255 for each
+    /// sampled one that does, down by one for each that does not.
     broad: hint::AtomicU8,
     /// log2 of the bytes in a share of the largest span of such a node: where they all are. It only rises.
     share_shift: hint::AtomicU8,
@@ -68,7 +76,8 @@ impl Quota {
         }
     }
 
-    /// `visitor` looks at the tree's shape. (What two threads store at the same moment may be lost, here and below: it comes again.)
+    /// `visitor` looks at the tree's shape. (What two threads store at the same moment may be lost, here and below: it
+    /// comes again.)
     pub(super) fn note(&self, visitor: Visitor) {
         let bit = 1 << (visitor.mark() % 64);
         let seen = self.threads.load(Ordering::Relaxed);
@@ -118,8 +127,8 @@ impl Quota {
         usize::from(self.nodes.load(Ordering::Relaxed))
     }
 
-    /// Whether threads may have one node more: to cut a node that is whole, or, up to the end, to complete one that is cut already. So no thread is left above nodes of others for
-    /// want of those that were spent on smaller places.
+    /// Whether threads may have one node more: to cut a node that is whole, or, up to the end, to complete one that is
+    /// cut already. So no thread is left above nodes of others for want of those that were spent on smaller places.
     pub(super) fn has_room(&self, is_cut: bool) -> bool {
         let most = if is_cut { PER_THREAD } else { PER_THREAD / 2 };
         self.nodes() < most * self.threads_at_work()

@@ -1,29 +1,38 @@
 //! Every live slot that meets a range.
 //!
-//! A scan looks at the nodes whose spans meet the range: one path from the root, then the subtrees inside the range, and the
-//! chains of all of these. At each node it ORs the state words first; as long as no mode there concerns it, no record is read.
+//! A scan looks at the nodes whose spans meet the range: one path from the root, then the subtrees inside the range,
+//! and the chains of all of these. At each node it ORs the state words first; as long as no mode there concerns it, no
+//! record is read.
 //!
 //! # Who waits
-//! Thousands can wait for the same bytes, in a chain: whoever looks whether it is its turn shall not look at all of them ([`Tree::scan_ahead`]).
+//! Thousands can wait for the same bytes, in a chain: whoever looks whether it is its turn shall not look at all of
+//! them ([`Tree::scan_ahead`]).
 //!
-//! - *What is behind it* it passes over. Chains grow at the front. Once it has looked, with its ticket, through the nodes that are newer than its own, and found nobody in front of it there, it
-//!   begins at its own node ([`Scope::Behind`]).
-//! - *What has gone* it takes out: vacant nodes of a chain, far from where newcomers look for a slot. So each is come by once.
-//! - *What is far in front* can wait. Whoever is in front of it keeps it from being granted, and any of them will do to sleep on; the last of them is best, and that one is near, as who came late
-//!   is near the front of the chain. So it breaks off when it has found many in the queue, and some nodes none that came later ([`Extent::Part`]).
+//! - *What is behind it* it passes over. Chains grow at the front. Once it has looked, with its ticket, through the
+//!   nodes that are newer than its own, and found nobody in front of it there, it begins at its own node
+//!   ([`Scope::Behind`]).
+//! - *What has gone* it takes out: vacant nodes of a chain, far from where newcomers look for a slot. So each is come
+//!   by once.
+//! - *What is far in front* can wait. Whoever is in front of it keeps it from being granted, and any of them will do to
+//!   sleep on; the last of them is best, and that one is near, as who came late is near the front of the chain. So it
+//!   breaks off when it has found many in the queue, and some nodes none that came later ([`Extent::Part`]).
 //!
-//! **Why nobody in front is missed by who begins at its own node (T5).** Let W be the one who waits, with ticket t, and L its look through the newer nodes, with the ticket. Let Z be in conflict with
-//! W and in one of these nodes, later. If L saw Z, Z was behind W, and stays so: a ticket does not change, and who is PENDING with a stamp that is not below t is behind W (O1). If L did not see
-//! Z, then Z published behind L's load of its slot, or of the link to its node. So Z's fence came behind W's, and Z's scan finds W (the header of [`tree`](super)), for as long as W waits: Z
-//! queues or leaves. Its ticket is higher than t. For if Z had drawn first, W, which drew before L, would have had Z's publication from the counter (AcqRel), and L would have seen it. So Z is not granted before W
-//! has gone, but in two ways: it is let past W, or it is the second slot of a hold. Both make W look again before it is granted (RESCAN), and then, behind its own CAS, it looks everywhere.
-//! In a lock with a window there is a third: newcomers pass W for as long as it yields, wherever they are. So W looks everywhere each time that it yields, and again behind its closing.
+//! **Why nobody in front is missed by who begins at its own node (T5).** Let W be the one who waits, with ticket t, and
+//! L its look through the newer nodes, with the ticket. Let Z be in conflict with W and in one of these nodes, later.
+//! If L saw Z, Z was behind W, and stays so: a ticket does not change, and who is PENDING with a stamp that is not
+//! below t is behind W (O1). If L did not see Z, then Z published behind L's load of its slot, or of the link to its
+//! node. So Z's fence came behind W's, and Z's scan finds W (the header of [`tree`](super)), for as long as W waits: Z
+//! queues or leaves. Its ticket is higher than t. For if Z had drawn first, W, which drew before L, would have had Z's
+//! publication from the counter (AcqRel), and L would have seen it. So Z is not granted before W has gone, but in two
+//! ways: it is let past W, or it is the second slot of a hold. Both make W look again before it is granted (RESCAN),
+//! and then, behind its own CAS, it looks everywhere. In a lock with a window there is a third: newcomers pass W for as
+//! long as it yields, wherever they are. So W looks everywhere each time that it yields, and again behind its closing.
 
 use super::node::{Node, SLOTS};
 use super::place::REACH;
 use super::slot::{Own, Parts, Placed, Reading, Slot, Word};
 use super::{Room, Tree, steps};
-use crate::reclaim::{LazyPin, Pin};
+use crate::platform::reclaim::{LazyPin, Pin};
 use smallvec::SmallVec;
 use std::cell::Cell;
 use std::ops::ControlFlow;
@@ -46,7 +55,8 @@ pub(crate) enum Whose<'a> {
     Others,
     /// Of the query's only.
     Own,
-    /// Of all but the query's, and none who yields: their records are not read, and the cell says in the end whether somebody of these may be in the way.
+    /// Of all but the query's, and none who yields: their records are not read, and the cell says in the end whether
+    /// somebody of these may be in the way.
     OthersWhoInsist(&'a Cell<bool>),
 }
 
@@ -150,7 +160,7 @@ impl<'t, R: Room> Seen<'t, R> {
         self.reading.owner
     }
 
-    /// When it came: see [`crate::owner`].
+    /// When it came: see [`crate::facts::owner`].
     pub(crate) fn order(&self) -> u64 {
         self.reading.order
     }
@@ -182,8 +192,8 @@ impl<'t, R: Room> Seen<'t, R> {
 impl<R: Room, T> Tree<R, T> {
     /// Visits every request that `query` is about, but for the caller's `own`, until `visit` breaks off.
     ///
-    /// A request whose publication (and fence) came before the caller's own fence is visited, if it is still there. Of one that
-    /// comes or goes meanwhile nothing is promised.
+    /// A request whose publication (and fence) came before the caller's own fence is visited, if it is still there. Of
+    /// one that comes or goes meanwhile nothing is promised.
     #[inline(always)]
     pub(crate) fn scan<'t>(
         &'t self,
@@ -199,7 +209,8 @@ impl<R: Room, T> Tree<R, T> {
         self.scan_from(&self.root, query, own, pin, &mut visit)
     }
 
-    /// The part of a scan beyond the slots of `node`, which covers the range: down the path as long as the nodes cover it, then everything below.
+    /// The part of a scan beyond the slots of `node`, which covers the range: down the path as long as the nodes cover
+    /// it, then everything below.
     pub(super) fn scan_from<'t>(
         &'t self,
         mut node: &'t Node<R>,
@@ -261,8 +272,9 @@ impl<R: Room, T> Tree<R, T> {
 
 /// For those who wait.
 impl<R: Room, T> Tree<R, T> {
-    /// Visits who may be in front of a queued request, in `placed`: not all of them, if there are many. `rank` says what each is; `scope`, where any of them can be, as an earlier scan with
-    /// the same ticket has left it. It is to be `All` again if the request was made to look again (RESCAN).
+    /// Visits who may be in front of a queued request, in `placed`: not all of them, if there are many. `rank` says
+    /// what each is; `scope`, where any of them can be, as an earlier scan with the same ticket has left it. It is to
+    /// be `All` again if the request was made to look again (RESCAN).
     pub(crate) fn scan_ahead<'t>(
         &'t self,
         query: &Query,
@@ -319,7 +331,8 @@ impl<R: Room, T> Tree<R, T> {
         let own = placed.own(placed.mode());
         let home = placed.node();
         let mut before = head;
-        // Whether it is among the nodes that are newer than its own. (If its own has taken the place of the one that it was chained to, all of the chain is older.)
+        // Whether it is among the nodes that are newer than its own. (If its own has taken the place of the one that it
+        // was chained to, all of the chain is older.)
         let mut is_newer = home.has_span_of(head) && !own.is_in(head);
         if is_newer && *scope == Scope::Behind {
             is_newer = false;
@@ -362,7 +375,8 @@ impl<R: Room, T> Tree<R, T> {
     }
 }
 
-/// The nodes that are newer than its own have been looked at: from now on they need not be, if nobody in front of it is there.
+/// The nodes that are newer than its own have been looked at: from now on they need not be, if nobody in front of it is
+/// there.
 fn narrow(scope: &mut Scope, is_clear: bool) {
     if is_clear {
         *scope = Scope::Behind;

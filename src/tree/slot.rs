@@ -4,7 +4,7 @@
 //!
 //! | bits | name | meaning |
 //! |---|---|---|
-//! | `0..3` | mode | one bit per [`Mode`](crate::mode::Mode). Any of them set: the slot is *live* |
+//! | `0..3` | mode | one bit per [`Mode`](crate::facts::mode::Mode). Any of them set: the slot is *live* |
 //! | `3..6` | - | always zero, so that the modes of all slots can be counted in one sum of their words |
 //! | `6` | `CLAIMED` | taken, and its record is being written; not live yet |
 //! | `7` | `QUEUING` | its owner found a conflict and is about to draw a ticket; together with `QUEUED`: *passing*, it goes before somebody with a lower ticket |
@@ -16,8 +16,8 @@
 //! | `20..28` | grains | which of eight classes the grains (of 4 KiB) that it touches are of; all of them, if it touches more than two |
 //! | `28..64` | version | one more at each claim and each shrink. 36 bits: a scan would have to stand still between two loads for as long as 2^36 claims of one slot take, half an hour at least |
 //!
-//! Two ranges that share a byte share a part and a class of grains. So most scans pass a live slot over without reading its record: the parts tell far ranges apart, the grains near
-//! ones, as pages side by side.
+//! Two ranges that share a byte share a part and a class of grains. So most scans pass a live slot over without reading
+//! its record: the parts tell far ranges apart, the grains near ones, as pages side by side.
 //!
 //! ```text
 //!        claim            publish            conflict            ticket             no blocker
@@ -27,15 +27,18 @@
 //!                                   free (release, or cancel)
 //! ```
 //!
-//! A holder, PENDING or GRANTED, may also change its mode to one that goes with more (downgrade) and give back bytes (shrink). One that is QUEUED and yields must *close*
-//! before it is granted: yield no more, behind a full fence, and look once more. (It may *reopen*.)
+//! A holder, PENDING or GRANTED, may also change its mode to one that goes with more (downgrade) and give back bytes
+//! (shrink). One that is QUEUED and yields must *close* before it is granted: yield no more, behind a full fence, and
+//! look once more. (It may *reopen*.)
 //!
 //! # Invariants
-//! - INV-S1: only the request that claimed a slot changes its mode, phase and record. Others set `WAITERS` or `RESCAN`, or make a queued
-//!   request a passing one, or poison a holder and take that back, no more. (Who takes a doorway for a hold, and poisons it, makes it look once more.)
-//! - INV-S2: the record is written while the slot is CLAIMED; after that `order` while it is QUEUING, or about to be GRANTED where a hold moves to it, or by a
-//!   holder who takes the place of another hold of his; and
-//!   `start` and `last` by a holder who shrinks, and who then makes the version a new one; and `owner`, once, by a task's hold that becomes a token's.
+//! - INV-S1: only the request that claimed a slot changes its mode, phase and record. Others set `WAITERS` or `RESCAN`,
+//!   or make a queued request a passing one, or poison a holder and take that back, no more. (Who takes a doorway for a
+//!   hold, and poisons it, makes it look once more.)
+//! - INV-S2: the record is written while the slot is CLAIMED; after that `order` while it is QUEUING, or about to be
+//!   GRANTED where a hold moves to it, or by a holder who takes the place of another hold of his; and `start` and
+//!   `last` by a holder who shrinks, and who then makes the version a new one; and `owner`, once, by a task's hold that
+//!   becomes a token's.
 //! - INV-S3: whoever clears `WAITERS` wakes. It is cleared whenever the slot changes in a way that can free a waiter.
 //!
 //! # Orderings
@@ -53,8 +56,8 @@
 
 use super::node::{Node, SLOTS};
 use super::{Room, scan::Seen};
-use crate::reclaim::{LazyPin, Pin};
-use crate::sync::{AtomicU64, Ordering, const_fn, fence, publish, soon_written};
+use crate::platform::reclaim::{LazyPin, Pin};
+use crate::platform::sync::{AtomicU64, Ordering, const_fn, fence, publish, soon_written};
 use std::fmt;
 use std::num::NonZero;
 use std::ptr::{self, NonNull};
@@ -85,7 +88,8 @@ const GRAINS_SHIFT: u32 = PARTS_SHIFT + PARTS;
 const ALL_GRAINS: u64 = ((1 << (1 << CLASS_BITS)) - 1) << GRAINS_SHIFT;
 const ONE_VERSION: u64 = 1 << (GRAINS_SHIFT + (1 << CLASS_BITS));
 const VERSION: u64 = !(ONE_VERSION - 1);
-/// One claim of a slot in this many is followed by a look at the tree's shape (see `place`), so that the others stay clean.
+/// One claim of a slot in this many is followed by a look at the tree's shape (see `place`), so that the others stay
+/// clean.
 const SAMPLE: u64 = if cfg!(spanlock_shuttle) { 2 } else { 32 };
 
 const _: () =
@@ -127,8 +131,9 @@ impl Word {
         self.0 & (MODES | CLAIMED) == 0
     }
 
-    /// Whether a look at the tree's shape is due after this claim. Not at every 32nd, but once in each 32 and a step later each time: whoever
-    /// goes round 16 pages would look at the same one for ever. (loom's models decide about growth themselves.)
+    /// Whether a look at the tree's shape is due after this claim. Not at every 32nd, but once in each 32 and a step
+    /// later each time: whoever goes round 16 pages would look at the same one for ever. (loom's models decide about
+    /// growth themselves.)
     #[inline]
     pub(super) fn is_due(self) -> bool {
         cfg!(not(loom)) && (self.0 ^ (self.0 / SAMPLE)) & (ONE_VERSION * (SAMPLE - 1)) == 0
@@ -234,7 +239,8 @@ impl fmt::Debug for Word {
     }
 }
 
-/// The bits of a word that say where its range is: the parts of its node's span, and the classes of grains, that it touches.
+/// The bits of a word that say where its range is: the parts of its node's span, and the classes of grains, that it
+/// touches.
 #[derive(Clone, Copy)]
 pub(super) struct Parts(u64);
 
@@ -282,7 +288,8 @@ impl Classes {
         }
     }
 
-    /// The bit of a grain's class. The golden ratio's multiples are spread evenly, also those of numbers in regular steps.
+    /// The bit of a grain's class. The golden ratio's multiples are spread evenly, also those of numbers in regular
+    /// steps.
     #[inline(always)]
     fn bit_of(grain: u64) -> u64 {
         1 << GRAINS_SHIFT << (grain.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - CLASS_BITS))
@@ -340,7 +347,7 @@ pub(super) struct Record {
     pub(super) start: AtomicU64,
     pub(super) last: AtomicU64,
     pub(super) owner: AtomicU64,
-    /// See [`crate::owner`].
+    /// See [`crate::facts::owner`].
     pub(super) order: AtomicU64,
 }
 
@@ -360,7 +367,7 @@ pub(crate) struct Entry {
     /// The bit of its mode.
     pub(crate) mode: u64,
     pub(crate) owner: u64,
-    /// When it came among its owner's requests: see [`crate::owner`].
+    /// When it came among its owner's requests: see [`crate::facts::owner`].
     pub(crate) order: u64,
 }
 
@@ -383,7 +390,8 @@ pub(super) struct Slot<'a> {
 }
 
 impl Slot<'_> {
-    /// The record as it stands, whatever the word says: `start`, `last`, `owner`. A hint, possibly a mixture of two records.
+    /// The record as it stands, whatever the word says: `start`, `last`, `owner`. A hint, possibly a mixture of two
+    /// records.
     pub(super) fn hint(self) -> (u64, u64, u64) {
         let Record { start, last, owner, .. } = self.record;
         (start.load(Ordering::Relaxed), last.load(Ordering::Relaxed), owner.load(Ordering::Relaxed))
@@ -413,17 +421,18 @@ impl Slot<'_> {
         Some(Word(self.state.load(Ordering::Relaxed))).filter(|word| word.is_free())
     }
 
-    /// Claims the slot if it is as it was found, writes the record and publishes: PENDING, behind a full fence. Without a `scale` the word says all parts.
+    /// Claims the slot if it is as it was found, writes the record and publishes: PENDING, behind a full fence. Without
+    /// a `scale` the word says all parts.
     #[inline(always)]
     pub(super) fn occupy(self, found: Word, entry: &Entry, scale: Option<Scale>) -> bool {
         let claim = found.next_claim().0;
-        // ORDERING (S2): Acquire, from the release of whoever was here before. It hands on what was done under that range to
-        // whoever finds *this* request, and keeps the record's stores behind the claim.
+        // ORDERING (S2): Acquire, from the release of whoever was here before. It hands on what was done under that
+        // range to whoever finds *this* request, and keeps the record's stores behind the claim.
         if self.state.compare_exchange(found.0, claim | CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return false;
         }
-        // ORDERING (S3): a scan that reads any of the stores below reads, behind its own fence, a word no older than CLAIMED:
-        // it notices that the record is of another version than the word that it began with.
+        // ORDERING (S3): a scan that reads any of the stores below reads, behind its own fence, a word no older than
+        // CLAIMED: it notices that the record is of another version than the word that it began with.
         fence(Ordering::Release);
         self.record.start.store(entry.start, Ordering::Relaxed);
         self.record.last.store(entry.last, Ordering::Relaxed);
@@ -447,7 +456,8 @@ impl Slot<'_> {
         Word(self.state.load(Ordering::Acquire)).may_be_in_the_way(parts, against)
     }
 
-    /// Reads the slot if it is live in one of the modes `against` and meets `start..=last`, which touches `parts` of the node.
+    /// Reads the slot if it is live in one of the modes `against` and meets `start..=last`, which touches `parts` of
+    /// the node.
     #[inline]
     pub(super) fn read(self, start: u64, last: u64, parts: Parts, against: u64) -> Option<Reading> {
         // ORDERING (S1, S2, S4, S7): Acquire, so that the record is the one that this word speaks of, or a younger one.
@@ -468,8 +478,9 @@ impl Slot<'_> {
                 let reading = Reading { word, start: its_start, last: its_last, owner, order };
                 return (its_start <= last && start <= its_last).then_some(reading);
             }
-            // The request that the word spoke of has shrunk, or is gone. If it is gone, whoever has replaced it published after the load
-            // of that word, hence after the caller's own fence, and will see the caller: it could be passed over. But not one that shrank.
+            // The request that the word spoke of has shrunk, or is gone. If it is gone, whoever has replaced it
+            // published after the load of that word, hence after the caller's own fence, and will see the caller: it
+            // could be passed over. But not one that shrank.
             word = again;
         }
     }
@@ -480,7 +491,8 @@ impl Slot<'_> {
     pub(super) fn ask_for_wake(self, evaluated: Word) -> bool {
         let mut word = Word(self.state.load(Ordering::Acquire));
         loop {
-            // Compared with the word that was *evaluated*: with a younger one, the caller could sleep on a slot that is free.
+            // Compared with the word that was *evaluated*: with a younger one, the caller could sleep on a slot that is
+            // free.
             if word.but_for_waiters() != evaluated.but_for_waiters() {
                 return false;
             }
@@ -500,7 +512,8 @@ impl Slot<'_> {
     fn free_unwatched(self) -> bool {
         // Relaxed: the CAS decides.
         let word = Word(self.state.load(Ordering::Relaxed));
-        // ORDERING (S2): Release: what was done under the range is seen by whoever finds the slot free, or claimed anew.
+        // ORDERING (S2): Release: what was done under the range is seen by whoever finds the slot free, or claimed
+        // anew.
         !word.has(WAITERS)
             && self.state.compare_exchange(word.0, word.freed().0, Ordering::Release, Ordering::Relaxed).is_ok()
     }
@@ -534,17 +547,19 @@ impl Slot<'_> {
 /// A node with a live slot is neither pruned nor freed (`prune`), and the tree outlives the request (the contract of
 /// [`Tree::place`](super::Tree::place)), so the node can be used without a pin for as long as the slot is not freed.
 ///
-/// One word, the node's address with the slot's index in its low bits, so that a guard fits into two registers: through memory
-/// it costs as much as another atomic operation. A request for no byte is in no node; its word is its mode's bit.
+/// One word, the node's address with the slot's index in its low bits, so that a guard fits into two registers: through
+/// memory it costs as much as another atomic operation. A request for no byte is in no node; its word is its mode's
+/// bit.
 pub(crate) struct Placed<R>(NonNull<Node<R>>);
 
-// SAFETY: a `Placed` is a pointer to a node that is kept in place by the slot itself; everything that it does there goes
-// through atomics, and `R` (the events) is shared between threads: hence `R: Send + Sync`.
+// SAFETY: a `Placed` is a pointer to a node that is kept in place by the slot itself; everything that it does there
+// goes through atomics, and `R` (the events) is shared between threads: hence `R: Send + Sync`.
 unsafe impl<R: Send + Sync> Send for Placed<R> {}
 // SAFETY: as above; all methods that take `&self` are atomic operations.
 unsafe impl<R: Send + Sync> Sync for Placed<R> {}
 
-/// The slot of a request, for its own scans to pass over. By value, so that the request's handle can stay in a register.
+/// The slot of a request, for its own scans to pass over. By value, so that the request's handle can stay in a
+/// register.
 pub(crate) struct Own<R> {
     node: *const Node<R>,
     index: usize,
@@ -566,8 +581,9 @@ impl<R> Own<R> {
         ptr::eq(self.node, node)
     }
 
-    /// Whether `node`, which the request's own scan has come to, lies below the one that it is in: if it spans less. For both meet the range, which its own node covers whole, and of two
-    /// spans that meet the smaller one lies within the other.
+    /// Whether `node`, which the request's own scan has come to, lies below the one that it is in: if it spans less.
+    /// For both meet the range, which its own node covers whole, and of two spans that meet the smaller one lies within
+    /// the other.
     #[inline]
     pub(super) fn is_above(self, node: &Node<R>) -> bool {
         node.cell_shift() < self.cell_shift
@@ -589,12 +605,14 @@ impl<R> Own<R> {
     where
         R: 'a,
     {
-        // SAFETY: a node with a live slot is neither pruned nor freed (see `Placed`); the caller says that this slot is live.
+        // SAFETY: a node with a live slot is neither pruned nor freed (see `Placed`); the caller says that this slot is
+        // live.
         let node = unsafe { &*self.node };
         node.slot(self.index)
     }
 
-    /// Makes a queued request a passing one: whoever has a lower ticket asks whom it passes. `false`: it is not queued, yet or any more.
+    /// Makes a queued request a passing one: whoever has a lower ticket asks whom it passes. `false`: it is not queued,
+    /// yet or any more.
     ///
     /// # Safety
     /// The request still has its slot.
@@ -603,7 +621,8 @@ impl<R> Own<R> {
         let slot = unsafe { self.slot() };
         let mut word = slot.state.load(Ordering::Relaxed);
         while Word(word).is_queued() {
-            // ORDERING: AcqRel, so that it is in the chain that leads to `ask_to_rescan` and from there to whoever looks again.
+            // ORDERING: AcqRel, so that it is in the chain that leads to `ask_to_rescan` and from there to whoever
+            // looks again.
             match slot.state.compare_exchange(word, word | PASSING, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => word = now,
@@ -757,9 +776,11 @@ impl<R: Room> Placed<R> {
         self.tell(slot.update(|word| word & !(QUEUING | WAITERS) | queued));
     }
 
-    /// A queued request that yields does so no more: whoever has looked before may have passed it, and is found by who looks now.
+    /// A queued request that yields does so no more: whoever has looked before may have passed it, and is found by who
+    /// looks now.
     ///
-    /// ORDERING (S8): the fence pairs with that of a publication. If the newcomer's comes first, its slot is found behind this one; if not, it reads what is written here.
+    /// ORDERING (S8): the fence pairs with that of a publication. If the newcomer's comes first, its slot is found
+    /// behind this one; if not, it reads what is written here.
     pub(crate) fn close(&self) {
         self.slot().update(|word| word & !GRANTED);
         fence(Ordering::SeqCst);
@@ -770,7 +791,8 @@ impl<R: Room> Placed<R> {
         self.slot().update(|word| word | GRANTED);
     }
 
-    /// PENDING -> GRANTED of one that has passed somebody who yields, so that it is taken for no later request that is still in its doorway. Whoever waits for it, waits on.
+    /// PENDING -> GRANTED of one that has passed somebody who yields, so that it is taken for no later request that is
+    /// still in its doorway. Whoever waits for it, waits on.
     pub(crate) fn hold_quietly(&self) {
         self.slot().update(|word| word | GRANTED);
     }
@@ -784,7 +806,8 @@ impl<R: Room> Placed<R> {
         if before.has(RESCAN) { Grant::LookAgain } else { Grant::Granted }
     }
 
-    /// PENDING -> GRANTED: says aloud that this request holds its range. Wakes whoever listens for that; whether there is any.
+    /// PENDING -> GRANTED: says aloud that this request holds its range. Wakes whoever listens for that; whether there
+    /// is any.
     #[must_use = "who has listened is woken by `wait::deliver`"]
     pub(crate) fn hold(&self) -> bool {
         let before = self.slot().update(|word| word & !WAITERS | GRANTED);
@@ -800,8 +823,9 @@ impl<R: Room> Placed<R> {
         self.hold()
     }
 
-    /// A hold that has waited takes the place of one that came at `order`, and came no later than that. Nobody who reads the old number is misled by it before the
-    /// hold whose place it takes is given back: whoever goes by the order of a hold looks again if one has moved meanwhile.
+    /// A hold that has waited takes the place of one that came at `order`, and came no later than that. Nobody who
+    /// reads the old number is misled by it before the hold whose place it takes is given back: whoever goes by the
+    /// order of a hold looks again if one has moved meanwhile.
     pub(crate) fn keep_order(&self, order: u64) {
         // Relaxed: as for `take_over`, but what hands it on is the count of moves.
         self.slot().record.order.store(order, Ordering::Relaxed);
@@ -809,8 +833,9 @@ impl<R: Room> Placed<R> {
 
     /// Whether this holder, which moves, is poisoned: by anybody who has not found out that it moves.
     ///
-    /// ORDERING: by a change of the word (to what it is), and not a load. The caller has counted the move; who poisons changes the word, and then looks at the count. Of the two changes one is first: if it is his, it is found here; if not, he
-    /// has what was done before this one (AcqRel), the count included.
+    /// ORDERING: by a change of the word (to what it is), and not a load. The caller has counted the move; who poisons
+    /// changes the word, and then looks at the count. Of the two changes one is first: if it is his, it is found here;
+    /// if not, he has what was done before this one (AcqRel), the count included.
     pub(crate) fn moves_poisoned(&self) -> bool {
         self.slot().update(|word| word).is_poisoned()
     }
@@ -824,13 +849,14 @@ impl<R: Room> Placed<R> {
         Seen::new(self.node(), self.index(), Reading { word, start, last, owner, order })
     }
 
-    /// A holder's owner becomes `owner`, which nobody else is, and which has made no request yet. It says GRANTED first: a token's request that does not is
-    /// taken for one in its doorway. Whether somebody has listened for that.
+    /// A holder's owner becomes `owner`, which nobody else is, and which has made no request yet. It says GRANTED
+    /// first: a token's request that does not is taken for one in its doorway. Whether somebody has listened for that.
     #[must_use = "who has listened is woken by `wait::deliver`"]
     pub(crate) fn hand_over(&self, owner: u64) -> bool {
         let is_watched = self.hold();
-        // Relaxed: to all others the old owner and the new one are alike, somebody else. The new owner's requests begin behind this, by whatever they have the
-        // owner from. Who reads the new owner beside the word of before takes it for undecided, and finds the word changed (S1).
+        // Relaxed: to all others the old owner and the new one are alike, somebody else. The new owner's requests begin
+        // behind this, by whatever they have the owner from. Who reads the new owner beside the word of before takes it
+        // for undecided, and finds the word changed (S1).
         self.slot().record.owner.store(owner, Ordering::Relaxed);
         is_watched
     }
@@ -844,12 +870,14 @@ impl<R: Room> Placed<R> {
 
     /// A holder gives back what lies outside of `start..=last`, which lies in its range.
     ///
-    /// The version changes, and so every registration on the old range fails, or is told. A scan that reads one bound before and the other
-    /// one after sees a range between the two: too large for the new word, whose version it then finds, and right for the old one.
+    /// The version changes, and so every registration on the old range fails, or is told. A scan that reads one bound
+    /// before and the other one after sees a range between the two: too large for the new word, whose version it then
+    /// finds, and right for the old one.
     pub(crate) fn shrink(&self, start: u64, last: u64) {
         let slot = self.slot();
         let parts = self.node().parts_within(start, last);
-        // ORDERING (S7): a scan that reads a bound stored below and passes on knows what was done under the bytes given back.
+        // ORDERING (S7): a scan that reads a bound stored below and passes on knows what was done under the bytes given
+        // back.
         fence(Ordering::Release);
         slot.record.start.store(start, Ordering::Relaxed);
         slot.record.last.store(last, Ordering::Relaxed);
@@ -940,9 +968,11 @@ impl<R: Room> Seen<'_, R> {
         now.same_version(word) && now.0 & MODES == word.0 & MODES && !now.has(PASSING)
     }
 
-    /// Poisons the holder that was seen, if it is there still, and wakes whoever waits for it to change; whether it is poisoned now. (`false` as below.)
+    /// Poisons the holder that was seen, if it is there still, and wakes whoever waits for it to change; whether it is
+    /// poisoned now. (`false` as below.)
     pub(crate) fn poison(&self) -> bool {
-        // ORDERING: AcqRel: Release for what is noted of it before; Acquire for the listeners of whoever set WAITERS (S5).
+        // ORDERING: AcqRel: Release for what is noted of it before; Acquire for the listeners of whoever set WAITERS
+        // (S5).
         self.change_hold(|word| word & !WAITERS | RESCAN)
     }
 

@@ -1,4 +1,5 @@
-//! What scans, walks for a free slot and the pruner's hand look at, nodes and slots: counted in tests, which judge by it what an operation costs.
+//! What scans, walks for a free slot and the pruner's hand look at, nodes and slots: counted in tests, which judge by
+//! it what an operation costs.
 
 #[cfg(all(test, not(any(loom, spanlock_shuttle))))]
 thread_local! {

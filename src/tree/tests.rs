@@ -1,4 +1,5 @@
-//! The tree by itself, on one thread: what it finds, and what shape it takes. (What threads do to it is in `models` and `tests/`.)
+//! The tree by itself, on one thread: what it finds, and what shape it takes. (What threads do to it is in `models` and
+//! `tests/`.)
 
 use super::bare::{Ask, Bare, Put, Thread};
 use super::*;
@@ -172,7 +173,8 @@ fn who_goes_on_alone_is_parted_from_nobody() {
     assert!(tree.nodes() <= 1, "{} nodes for a thread that is alone", tree.nodes());
 }
 
-/// The node that nodes for classes are chained to is vacant, for as long as all keep to these. It stays: they cannot take its place.
+/// The node that nodes for classes are chained to is vacant, for as long as all keep to these. It stays: they cannot
+/// take its place.
 #[test]
 fn a_node_that_is_cut_by_class_stays() {
     let tree = Bare::new();
@@ -208,7 +210,8 @@ fn threads_that_take_turns_part_and_meet_nowhere() {
     placed.iter().for_each(|put| tree.free(put));
 }
 
-/// Four threads without a home ask for single pages, then for ranges of any length, then for single pages again: nodes below are for those who stay within one of them.
+/// Four threads without a home ask for single pages, then for ranges of any length, then for single pages again: nodes
+/// below are for those who stay within one of them.
 #[test]
 fn threads_that_ask_across_nodes_get_few() {
     const PAGES: u64 = 256;
@@ -320,7 +323,8 @@ fn who_is_at_home_nowhere_keeps_what_there_was() {
     filler.iter().for_each(|put| tree.free(put));
 }
 
-/// Its node is cut by now where the thread asks: it goes down, and does not look below from there, which would end everybody's shortcuts.
+/// Its node is cut by now where the thread asks: it goes down, and does not look below from there, which would end
+/// everybody's shortcuts.
 #[test]
 fn a_shortcut_to_a_node_that_has_been_cut_is_none() {
     let tree = Bare::new();
@@ -393,8 +397,8 @@ fn a_shortcut_ends_where_somebody_above_begins() {
     tree.free(&behind);
 }
 
-/// Requests that go with their like and cannot go down: each of the threads that take turns gets a node of its own, whoever conflicts finds them there, and
-/// in the end all is given back.
+/// Requests that go with their like and cannot go down: each of the threads that take turns gets a node of its own,
+/// whoever conflicts finds them there, and in the end all is given back.
 #[test]
 fn threads_that_share_a_range_part_in_the_chain() {
     // Each mode against the other: one that goes with its like.
@@ -472,7 +476,8 @@ fn a_used_leaf_gets_its_chances_again_and_an_unused_one_goes() {
     assert_eq!(tree.nodes(), 0, "not used for four visits of the hand");
 }
 
-/// Requests that are about to withdraw can fill a node that is being removed. Whoever finds it so waits neither for them nor for the pruner.
+/// Requests that are about to withdraw can fill a node that is being removed. Whoever finds it so waits neither for
+/// them nor for the pruner.
 #[test]
 fn who_finds_a_full_node_that_is_being_removed_goes_above() {
     let tree = Bare::new();
@@ -529,7 +534,8 @@ fn steps_on_the_way_down_go_when_nobody_is_on_them() {
     assert_eq!(tree.nodes(), 0);
 }
 
-/// Threads that ask everywhere share the space by nodes below one that was made for ranges, and in which one request stays.
+/// Threads that ask everywhere share the space by nodes below one that was made for ranges, and in which one request
+/// stays.
 #[test]
 fn one_that_stays_in_a_node_keeps_nobody_above() {
     let tree = Bare::new();
@@ -591,7 +597,8 @@ fn memory_follows_a_crowd_that_changes() {
     live.iter().for_each(|put| tree.free(put));
 }
 
-/// Ranges that cannot go down: the oldest goes, or any. A node goes when the last one in it has gone, and there is room for new ones near the front only.
+/// Ranges that cannot go down: the oldest goes, or any. A node goes when the last one in it has gone, and there is room
+/// for new ones near the front only.
 #[test]
 fn memory_follows_a_chain_that_changes() {
     const LIVE: usize = 1000;

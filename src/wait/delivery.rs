@@ -1,24 +1,28 @@
 //! Waking those who were rung: with no lock held and no pin, whoever they are.
 //!
-//! A task's waker is foreign code: it may poll, release, drop or panic, right there. So what is [found] under a list's lock is kept in a row of the calling
-//! thread, until that [delivers](deliver).
+//! A task's waker is foreign code: it may poll, release, drop or panic, right there. So what is [found] under a list's
+//! lock is kept in a row of the calling thread, until that [delivers](deliver).
 //!
 //! # Promise
-//! - *Everybody is woken.* A waker that panics costs nobody else the wake-up; the first panic goes on when all have been called.
-//! - *One frame of the stack,* however long the chain: a waker that releases, and so finds the next one, leaves it to the delivery that it was called by. (It is
-//!   called when that waker has returned. A waker that waits for what another one is to do may wait for ever, as it may in any executor.) Threads
-//!   are woken there and then: that calls nobody.
-//! - *Nothing is allocated,* and nothing borrowed while memory is freed or foreign code runs: all of it may come back here.
+//! - *Everybody is woken.* A waker that panics costs nobody else the wake-up; the first panic goes on when all have
+//!   been called.
+//! - *One frame of the stack,* however long the chain: a waker that releases, and so finds the next one, leaves it to
+//!   the delivery that it was called by. (It is called when that waker has returned. A waker that waits for what
+//!   another one is to do may wait for ever, as it may in any executor.) Threads are woken there and then: that calls
+//!   nobody.
+//! - *Nothing is allocated,* and nothing borrowed while memory is freed or foreign code runs: all of it may come back
+//!   here.
 
 use super::event::{Row, Sleeper};
-use crate::processors;
+use crate::platform::processors;
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::{mem, thread};
 
-/// What a thread has found. Made of cells without a destructor, so that it is there for the destructors of other thread-locals too.
+/// What a thread has found. Made of cells without a destructor, so that it is there for the destructors of other
+/// thread-locals too.
 struct Found {
     /// Rung, and not looked at.
     rung: Cell<Row>,

@@ -1,7 +1,8 @@
-//! Who listens to what. Each slot of a node has a list of *sleepers*. Whoever changes the slot takes all of them off, and rings them later, when nothing is
-//! locked any more and nothing pinned (`delivery`).
+//! Who listens to what. Each slot of a node has a list of *sleepers*. Whoever changes the slot takes all of them off,
+//! and rings them later, when nothing is locked any more and nothing pinned (`delivery`).
 //!
-//! Nothing is allocated, freed or called under a lock of this room: an allocator that itself uses range locks meets no lock of its own thread here.
+//! Nothing is allocated, freed or called under a lock of this room: an allocator that itself uses range locks meets no
+//! lock of its own thread here.
 //!
 //! # Shape
 //! ```text
@@ -10,32 +11,38 @@
 //! Listener ----'                          |
 //!     '-----------------------------------'
 //! ```
-//! A listener has the lists and its sleeper, so it needs neither a pin nor the node that it was made in. (It can have two of each, and is woken by what it hears first.)
+//! A listener has the lists and its sleeper, so it needs neither a pin nor the node that it was made in. (It can have
+//! two of each, and is woken by what it hears first.)
 //!
 //! # Invariants
-//! - INV-W1: a sleeper is in a list from when it is made until it is *rung*, or its listener leaves. Both happen under the list's lock, and either of them once.
-//! - INV-W2: a sleeper is in one row at a time, in that of a list or that of the thread which has rung it; and its links are used by whoever may change that row.
+//! - INV-W1: a sleeper is in a list from when it is made until it is *rung*, or its listener leaves. Both happen under
+//!   the list's lock, and either of them once.
+//! - INV-W2: a sleeper is in one row at a time, in that of a list or that of the thread which has rung it; and its
+//!   links are used by whoever may change that row.
 //! - INV-W3: to be in a row is one count of the sleeper's `Arc`.
-//! - INV-W4: whoever changes a slot from a watched word of an age rings all sleepers of that age, and no others. A sleeper that is to be woken has
-//!   set WAITERS in the very word whose age it says (INV-G3), so whoever changes that one rings it; and a thread that has freed the slot and is late with its call has nothing to do
-//!   with who has come to listen to the slot's next request since.
+//! - INV-W4: whoever changes a slot from a watched word of an age rings all sleepers of that age, and no others. A
+//!   sleeper that is to be woken has set WAITERS in the very word whose age it says (INV-G3), so whoever changes that
+//!   one rings it; and a thread that has freed the slot and is late with its call has nothing to do with who has come
+//!   to listen to the slot's next request since.
 //!
 //! # Who wakes whom
-//! The one who rings sets `rung` first, and then looks for *whom* to wake. The one who sleeps says whom, under the lock where the other looks, and only if it
-//! finds that it was not rung yet. So either it does not fall asleep, or it is found.
+//! The one who rings sets `rung` first, and then looks for *whom* to wake. The one who sleeps says whom, under the lock
+//! where the other looks, and only if it finds that it was not rung yet. So either it does not fall asleep, or it is
+//! found.
 //!
 //! # What becomes of wakers
-//! One that is called is consumed by that. One that nobody has called goes with its listener, when the request has left the queue. One that is replaced, because a
-//! task has moved, is dropped by the poll that replaces it, as the last that this does: nothing is locked, and whoever is to be called from now on is the new one, also by
-//! what the destructor does. But the request has its place still (it could be kept until that is given up, but a task can move without end): so a destructor that *waits*
-//! for what the request stands in the way of, waits for ever.
+//! One that is called is consumed by that. One that nobody has called goes with its listener, when the request has left
+//! the queue. One that is replaced, because a task has moved, is dropped by the poll that replaces it, as the last that
+//! this does: nothing is locked, and whoever is to be called from now on is the new one, also by what the destructor
+//! does. But the request has its place still (it could be kept until that is given up, but a task can move without
+//! end): so a destructor that *waits* for what the request stands in the way of, waits for ever.
 
 #[cfg(not(loom))]
 use super::Woken;
 use super::{budget, delivery};
 #[cfg(loom)] // A model of this room alone.
-use crate::sync::thread::{self, Thread};
-use crate::sync::{AtomicBool, Mutex, Ordering, lock};
+use crate::platform::sync::thread::{self, Thread};
+use crate::platform::sync::{AtomicBool, Mutex, Ordering, lock};
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -98,7 +105,8 @@ impl Sleeper {
         self.rung.load(Ordering::Acquire)
     }
 
-    /// Says whom to wake, and returns who was to be woken before: a waker's destructor is foreign code, and meets no lock.
+    /// Says whom to wake, and returns who was to be woken before: a waker's destructor is foreign code, and meets no
+    /// lock.
     ///
     /// # Errors
     /// It was rung already.
@@ -151,7 +159,8 @@ impl Sleeper {
     }
 }
 
-/// Sleepers one behind the other. Dropping it frees none of them, so that a thread can have one to its very end: all rows are emptied by those who fill them.
+/// Sleepers one behind the other. Dropping it frees none of them, so that a thread can have one to its very end: all
+/// rows are emptied by those who fill them.
 pub(super) struct Row {
     first: Link,
     last: Link,
@@ -166,7 +175,8 @@ fn address(sleeper: &Arc<Sleeper>) -> NonNull<Sleeper> {
 }
 
 /// # Safety
-/// The sleeper is in a row that the caller may change, or about to enter it; and no other reference to its links is in use.
+/// The sleeper is in a row that the caller may change, or about to enter it; and no other reference to its links is in
+/// use.
 unsafe fn links<'a>(sleeper: NonNull<Sleeper>) -> &'a mut Links {
     // SAFETY: it is there, by its row's count (INV-W3).
     let sleeper = unsafe { sleeper.as_ref() };
@@ -301,7 +311,8 @@ impl<const N: usize> Events<N> {
         Listener { place: Place { lists: self.0.clone(), slot, sleeper }, also: None }
     }
 
-    /// Wakes all that listen to the request of this `age` in `slot`, at the next [`deliver`](delivery::deliver) of this thread.
+    /// Wakes all that listen to the request of this `age` in `slot`, at the next [`deliver`](delivery::deliver) of this
+    /// thread.
     pub(crate) fn notify(&self, slot: usize, age: u64) {
         let row = lock(&self.0[slot]).ring(age);
         delivery::found(row);

@@ -1,10 +1,11 @@
-//! A stand-in for [`event`](super) and its deliveries in models: the same promises, few steps, and no order beyond what it needs.
+//! A stand-in for [`event`](super) and its deliveries in models: the same promises, few steps, and no order beyond what
+//! it needs.
 //!
 //! Futures are not modelled: they differ from threads in how they are woken, no more.
 
 use super::Woken;
-use crate::sync::thread::{self, Thread};
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::platform::sync::thread::{self, Thread};
+use crate::platform::sync::{AtomicBool, AtomicU64, Ordering};
 use std::sync::atomic::AtomicBool as Flag;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -37,13 +38,14 @@ impl<const N: usize> Events<N> {
 struct Entry {
     age: u64,
     notified: AtomicBool,
-    /// Whether the thread is in `wait`. Invisible to the model. Any other thread must not be unparked: loom would wake it from a mutex or a join, and take
-    /// the notification for something that both have seen.
+    /// Whether the thread is in `wait`. Invisible to the model. Any other thread must not be unparked: loom would wake
+    /// it from a mutex or a join, and take the notification for something that both have seen.
     waits: Flag,
     thread: Thread,
 }
 
-/// `list` is invisible to the model, which runs one thread at a time; `turn` is where it may switch, and what orders the two sides.
+/// `list` is invisible to the model, which runs one thread at a time; `turn` is where it may switch, and what orders
+/// the two sides.
 #[derive(Debug)]
 struct Event {
     turn: AtomicU64,
@@ -62,8 +64,8 @@ impl Event {
             waits: Flag::new(false),
             thread: thread::current(),
         });
-        // The turn comes first, as in `notify`: a model switches before an atomic access and nowhere else, so each turn and the
-        // look at the list behind it are one step.
+        // The turn comes first, as in `notify`: a model switches before an atomic access and nowhere else, so each turn
+        // and the look at the list behind it are one step.
         self.turn.fetch_add(1, Ordering::AcqRel);
         self.list.lock().unwrap_or_else(PoisonError::into_inner).push(entry.clone());
         Listener { place: entry, also: None }

@@ -1,5 +1,5 @@
-//! Owners that are threads, told what to do one order at a time, so that a test decides what happens when: each actor asks by blocking calls,
-//! as its thread or as a token, and says what it was answered.
+//! Owners that are threads, told what to do one order at a time, so that a test decides what happens when: each actor
+//! asks by blocking calls, as its thread or as a token, and says what it was answered.
 
 use super::watch::Watchdog;
 use spanlock::{AcquireError, ByOwner, ByThread, Deadlock, Guard, Mode, Nesting, Owner, RangeLock};

@@ -1,9 +1,9 @@
-//! Random histories: what one thread asks of a lock step by step, by futures that it polls by hand, `try_` and deadlines that
-//! have passed. With one thread there is one right answer to every step, and the oracle knows it.
+//! Random histories: what one thread asks of a lock step by step, by futures that it polls by hand, `try_` and
+//! deadlines that have passed. With one thread there is one right answer to every step, and the oracle knows it.
 //!
-//! After each step (or, with [`Pace::Late`], where the history says so) the runner polls exactly the futures that were woken,
-//! until none is. Then every future that the oracle says is granted must have resolved: one that has not lost its wake. No
-//! future may ever resolve, and no `try_` succeed, before the oracle says so.
+//! After each step (or, with [`Pace::Late`], where the history says so) the runner polls exactly the futures that were
+//! woken, until none is. Then every future that the oracle says is granted must have resolved: one that has not lost
+//! its wake. No future may ever resolve, and no `try_` succeed, before the oracle says so.
 
 use super::Span;
 use super::owners::{Begin, Model, Part, Who};
@@ -31,7 +31,8 @@ pub(crate) enum Quick {
     PastDeadline,
 }
 
-/// One step. Requests are named by number, and a step that names one that is gone does nothing: so steps can be left out.
+/// One step. Requests are named by number, and a step that names one that is gone does nothing: so steps can be left
+/// out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Makes a future. It has no place yet.

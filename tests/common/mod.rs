@@ -1,4 +1,5 @@
-//! What the test files share: the naive oracle ([`owners::Model`]), polling by hand, random histories, and an allocator that counts.
+//! What the test files share: the naive oracle ([`owners::Model`]), polling by hand, random histories, and an allocator
+//! that counts.
 //!
 //! Nothing in here uses the library's own idea of overlap or conflict: the oracle would then agree with its mistakes.
 
@@ -136,11 +137,13 @@ pub(crate) fn by_build(debug: u64, release: u64) -> u64 {
 
 /// The lock, or several, as there for good, as the futures of an owner, or of a batch, ask for.
 pub(crate) fn lasting<T: ?Sized>(lock: &T) -> &'static T {
-    // SAFETY: the tests forget no future: what is made from this is dropped before the lock, which is declared first and not moved.
+    // SAFETY: the tests forget no future: what is made from this is dropped before the lock, which is declared first
+    // and not moved.
     unsafe { &*std::ptr::from_ref(lock) }
 }
 
-/// [`std::mem::forget`], and the memory stays in sight: LeakSanitizer then tells what the test leaks from what the library does.
+/// [`std::mem::forget`], and the memory stays in sight: LeakSanitizer then tells what the test leaks from what the
+/// library does.
 pub(crate) fn forget<T>(leaked: T) {
     static SHELF: Mutex<Vec<usize>> = Mutex::new(Vec::new());
     let at = Box::into_raw(Box::new(leaked));

@@ -1,18 +1,23 @@
-//! The naive oracle for owners: who is granted, who is let past whom, and who is told of a deadlock, read off a list of requests.
+//! The naive oracle for owners: who is granted, who is let past whom, and who is told of a deadlock, read off a list of
+//! requests.
 //!
 //! One thing happens at a time in here, so every question has one answer. The rule, as the contract has it:
 //!
-//! 1. A request that no live request of another owner is in conflict with, held or queued, is granted at once. Any other one queues. (In locks with a window that is never over, a single request of an owner that
-//!    never has another is granted at once, too, if all that are in conflict with it are queued, and such requests themselves.)
-//! 2. A queued request waits for the conflicting ones that are held or in front of it; in front is who came earlier, unless one of
-//!    the two was let past the other.
-//! 3. One that queues, of an owner that has others, looks at whom the owner waits for. Let S be the owner's queued requests, and R all that
-//!    must get through before S can: the queued requests of whoever *holds* what S waits for, of whoever holds what those wait for,
-//!    and so on. If R waits for a hold of S's owner, that is a deadlock: the request goes, and nobody else does.
-//!    (A *drain* is a request that nobody waits for, and that waits for those only who came before it: until they have gone, not only until they make way. So an edge from it to one that is queued counts as one to a holder; and so does an edge
-//!    from a request that is its owner's only one, and so let past nobody, if R needs it for a drain's sake.)
-//! 4. Otherwise everybody in R is let past each queued one in front of it that is in S, or that is outside of R and leads to S: by what it
-//!    and the others of its owner wait for, held or queued, and what the others of those owners wait for.
+//! 1. A request that no live request of another owner is in conflict with, held or queued, is granted at once. Any
+//!    other one queues. (In locks with a window that is never over, a single request of an owner that never has another
+//!    is granted at once, too, if all that are in conflict with it are queued, and such requests themselves.)
+//! 2. A queued request waits for the conflicting ones that are held or in front of it; in front is who came earlier,
+//!    unless one of the two was let past the other.
+//! 3. One that queues, of an owner that has others, looks at whom the owner waits for. Let S be the owner's queued
+//!    requests, and R all that must get through before S can: the queued requests of whoever *holds* what S waits for,
+//!    of whoever holds what those wait for, and so on. If R waits for a hold of S's owner, that is a deadlock: the
+//!    request goes, and nobody else does. (A *drain* is a request that nobody waits for, and that waits for those only
+//!    who came before it: until they have gone, not only until they make way. So an edge from it to one that is queued
+//!    counts as one to a holder; and so does an edge from a request that is its owner's only one, and so let past
+//!    nobody, if R needs it for a drain's sake.)
+//! 4. Otherwise everybody in R is let past each queued one in front of it that is in S, or that is outside of R and
+//!    leads to S: by what it and the others of its owner wait for, held or queued, and what the others of those owners
+//!    wait for.
 
 use super::{Span, together};
 use spanlock::Mode;
@@ -84,7 +89,8 @@ impl Live {
         self.who != other.who && self.parts.iter().any(|a| other.parts.iter().any(|b| a.conflicts(b)))
     }
 
-    /// Whether it may pass, and be passed. A part of a batch that is empty makes it one of several: what is held of it can be extended.
+    /// Whether it may pass, and be passed. A part of a batch that is empty makes it one of several: what is held of it
+    /// can be extended.
     fn is_single(&self) -> bool {
         matches!(self.who, Who::Solo(_)) && self.parts.len() == 1
     }
@@ -146,7 +152,8 @@ pub(crate) struct Model {
     rule: Rule,
     /// Whether newcomers pass.
     reorders: bool,
-    /// Whether a hold has become more while somebody drained: that can close a cycle, which is found when the drain looks again.
+    /// Whether a hold has become more while somebody drained: that can close a cycle, which is found when the drain
+    /// looks again.
     loose: bool,
     live: Vec<Live>,
 }
@@ -348,8 +355,9 @@ impl Model {
         self.try_become(id, Part { span, ..self.held(id) })
     }
 
-    /// In the way is what conflicts with the hold that it would be, and not with the one that it is: whatever does with both, waits behind it
-    /// already. The parts of a batch count one by one, as if they did not wait for one another. (That is stricter than it need be.)
+    /// In the way is what conflicts with the hold that it would be, and not with the one that it is: whatever does with
+    /// both, waits behind it already. The parts of a batch count one by one, as if they did not wait for one another.
+    /// (That is stricter than it need be.)
     fn try_become(&mut self, id: usize, new: Part) -> bool {
         let (old, who) = (self.held(id), self.live[self.place(id)].who);
         let bars = |part: &Part| part.conflicts(&new) && !part.conflicts(&old);
@@ -412,8 +420,8 @@ impl Model {
         self.live.iter().filter(|live| live.covers()).count()
     }
 
-    /// Whether an owner can get no further whatever everybody does, as long as who waits releases nothing: found by letting one after the
-    /// other run to its end. The order of the queue does not matter, only what is held.
+    /// Whether an owner can get no further whatever everybody does, as long as who waits releases nothing: found by
+    /// letting one after the other run to its end. The order of the queue does not matter, only what is held.
     pub(crate) fn truly_deadlocked(&self, who: Who) -> bool {
         let mut stuck: BTreeSet<Who> = self.live.iter().map(|live| live.who).collect();
         let can_go = |who: Who, stuck: &BTreeSet<Who>| {
@@ -557,8 +565,8 @@ impl Model {
         }
     }
 
-    /// Whether it is let past nobody: those who are queued in front of it are in its way as if they held. (Of requests that matters where there are drains: else nobody
-    /// needs one that is its owner's only one, and holds nothing.)
+    /// Whether it is let past nobody: those who are queued in front of it are in its way as if they held. (Of requests
+    /// that matters where there are drains: else nobody needs one that is its owner's only one, and holds nothing.)
     fn stays(&self, me: Place) -> bool {
         let who = self.live[me].who;
         let is_only = self.live.iter().filter(|live| live.who == who && live.covers()).count() == 1;
@@ -614,7 +622,8 @@ impl Model {
         Model::closure(from, |place| self.edges(place))
     }
 
-    /// Looks for cycles that the request at `searcher` closes: the cycle if it is a deadlock; else lets pass whom that takes.
+    /// Looks for cycles that the request at `searcher` closes: the cycle if it is a deadlock; else lets pass whom that
+    /// takes.
     fn search(&mut self, searcher: Place) -> Option<Vec<usize>> {
         let start = self.siblings(searcher);
         let needed = Model::closure(&start, |place| self.grants(place));

@@ -1,8 +1,9 @@
-//! Random histories of owners: one thread plays them all, by futures that it polls by hand, and the oracle of [`super::owners`] knows the one
-//! right answer to every step: granted, waiting, let past somebody, deadlock.
+//! Random histories of owners: one thread plays them all, by futures that it polls by hand, and the oracle of
+//! [`super::owners`] knows the one right answer to every step: granted, waiting, let past somebody, deadlock.
 //!
-//! As in [`super::history`] the runner polls exactly the futures that were woken, after each step or where the history says so. A request that
-//! could be granted and was not polled yet is still queued, for the lock and for the oracle; so both paces have exact answers.
+//! As in [`super::history`] the runner polls exactly the futures that were woken, after each step or where the history
+//! says so. A request that could be granted and was not polled yet is still queued, for the lock and for the oracle; so
+//! both paces have exact answers.
 
 use super::history::{Pace, Space, caught, random_mode, shrink};
 use super::owners::{Begin, Model, Nested, Part, Who};
@@ -32,7 +33,8 @@ pub(crate) enum How {
     PastDeadline,
 }
 
-/// A request, or a batch. Its parts have numbers of their own when they are held: the request's own, and those after it.
+/// A request, or a batch. Its parts have numbers of their own when they are held: the request's own, and those after
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ask {
     pub(crate) id: usize,
@@ -60,7 +62,8 @@ pub(crate) enum Change {
     Extend(Span),
 }
 
-/// One step. One that names a request that is gone, or that makes no sense as things are, does nothing: so steps can be left out.
+/// One step. One that names a request that is gone, or that makes no sense as things are, does nothing: so steps can be
+/// left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Ask(Ask),
@@ -342,7 +345,8 @@ pub(crate) struct Tally {
     /// Futures dropped while they waited, and of these the ones that had been woken.
     pub(crate) cancelled: usize,
     pub(crate) cancelled_woken: usize,
-    /// Drains that were over at once, and after a wait; and that were refused, in all, and because of somebody who waited.
+    /// Drains that were over at once, and after a wait; and that were refused, in all, and because of somebody who
+    /// waited.
     pub(crate) drained: [usize; 2],
     pub(crate) drains_refused: [usize; 2],
     /// And because of a hold that became more meanwhile.
@@ -789,7 +793,8 @@ impl Runner<'static> {
         self.tokens.iter().position(|owner| owner.id() == id).map(|at| Who::Many(at + 1))
     }
 
-    /// Everything ends, oldest first; nobody who waits may be forgotten, the trees must shrink to their roots, and the owners must be as new.
+    /// Everything ends, oldest first; nobody who waits may be forgotten, the trees must shrink to their roots, and the
+    /// owners must be as new.
     fn finish(&mut self) -> Result<(), String> {
         self.settle(false)?;
         while let Some(id) = self.held.keys().next().copied() {

@@ -37,8 +37,8 @@ impl<F: Future + Unpin> Hand<F> {
         Hand { future: future.into_future(), begun: false, wakes, waker }
     }
 
-    /// Polls with the waker of the last time; and once more, as executors do, a future that has called its waker meanwhile: it only let others have
-    /// their turn.
+    /// Polls with the waker of the last time; and once more, as executors do, a future that has called its waker
+    /// meanwhile: it only let others have their turn.
     pub(crate) fn poll(&mut self) -> Poll<F::Output> {
         let polled = self.poll_once();
         if polled.is_pending() && self.woken() { self.poll_once() } else { polled }

@@ -1,5 +1,5 @@
-//! Who holds what, byte by byte, as the holders themselves say it: each enters after its grant and leaves before its release, and finds whether
-//! somebody is there who should not be.
+//! Who holds what, byte by byte, as the holders themselves say it: each enters after its grant and leaves before its
+//! release, and finds whether somebody is there who should not be.
 
 use super::together;
 use spanlock::{ByteRange, Mode};
@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum As {
     Holder(Mode),
-    /// Between adding and blocking, while the lock converts one to the other: others may do either, and may not be alone.
+    /// Between adding and blocking, while the lock converts one to the other: others may do either, and may not be
+    /// alone.
     Changing,
 }
 

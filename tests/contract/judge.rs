@@ -22,9 +22,10 @@
 //! Of two requests that conflict (owners differ, bytes shared, modes that do not go together):
 //!
 //! 1. *Exclusion.* What they surely hold does not overlap in time.
-//! 2. *Order.* If X had a hold or a place before Y asked, X has begun to leave before Y is answered. It does not matter whether X was granted or cancelled: until its `leaving` it had its place.
-//!    (Where a request gave up inside of a call, as at a deadline, `leaving` is not known, and is set to `asked`:
-//!    then it demands nothing.) Not if Y is nested: it may pass those who only wait; for holders there is rule 1.
+//! 2. *Order.* If X had a hold or a place before Y asked, X has begun to leave before Y is answered. It does not matter
+//!    whether X was granted or cancelled: until its `leaving` it had its place. (Where a request gave up inside of a
+//!    call, as at a deadline, `leaving` is not known, and is set to `asked`: then it demands nothing.) Not if Y is
+//!    nested: it may pass those who only wait; for holders there is rule 1.
 //! 3. *Nothing for nothing.* Who is refused by `try_` or a deadline, told to wait, or told to wait still, has
 //!    somebody in his way: at some moment of the call somebody who conflicts was possibly live. (Two `try_` may
 //!    refuse each other; both are possibly live.)
@@ -33,20 +34,24 @@
 //!    `left`. So the time from the answer to the call of the waker is covered, without a gap, by those who were
 //!    possibly live.
 //!
-//!    There is one excuse. A search for deadlocks that lets somebody pass wakes whoever sleeps where that one may sleep, this one perhaps, and
-//!    comes to calling the wakers when it has ended. So *one* call of anybody may go on for all of the time that is not covered.
+//!    There is one excuse. A search for deadlocks that lets somebody pass wakes whoever sleeps where that one may
+//!    sleep, this one perhaps, and comes to calling the wakers when it has ended. So *one* call of anybody may go on
+//!    for all of the time that is not covered.
 //!
 //! For rules 3 and 4 a request that surely came later (asked when the other had its place) is in the way only while it
 //! is in its doorway, until it is seated: then it is behind. Unless it is nested: then it may have passed.
 //!
-//! In a lock with a *window* a single request of a thread or a task that holds nothing may pass one of the same kind that only waits ([`Row::is_single`]). Then rule 2 asks for no more than rule 1, and for
-//! rules 3 and 4 who came later is in the way as if he were nested. (When the window is over is not known from stamps: the oracle in `src/grant/tests/order.rs` has a clock.)
+//! In a lock with a *window* a single request of a thread or a task that holds nothing may pass one of the same kind
+//! that only waits ([`Row::is_single`]). Then rule 2 asks for no more than rule 1, and for rules 3 and 4 who came later
+//! is in the way as if he were nested. (When the window is over is not known from stamps: the oracle in
+//! `src/protocol/grant/tests/order.rs` has a clock.)
 //!
 //! 5. *Seen.* Who is shown in the queue by a snapshot was possibly live while that was taken, and has somebody in his
 //!    way since he asked.
 //!
-//! 6. *Drained.* A drain is a row that is in nobody's way. If X conflicts, and had a hold or a place before the drain was asked for, X has begun to leave before that is over. It is kept from being over
-//!    (rules 3 and 4) by those only who asked before it was seated: and by conversions of what they hold.
+//! 6. *Drained.* A drain is a row that is in nobody's way. If X conflicts, and had a hold or a place before the drain
+//!    was asked for, X has begun to leave before that is over. It is kept from being over (rules 3 and 4) by those only
+//!    who asked before it was seated: and by conversions of what they hold.
 //!
 //! A batch is one request with several parts. What a conversion leaves is another row of the same owner with the same
 //! `asked`, `seated` and `granted`: who holds exclusively and then downgrades has held both all the time, and leaves

@@ -13,7 +13,7 @@
 //!
 //! `SPANLOCK_STRESS_MS` sets how long each test goes on, `SPANLOCK_SEED` the seed of the first round. A seed decides
 //! what threads ask for, not what the system makes of it. Built with `--cfg spanlock_chaos`, the lock itself makes
-//! pauses between its steps (`src/sync/chaos.rs`), and that finds what takes a rare moment otherwise:
+//! pauses between its steps (`src/platform/sync/chaos.rs`), and that finds what takes a rare moment otherwise:
 //! `RUSTFLAGS="--cfg spanlock_chaos" cargo test --release --test contract`.
 
 #[path = "../common/mod.rs"]

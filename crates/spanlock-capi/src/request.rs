@@ -1,8 +1,10 @@
 //! Requests that call back when they are granted: a future, polled by whoever wakes it.
 //!
 //! # How
-//! A request is a future and its waker in one object. A wake-up polls it at once, on the thread that released the range; the library calls wakers outside of all its locks. The future is
-//! taken out of the object while it is polled: so a callback of another request, which may run within that poll, can cancel this one, and a wake-up that comes meanwhile only notes that it did.
+//! A request is a future and its waker in one object. A wake-up polls it at once, on the thread that released the
+//! range; the library calls wakers outside of all its locks. The future is taken out of the object while it is polled:
+//! so a callback of another request, which may run within that poll, can cancel this one, and a wake-up that comes
+//! meanwhile only notes that it did.
 
 use crate::guard::spanlock_guard;
 use crate::lock::{Asked, spanlock_lock, spanlock_owner};
@@ -113,7 +115,8 @@ impl Task {
     /// Whether it was neither answered nor cancelled before.
     fn cancel(&self) -> bool {
         let before = std::mem::replace(&mut *self.state(), State::Over);
-        // A waiting one leaves the queue here, not under the mutex. One that is being polled is let go of by whoever polls it.
+        // A waiting one leaves the queue here, not under the mutex. One that is being polled is let go of by whoever
+        // polls it.
         !matches!(before, State::Over)
     }
 

@@ -94,7 +94,8 @@ pub(crate) fn value<T>(fallback: T, work: impl FnOnce() -> Result<T, Failure>) -
 /// # Safety
 /// `pointer` is NULL, or was given out by this library and not freed yet.
 pub(crate) unsafe fn borrow<'a, T>(pointer: *const T, what: &str) -> Result<&'a T, Failure> {
-    // SAFETY: the caller's promise; and whoever has a shared reference does not hand the object to a call that changes it (thread rules in the header).
+    // SAFETY: the caller's promise; and whoever has a shared reference does not hand the object to a call that changes
+    // it (thread rules in the header).
     unsafe { pointer.as_ref() }.ok_or_else(|| invalid(format!("{what} is NULL")))
 }
 

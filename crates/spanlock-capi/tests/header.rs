@@ -1,4 +1,5 @@
-//! `include/spanlock.h` is what cbindgen makes of the sources. `SPANLOCK_WRITE_HEADER=1 cargo test -p spanlock-capi --test header` makes it anew.
+//! `include/spanlock.h` is what cbindgen makes of the sources. `SPANLOCK_WRITE_HEADER=1 cargo test -p spanlock-capi --test
+//! header` makes it anew.
 
 use cbindgen::{Builder, Config};
 use std::path::Path;

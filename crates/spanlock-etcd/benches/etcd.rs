@@ -1,4 +1,5 @@
-//! What a request costs on real servers: in transactions and watches, which are counted, and in time, which depends on disks and on who else is there.
+//! What a request costs on real servers: in transactions and watches, which are counted, and in time, which depends on
+//! disks and on who else is there.
 //!
 //! `cargo bench -p spanlock-etcd` takes three members on loopback; `-- --test` makes it short.
 

@@ -3,9 +3,10 @@
 //! ```console
 //! $ cargo run --release -p spanlock-etcd --example volume -- --seconds 10
 //! ```
-//! It starts three etcd servers in a temporary folder (`--endpoints URL,URL` takes those that are there), a storage server that has the file, and clients. One client is killed. One is
-//! stopped after it has read what it is going to write, until its lease has run out and others have had its range; it goes on as if nothing had happened, and the storage server refuses
-//! what it writes. In the end each stripe must have as many increments as were acknowledged.
+//! It starts three etcd servers in a temporary folder (`--endpoints URL,URL` takes those that are there), a storage
+//! server that has the file, and clients. One client is killed. One is stopped after it has read what it is going to
+//! write, until its lease has run out and others have had its range; it goes on as if nothing had happened, and the
+//! storage server refuses what it writes. In the end each stripe must have as many increments as were acknowledged.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -44,7 +45,8 @@ impl Volume {
         numbers.all(|number| number == first).then_some(first)
     }
 
-    /// `read MODE FIRST LAST TOKEN` or `write FIRST LAST TOKEN NUMBER...`: stripes. Reads bring their token too: from then on nobody who came before writes there.
+    /// `read MODE FIRST LAST TOKEN` or `write FIRST LAST TOKEN NUMBER...`: stripes. Reads bring their token too: from
+    /// then on nobody who came before writes there.
     fn serve(&mut self, line: &str) -> Option<String> {
         let mut words = line.split_whitespace();
         let (what, mode) = match words.next()? {

@@ -1,15 +1,17 @@
 //! Where the key of a range is filed, so that whoever might be in its way is found by a few reads.
 //!
-//! The space of bytes is cut into 4 blocks, each of these into 4, and so on, 32 times, as in the tree of `spanlock`. A range is filed under the smallest block that
-//! holds it; the block's *path* is the number of the quarter at each step, a digit each:
+//! The space of bytes is cut into 4 blocks, each of these into 4, and so on, 32 times, as in the tree of `spanlock`. A
+//! range is filed under the smallest block that holds it; the block's *path* is the number of the quarter at each step,
+//! a digit each:
 //!
 //! ```text
 //! lock/inode-42/.7f1-3-0         a range that lies in no quarter: filed under the whole
 //! lock/inode-42/0000031.7f1-9-0  one within the block of 7 digits
 //! ```
 //!
-//! Ranges that share a byte are filed under blocks of which one holds the other. So whoever conflicts with a range is under one of the at most 32 blocks above its own
-//! (each a prefix: the path and a dot) or in or below it (one run of keys, since a dot sorts before the digits).
+//! Ranges that share a byte are filed under blocks of which one holds the other. So whoever conflicts with a range is
+//! under one of the at most 32 blocks above its own (each a prefix: the path and a dot) or in or below it (one run of
+//! keys, since a dot sorts before the digits).
 
 use crate::store::KeyRange;
 

@@ -5,7 +5,8 @@ use crate::store::StoreError;
 use spanlock::{ByteRange, Mode};
 use std::fmt;
 
-/// Why a request was not granted. It has left the queue, or leaves it as soon as the store answers (at the latest with the session); what its owner held before, it still holds.
+/// Why a request was not granted. It has left the queue, or leaves it as soon as the store answers (at the latest with
+/// the session); what its owner held before, it still holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
@@ -79,8 +80,9 @@ impl std::error::Error for Error {
 
 /// A cycle of owners, each of which waits for bytes that the next one holds; the last one waits for the first.
 ///
-/// Of all requests in the cycle, the one that got this answer came last. *The remedy* is to let go of all that its owner holds, and to ask for that and for what was
-/// refused anew, together, as one request with several ranges ([`Request::and`](crate::Request::and)), which of an owner that holds nothing else never deadlocks.
+/// Of all requests in the cycle, the one that got this answer came last. *The remedy* is to let go of all that its
+/// owner holds, and to ask for that and for what was refused anew, together, as one request with several ranges
+/// ([`Request::and`](crate::Request::and)), which of an owner that holds nothing else never deadlocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deadlock {
     pub(crate) waits: Vec<Wait>,
@@ -93,7 +95,8 @@ impl Deadlock {
     }
 }
 
-/// One wait of a [`Deadlock`]: `owner` wants `range` in `mode`, and the owner of the next wait holds `held` of the same lock.
+/// One wait of a [`Deadlock`]: `owner` wants `range` in `mode`, and the owner of the next wait holds `held` of the same
+/// lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Wait {

@@ -1,11 +1,13 @@
 //! The store on etcd, by the `etcd-client` crate.
 //!
-//! A call goes to one member, and is given up after a while; the next one then goes to another member. (Who called tries again, and knows what that means: see [`Store`].)
+//! A call goes to one member, and is given up after a while; the next one then goes to another member. (Who called
+//! tries again, and knows what that means: see [`Store`].)
 //!
 //! It takes etcd 3.4, which is the first to let watches be numbered by who asks.
 //!
-//! Watches share one stream. When it breaks, it is opened anew, at another member, and each watch begins again at the revision that it was to begin at: so nothing is missed, and who waits
-//! learns of what has happened meanwhile, or that it has been compacted away. Keep-alives have a stream of their own.
+//! Watches share one stream. When it breaks, it is opened anew, at another member, and each watch begins again at the
+//! revision that it was to begin at: so nothing is missed, and who waits learns of what has happened meanwhile, or that
+//! it has been compacted away. Keep-alives have a stream of their own.
 
 use crate::error::Error;
 use crate::lock::Cluster;
@@ -29,7 +31,8 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Cluster {
-    /// A session on the etcd cluster that has these members, given by their client URLs: all of them, so that any may fail.
+    /// A session on the etcd cluster that has these members, given by their client URLs: all of them, so that any may
+    /// fail.
     ///
     /// To be called in a tokio runtime that goes on for as long as the session is to be kept alive.
     ///
@@ -56,7 +59,8 @@ pub struct Etcd {
     members: Members,
     /// The same, by other connections: what must not be late does not wait behind many transactions.
     quick: Arc<Members>,
-    /// As many transactions are on their way at once, and the others wait here: in the server's queue their time would run out.
+    /// As many transactions are on their way at once, and the others wait here: in the server's queue their time would
+    /// run out.
     permits: Semaphore,
     keeper: Mutex<Option<(i64, LeaseKeeper, LeaseKeepAliveStream)>>,
     watches: mpsc::UnboundedSender<Order>,
@@ -81,7 +85,8 @@ impl Etcd {
         if endpoints.is_empty() {
             return Err(StoreError::Refused("no endpoint was given".into()));
         }
-        // A member without a leader must say so, and one that is stopped be found out. (More often than each 5 s etcd does not let itself be asked.)
+        // A member without a leader must say so, and one that is stopped be found out. (More often than each 5 s etcd
+        // does not let itself be asked.)
         let options = options
             .unwrap_or_default()
             .with_require_leader(true)
@@ -155,7 +160,8 @@ fn translate(error: etcd_client::Error) -> StoreError {
     match status.code() as i32 {
         5 if says("lease not found") => StoreError::LeaseGone,
         8 if says("space exceeded") => StoreError::Full,
-        // A request that its transport does not take, an answer that ours does not, a lease of some centuries: the next try would fare no better.
+        // A request that its transport does not take, an answer that ours does not, a lease of some centuries: the next
+        // try would fare no better.
         8 if says("larger than max") => StoreError::Refused(why()),
         11 if says("message length too large") || says("too large lease TTL") => StoreError::Refused(why()),
         11 if says("has been compacted") => StoreError::Compacted,

@@ -1,27 +1,32 @@
 //! Who waits for whom, across all machines: cycles, and what is done about them.
 //!
 //! # The graph
-//! At one revision of the store the graph is a function of the keys, so everybody who reads that revision sees the same. Its nodes are requests. One that waits leads to those that it
-//! waits for. One that holds leads to those requests of its owner that wait: it is let go of only when the owner goes on.
+//! At one revision of the store the graph is a function of the keys, so everybody who reads that revision sees the
+//! same. Its nodes are requests. One that waits leads to those that it waits for. One that holds leads to those
+//! requests of its owner that wait: it is let go of only when the owner goes on.
 //!
-//! A step from one that waits is *soft* if it can be turned round: if it is *nested* (its owner holds something, or it was let past somebody before), and waits for one that is only
-//! queued, and was not let past it. All others are *hard*.
+//! A step from one that waits is *soft* if it can be turned round: if it is *nested* (its owner holds something, or it
+//! was let past somebody before), and waits for one that is only queued, and was not let past it. All others are *hard*.
 //!
 //! # What is done
 //! A cycle is broken by whoever sees it; all who are in it choose the same way:
-//! - If there is a soft step in it, from N to W, N is let *past* W; unless hard steps lead from N to W as well, so that this would only make another cycle. A pass is written down in N's keys
-//!   by a transaction that holds only if nothing of the cycle has changed: so at its revision W, which waits for the next in the cycle, is not granted, and from then on its own reads
-//!   tell it to wait.
-//! - Otherwise, of the nested ones, that which came last gets an error. If that is another one than who sees it, it is told, by writing its keys once more as
-//!   they are, and its key is watched: there may be another cycle behind this one.
+//! - If there is a soft step in it, from N to W, N is let *past* W; unless hard steps lead from N to W as well, so that
+//!   this would only make another cycle. A pass is written down in N's keys by a transaction that holds only if nothing
+//!   of the cycle has changed: so at its revision W, which waits for the next in the cycle, is not granted, and from
+//!   then on its own reads tell it to wait.
+//! - Otherwise, of the nested ones, that which came last gets an error. If that is another one than who sees it, it is
+//!   told, by writing its keys once more as they are, and its key is watched: there may be another cycle behind this
+//!   one.
 //!
 //! # Why every cycle is seen
-//! A cycle is closed by a write, or by a grant. If it is the publication of a request, that request has the highest revision of all; so it is nested, and looks for cycles at once. If it is a
-//! pass, its author looks again. A grant makes a new step from what is held to what the same owner waits for in another task: that task is woken. And all requests of tokens look again
-//! whenever they are woken, and by their slow timer.
+//! A cycle is closed by a write, or by a grant. If it is the publication of a request, that request has the highest
+//! revision of all; so it is nested, and looks for cycles at once. If it is a pass, its author looks again. A grant
+//! makes a new step from what is held to what the same owner waits for in another task: that task is woken. And all
+//! requests of tokens look again whenever they are woken, and by their slow timer.
 //!
 //! # Cost
-//! A token's request that has to wait reads its owner's entries, and if there are others, those locks as wholes that the search comes to.
+//! A token's request that has to wait reads its owner's entries, and if there are others, those locks as wholes that
+//! the search comes to.
 
 use crate::error::{Deadlock, Error, OwnerName, Wait};
 use crate::record::{self, Entry, OwnerId, Record, RequestId};
@@ -42,7 +47,8 @@ pub(crate) enum Verdict {
     Refuse(Deadlock),
 }
 
-/// Looks for a cycle through `me`, as things were at `revision`, and does something about it. `told` are those whom it has told before.
+/// Looks for a cycle through `me`, as things were at `revision`, and does something about it. `told` are those whom it
+/// has told before.
 pub(crate) async fn search<S: Store>(
     session: &Session<S>,
     me: &Entry,
@@ -168,7 +174,8 @@ impl<S: Store> Picture<'_, S> {
         Ok(is_by_order && self.is_nested(from).await?)
     }
 
-    /// The shortest way from one node to another, or from one round to itself, by all steps or by the hard ones only: all its nodes but the last.
+    /// The shortest way from one node to another, or from one round to itself, by all steps or by the hard ones only:
+    /// all its nodes but the last.
     async fn way(&mut self, from: &Arc<Node>, to: RequestId, steps: Steps) -> Result<Option<Vec<Arc<Node>>>, Error> {
         let mut nodes = vec![(Arc::clone(from), 0)];
         let mut queue = VecDeque::from([0]);

@@ -29,19 +29,23 @@ impl<S: Store> Guard<S> {
         Guard { session, place: None, token: 0 }
     }
 
-    /// The fencing token: the store's revision at which the range was granted. It grows along every chain of conflicting grants.
+    /// The fencing token: the store's revision at which the range was granted. It grows along every chain of
+    /// conflicting grants.
     ///
-    /// Whoever keeps the data refuses an access whose token is lower than that of a conflicting one before: see [`TokenMap`](crate::TokenMap). 0 if only empty ranges were asked for.
+    /// Whoever keeps the data refuses an access whose token is lower than that of a conflicting one before: see
+    /// [`TokenMap`](crate::TokenMap). 0 if only empty ranges were asked for.
     pub fn token(&self) -> u64 {
         self.token
     }
 
-    /// The keys in the store by which the range is held. A transaction of your own in the same etcd that compares their existence (create revision above 0) cannot come too late.
+    /// The keys in the store by which the range is held. A transaction of your own in the same etcd that compares their
+    /// existence (create revision above 0) cannot come too late.
     pub fn keys(&self) -> &[String] {
         self.place.as_ref().map_or(&[], |place| &place.keys)
     }
 
-    /// Until when the range is held for certain, if nothing more is heard of the store. It moves on with each keep-alive.
+    /// Until when the range is held for certain, if nothing more is heard of the store. It moves on with each
+    /// keep-alive.
     pub fn deadline(&self) -> Instant {
         self.session.deadline().into_std()
     }
@@ -51,7 +55,8 @@ impl<S: Store> Guard<S> {
         self.session.check().is_err()
     }
 
-    /// Ends when the lease is gone, or may be: stop. (A process that is stopped itself learns of it when it goes on: against that only the token helps.)
+    /// Ends when the lease is gone, or may be: stop. (A process that is stopped itself learns of it when it goes on:
+    /// against that only the token helps.)
     pub async fn lost(&self) {
         self.session.lost().await;
     }

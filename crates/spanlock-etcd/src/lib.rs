@@ -14,11 +14,13 @@
 //! # }
 //! ```
 //!
-//! A hold ends with the session's lease: [`Guard::lost`] says so, [`Guard::deadline`] says when at the earliest, and [`Guard::token`] is for the storage to refuse whoever was overtaken. The
-//! crate's README has the contract, and what no lease can promise.
+//! A hold ends with the session's lease: [`Guard::lost`] says so, [`Guard::deadline`] says when at the earliest, and
+//! [`Guard::token`] is for the storage to refuse whoever was overtaken. The crate's README has the contract, and what
+//! no lease can promise.
 //!
-//! Layers, each of which names only those above it here: `store` (what is asked of etcd, as a trait), `block` and `record` (keys and values), `session` (the lease, removals), `graph`
-//! (cycles), `queue` (the protocol), then the surface (`lock`, `request`, `guard`, `snapshot`); beside them `etcd` (the store), `tokens`, and for tests `sim`.
+//! Layers, each of which names only those above it here: `store` (what is asked of etcd, as a trait), `block` and
+//! `record` (keys and values), `session` (the lease, removals), `graph` (cycles), `queue` (the protocol), then the
+//! surface (`lock`, `request`, `guard`, `snapshot`); beside them `etcd` (the store), `tokens`, and for tests `sim`.
 
 #![forbid(unsafe_code)]
 

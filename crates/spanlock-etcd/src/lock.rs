@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 /// A session of a cluster: one lease, kept alive in the background, and everything that is held under it.
 ///
-/// Cheap to clone. The session ends when the last clone, lock, request and guard of it are dropped, or by [`Cluster::close`]; and it is lost, for good, if the store has not heard of it for as long as the lease lasts.
+/// Cheap to clone. The session ends when the last clone, lock, request and guard of it are dropped, or by
+/// [`Cluster::close`]; and it is lost, for good, if the store has not heard of it for as long as the lease lasts.
 pub struct Cluster<S: Store = Etcd> {
     session: Arc<Session<S>>,
 }
@@ -28,16 +29,19 @@ impl<S: Store> Cluster<S> {
         Ok(Cluster { session: Session::open(store, options).await? })
     }
 
-    /// The lock of that name: whoever asks for the same name, on any machine, gets the same lock. It takes no room while nobody holds or waits.
+    /// The lock of that name: whoever asks for the same name, on any machine, gets the same lock. It takes no room
+    /// while nobody holds or waits.
     ///
-    /// A name is any text of up to some hundred bytes that is not empty; another one makes requests end with [`Error::Name`].
+    /// A name is any text of up to some hundred bytes that is not empty; another one makes requests end with
+    /// [`Error::Name`].
     pub fn lock(&self, name: impl Into<String>) -> Lock<S> {
         let name = name.into();
         let escaped = check_name(&name).map_err(|why| Error::Name { name: name.clone(), why });
         Lock { session: Arc::clone(&self.session), name, escaped }
     }
 
-    /// A token that owns requests, for transactions and the like: its requests do not conflict with one another. The name, which may be empty, is for messages.
+    /// A token that owns requests, for transactions and the like: its requests do not conflict with one another. The
+    /// name, which may be empty, is for messages.
     pub fn owner(&self, name: impl Into<String>) -> Owner {
         Owner::new(self.session.lease(), self.session.number(), name.into())
     }
@@ -60,7 +64,8 @@ impl<S: Store> Cluster<S> {
         self.session.lost().await;
     }
 
-    /// The number of the session's lease, by which it goes in messages (in hexadecimal digits, as `etcdctl lease list` shows it).
+    /// The number of the session's lease, by which it goes in messages (in hexadecimal digits, as `etcdctl lease list`
+    /// shows it).
     pub fn lease(&self) -> i64 {
         self.session.lease()
     }

@@ -1,20 +1,27 @@
 //! How a request takes its place, waits, and is granted.
 //!
 //! # The rule
-//! A request *waits for* another that conflicts with it (a byte of the same lock, modes that do not go together, another owner) if that one's keys were created before its own. It is
-//! granted when a read at one revision finds nobody that it waits for. There is one exception, a *pass*: see [`graph`].
+//! A request *waits for* another that conflicts with it (a byte of the same lock, modes that do not go together,
+//! another owner) if that one's keys were created before its own. It is granted when a read at one revision finds
+//! nobody that it waits for. There is one exception, a *pass*: see [`graph`].
 //!
 //! # Why that is exclusion, and first come first served
-//! 1. A request publishes all its keys in one transaction, which reads whoever may be in its way after that. Of two that conflict, one has the lower create revision; the other one's
-//!    reads, which are all of its own create revision or later, find it for as long as it is there. So the later is not granted before the earlier has gone, granted or not.
-//! 2. The key of a request is made once. A transaction whose answer is lost is sent again only as it was, on the condition that the first key is absent; a request that is given up awaits
-//!    the answer to its last try for a while, and if some try was never answered, the first key stays behind, saying `gone`, when the request goes: a try that arrives then finds it, and makes nothing. (It goes with the session's lease.)
-//! 3. A key goes when its holder lets go, or with the lease. The holder's session takes itself for lost before the store does (see [`session`](crate::session)); a grant is given only
-//!    while the session is good, looked at *after* the read that says so was answered.
+//! 1. A request publishes all its keys in one transaction, which reads whoever may be in its way after that. Of two
+//!    that conflict, one has the lower create revision; the other one's reads, which are all of its own create revision
+//!    or later, find it for as long as it is there. So the later is not granted before the earlier has gone, granted or
+//!    not.
+//! 2. The key of a request is made once. A transaction whose answer is lost is sent again only as it was, on the
+//!    condition that the first key is absent; a request that is given up awaits the answer to its last try for a while,
+//!    and if some try was never answered, the first key stays behind, saying `gone`, when the request goes: a try that
+//!    arrives then finds it, and makes nothing. (It goes with the session's lease.)
+//! 3. A key goes when its holder lets go, or with the lease. The holder's session takes itself for lost before the
+//!    store does (see [`session`](crate::session)); a grant is given only while the session is good, looked at *after*
+//!    the read that says so was answered.
 //!
 //! # Why nobody is forgotten
-//! A waiter is woken by a change of its own key or of one blocker's (the nearest), from the revision after its read on; by the end of that watch, for whatever reason; and by a slow timer.
-//! Each leads to the same step: read again, decide again. So a notice that says nothing, or comes for nothing, costs a read; one that does not come costs time.
+//! A waiter is woken by a change of its own key or of one blocker's (the nearest), from the revision after its read on;
+//! by the end of that watch, for whatever reason; and by a slow timer. Each leads to the same step: read again, decide
+//! again. So a notice that says nothing, or comes for nothing, costs a read; one that does not come costs time.
 
 use crate::error::Error;
 use crate::graph::{self, Verdict};
@@ -178,7 +185,8 @@ impl<S: Store> Asked<S> {
     async fn publish(&self, record: &Record, deadline: Option<Instant>) -> Result<Answer, Error> {
         let Place { session, id, keys, tries } = &self.place;
         let transaction = publish(keys, &record.to_string(), id.lease, &self.reads);
-        // Each try is a task of its own, and goes on to its answer though the request is given up: after most answers no key must stay.
+        // Each try is a task of its own, and goes on to its answer though the request is given up: after most answers
+        // no key must stay.
         let call = || {
             tries.modify(|tries| tries.open += 1);
             let (told, answered) = oneshot::channel();
@@ -205,7 +213,8 @@ impl<S: Store> Asked<S> {
         session.persist(deadline, call).await
     }
 
-    /// Whether it is part of a cycle, and what comes of that. Only a token's request can close one: nobody waits for a grant of an owner that has nothing else.
+    /// Whether it is part of a cycle, and what comes of that. Only a token's request can close one: nobody waits for a
+    /// grant of an owner that has nothing else.
     async fn verdict(&mut self, me: &Entry, revision: Revision, deadline: Option<Instant>) -> Result<Verdict, Error> {
         match self.grants {
             Some(_) => graph::search(&self.place.session, me, revision, deadline, &mut self.told).await,

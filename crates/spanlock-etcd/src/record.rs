@@ -9,8 +9,8 @@
 //! v1 by 0 parts B:0:4095:volume-7%2Finode-42
 //! v1 by 3:transfer parts X:7:7:accounts,X:9:9:accounts passes 7f1-2
 //! ```
-//! All keys of a request are made in one transaction, so that they have one create revision: its place in the queue. Or it says `gone`: the request has been given up, and
-//! if its transaction is still on its way, this is to stop it.
+//! All keys of a request are made in one transaction, so that they have one create revision: its place in the queue. Or
+//! it says `gone`: the request has been given up, and if its transaction is still on its way, this is to stop it.
 
 use crate::block;
 use crate::store::{KeyRange, KeyValue, Revision};
@@ -24,7 +24,8 @@ pub(crate) const GONE: &str = "gone";
 /// The longest name of a lock, as it is written.
 const LONGEST: usize = 1024;
 
-/// `name` as a part of a key: whatever is not a letter, a digit, `-`, `_` or a dot inside is written as `%` and two digits. (So no name holds a slash, and none begins another's keys.)
+/// `name` as a part of a key: whatever is not a letter, a digit, `-`, `_` or a dot inside is written as `%` and two
+/// digits. (So no name holds a slash, and none begins another's keys.)
 pub(crate) fn escape(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     name.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
@@ -304,7 +305,8 @@ impl Entry {
         self.record.parts.iter().find_map(with)
     }
 
-    /// Whether this request waits for `other`: they conflict, and the other came first and was not passed, or was let past this one.
+    /// Whether this request waits for `other`: they conflict, and the other came first and was not passed, or was let
+    /// past this one.
     pub(crate) fn waits_for(&self, other: &Entry) -> bool {
         let in_front = match other.record.passes.contains(&self.id) {
             true => true,

@@ -39,7 +39,8 @@ impl Owner {
 /// It is made by `.await`, which takes its place in the queue when it is polled first.
 ///
 /// # Cancel safety
-/// Dropping the future leaves the queue: the keys are removed in the background, and whoever waited for them goes on. The place is lost.
+/// Dropping the future leaves the queue: the keys are removed in the background, and whoever waited for them goes on.
+/// The place is lost.
 #[must_use = "a request does nothing until it is awaited or tried"]
 #[derive(Debug)]
 pub struct Request<S: Store = Etcd> {
@@ -88,7 +89,8 @@ impl<S: Store> Request<S> {
     /// The ranges, if nobody in conflict holds them or waits for them: nobody barges. One round trip.
     ///
     /// # Errors
-    /// All but [`Error::Deadlock`]; [`Error::TimedOut`] if a deadline was given and the store does not answer before it.
+    /// All but [`Error::Deadlock`]; [`Error::TimedOut`] if a deadline was given and the store does not answer before
+    /// it.
     pub async fn try_now(self) -> Result<Option<Guard<S>>, Error> {
         self.make(Patience::None).await
     }

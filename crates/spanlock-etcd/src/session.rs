@@ -1,13 +1,16 @@
 //! A session: one lease, kept alive, and what is held under it.
 //!
 //! # Until when
-//! The store counts a lease from when it *got* the last keep-alive; the session counts from when it *sent* it, on a monotonic clock, and a margin less. So whoever holds something
-//! before the session's deadline holds it in the store, however late an answer comes and however long the process is stopped in between. Once the deadline has passed the session is
-//! lost for good: a keep-alive that is answered later does not bring it back, for somebody may have been told.
+//! The store counts a lease from when it *got* the last keep-alive; the session counts from when it *sent* it, on a
+//! monotonic clock, and a margin less. So whoever holds something before the session's deadline holds it in the store,
+//! however late an answer comes and however long the process is stopped in between. Once the deadline has passed the
+//! session is lost for good: a keep-alive that is answered later does not bring it back, for somebody may have been
+//! told.
 //!
 //! # Two tasks
-//! The *keeper* sends the keep-alives. The *sweeper* removes the keys of what is released or given up, many in one transaction if many go at once; it goes on trying until the store has
-//! answered, sets aside for a while what the store refuses, and ends the lease when the session ends.
+//! The *keeper* sends the keep-alives. The *sweeper* removes the keys of what is released or given up, many in one
+//! transaction if many go at once; it goes on trying until the store has answered, sets aside for a while what the
+//! store refuses, and ends the lease when the session ends.
 
 use crate::error::Error;
 use crate::record::{GONE, Keys};
@@ -48,17 +51,20 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Where the keys are, `spanlock/` by default: who shares locks must agree on it. A user of etcd who takes locks needs to read and write this prefix, and no other.
+    /// Where the keys are, `spanlock/` by default: who shares locks must agree on it. A user of etcd who takes locks
+    /// needs to read and write this prefix, and no other.
     pub fn prefix(self, prefix: impl Into<String>) -> Options {
         Options { prefix: prefix.into(), ..self }
     }
 
-    /// How long the store waits for a sign of life before it lets others have what the session held: 10 s by default. (The store may make it longer.)
+    /// How long the store waits for a sign of life before it lets others have what the session held: 10 s by default.
+    /// (The store may make it longer.)
     pub fn ttl(self, ttl: Duration) -> Options {
         Options { ttl, ..self }
     }
 
-    /// How much earlier the session takes itself for lost than the store does: a tenth of the lease by default. It has to cover how differently two clocks run within a lease.
+    /// How much earlier the session takes itself for lost than the store does: a tenth of the lease by default. It has
+    /// to cover how differently two clocks run within a lease.
     pub fn margin(self, margin: Duration) -> Options {
         Options { margin: Some(margin), ..self }
     }
@@ -245,7 +251,8 @@ pub(crate) async fn at(deadline: Option<Instant>) {
     }
 }
 
-/// Pauses between tries: from 20 ms up to 1 s, of random length, so that many who were cut off together do not come back together.
+/// Pauses between tries: from 20 ms up to 1 s, of random length, so that many who were cut off together do not come
+/// back together.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff(u32);
 
@@ -364,7 +371,8 @@ async fn sweep<S: Store>(core: Arc<Core<S>>, mut removals: mpsc::UnboundedReceiv
             }
         }
     }
-    // Without this the keys would stay until the lease runs out: so it is tried for as long as that may take, but not for ever.
+    // Without this the keys would stay until the lease runs out: so it is tried for as long as that may take, but not
+    // for ever.
     let mut backoff = Backoff::default();
     for _ in 0..10 {
         match core.store.revoke(core.lease).await {
@@ -383,7 +391,8 @@ enum Removed {
     Refused,
 }
 
-/// Removes keys, however often that must be tried, unless the session ends or nobody has it any more, which removes them too.
+/// Removes keys, however often that must be tried, unless the session ends or nobody has it any more, which removes
+/// them too.
 async fn remove<S: Store>(core: &Core<S>, removals: &mpsc::UnboundedReceiver<Removal>, batch: &[Removal]) -> Removed {
     let steps = batch.iter().flat_map(|removal| {
         let stays = removal.is_uncertain.then(|| removal.keys.first()).flatten();

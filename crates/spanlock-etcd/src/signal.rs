@@ -1,4 +1,5 @@
-//! A value that tasks wait for changes of. They are woken in the order in which they came, unlike those of `tokio::sync::watch`, so that a schedule can be played again.
+//! A value that tasks wait for changes of. They are woken in the order in which they came, unlike those of
+//! `tokio::sync::watch`, so that a schedule can be played again.
 
 use std::sync::Mutex;
 use tokio::sync::Notify;

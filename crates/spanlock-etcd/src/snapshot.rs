@@ -1,4 +1,5 @@
-//! What a lock looks like at one revision: who holds, who waits, for whom; and a map of it for people, as `spanlock` draws it.
+//! What a lock looks like at one revision: who holds, who waits, for whom; and a map of it for people, as `spanlock`
+//! draws it.
 
 use crate::error::OwnerName;
 use crate::record::{Entry, Part, RequestId};
@@ -22,9 +23,11 @@ pub struct RequestInfo {
     pub owner: OwnerName,
     /// Its place in the queue: the revision that made it.
     pub ticket: u64,
-    /// The numbers of those that it waits for, in [`Snapshot::requests`]; of a request with several ranges those of this one.
+    /// The numbers of those that it waits for, in [`Snapshot::requests`]; of a request with several ranges those of
+    /// this one.
     pub waits_for: Vec<usize>,
-    /// Whether it holds. (One whose last blocker has just gone counts as a holder, whether it has noticed or not. A request for ranges of several locks is judged by this one.)
+    /// Whether it holds. (One whose last blocker has just gone counts as a holder, whether it has noticed or not. A
+    /// request for ranges of several locks is judged by this one.)
     pub is_holder: bool,
 }
 

@@ -1,12 +1,15 @@
 //! What the locks ask of a key-value store, and nothing more: transactions, notices of changes, leases.
 //!
 //! # Promise (of whoever implements it)
-//! - Every transaction that writes has a *revision* of its own, and these grow. All reads of a transaction are of one revision, which is its own if it writes, and not
-//!   older than the last write that was answered before it was sent (linearizable).
-//! - A transaction is carried out at most once for each call, as a whole or not at all; but if its answer is lost it may still be carried out, and *later* than
-//!   the caller was told so.
-//! - A key under a lease goes when the lease does, in one revision, and a lease lasts at least as long as was promised, counted from when the last keep-alive was sent.
-//! - A notice may come though nothing has happened, late, or (a fault, against which the protocol has a slow timer) never.
+//! - Every transaction that writes has a *revision* of its own, and these grow. All reads of a transaction are of one
+//!   revision, which is its own if it writes, and not older than the last write that was answered before it was sent
+//!   (linearizable).
+//! - A transaction is carried out at most once for each call, as a whole or not at all; but if its answer is lost it
+//!   may still be carried out, and *later* than the caller was told so.
+//! - A key under a lease goes when the lease does, in one revision, and a lease lasts at least as long as was promised,
+//!   counted from when the last keep-alive was sent.
+//! - A notice may come though nothing has happened, late, or (a fault, against which the protocol has a slow timer)
+//!   never.
 
 use std::fmt;
 use std::future::Future;
@@ -157,7 +160,8 @@ pub trait Store: Send + Sync + 'static {
     /// Carries out a transaction.
     fn transact(&self, transaction: Transaction) -> impl Future<Output = Result<Answer, StoreError>> + Send;
 
-    /// Ends when one of the keys may have been written or removed in revision `from` or later: at the first such event, and whenever that can no longer be told.
+    /// Ends when one of the keys may have been written or removed in revision `from` or later: at the first such event,
+    /// and whenever that can no longer be told.
     fn changed(&self, keys: Vec<String>, from: Revision) -> impl Future<Output = ()> + Send;
 
     /// Makes a lease of at least about `ttl`.

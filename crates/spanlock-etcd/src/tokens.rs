@@ -1,12 +1,13 @@
 //! What a storage server keeps to refuse accesses of those who were overtaken.
 //!
 //! # Promise
-//! An access is refused if a conflicting one with a higher token was admitted before, of any of its bytes. So whoever was stopped past its lease, and goes on, does no harm once its
-//! successor has been there.
+//! An access is refused if a conflicting one with a higher token was admitted before, of any of its bytes. So whoever
+//! was stopped past its lease, and goes on, does no harm once its successor has been there.
 //!
 //! # Room
-//! At most as many intervals as it was made for. If there would be more, neighbours are taken together, and have the higher tokens of the two from then on: some are refused then who
-//! need not be. They ask for their range anew, and get a higher token.
+//! At most as many intervals as it was made for. If there would be more, neighbours are taken together, and have the
+//! higher tokens of the two from then on: some are refused then who need not be. They ask for their range anew, and get
+//! a higher token.
 
 use spanlock::{ByteRange, Mode};
 use std::collections::BTreeMap;
@@ -20,7 +21,8 @@ const MODES: [Mode; 3] = [Mode::Add, Mode::Block, Mode::Exclusive];
 
 /// The highest tokens that were seen, range by range: see the example `volume`.
 ///
-/// It knows no owners. An owner with several grants, one nested in another, uses the highest token that it has had for the range.
+/// It knows no owners. An owner with several grants, one nested in another, uses the highest token that it has had for
+/// the range.
 ///
 /// ```
 /// use spanlock_etcd::{Mode, TokenMap};
@@ -139,7 +141,8 @@ impl TokenMap {
         }
     }
 
-    /// Takes each interval together with the one before, where that is allowed: by their first bytes and tokens, and their last bytes.
+    /// Takes each interval together with the one before, where that is allowed: by their first bytes and tokens, and
+    /// their last bytes.
     fn join_if(&mut self, is_allowed: impl Fn(((u64, Tokens), u64), ((u64, Tokens), u64)) -> bool) {
         let mut joined: Vec<(u64, u64, Tokens)> = Vec::new();
         for (&from, &(to, tokens)) in &self.spans {

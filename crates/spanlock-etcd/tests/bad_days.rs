@@ -1,4 +1,5 @@
-//! The contract on real etcd servers, on bad days: members are killed, clients are stopped, history is compacted, leases run out.
+//! The contract on real etcd servers, on bad days: members are killed, clients are stopped, history is compacted,
+//! leases run out.
 
 mod common;
 
@@ -28,7 +29,8 @@ struct Inside {
     stop: AtomicBool,
 }
 
-/// Takes ranges exclusively until it is told to stop, with a new session when one is lost, and looks that nobody else is inside.
+/// Takes ranges exclusively until it is told to stop, with a new session when one is lost, and looks that nobody else
+/// is inside.
 async fn work(etcds: Vec<String>, inside: Arc<Inside>, number: u64) {
     let mut random = fastrand::Rng::with_seed(number);
     let mut session: Option<Cluster> = None;

@@ -1,6 +1,7 @@
 //! What calls cost beside many locks of others: `cargo run --release -p spanlock-posix --example costs`.
 //!
-//! Each of the others holds a byte of its own, or all of them one for reading. Nanoseconds for a call, the fastest of five rounds.
+//! Each of the others holds a byte of its own, or all of them one for reading. Nanoseconds for a call, the fastest of
+//! five rounds.
 
 use spanlock_posix::{Caller, Domain, Extent, Kind, Options, Order};
 use std::time::Instant;

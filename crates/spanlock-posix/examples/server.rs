@@ -1,6 +1,8 @@
-//! A file server's locks, from the side of the messages: clients ask, wait, are interrupted, close and vanish; the server never blocks. `cargo run -p spanlock-posix --example server`.
+//! A file server's locks, from the side of the messages: clients ask, wait, are interrupted, close and vanish; the
+//! server never blocks. `cargo run -p spanlock-posix --example server`.
 //!
-//! The messages are those of FUSE (GETLK, SETLK, SETLKW, INTERRUPT, RELEASE); NFS and 9P have the same under other names. One thread serves all of them: a lock that is granted later is answered by a callback.
+//! The messages are those of FUSE (GETLK, SETLK, SETLKW, INTERRUPT, RELEASE); NFS and 9P have the same under other
+//! names. One thread serves all of them: a lock that is granted later is answered by a callback.
 
 use spanlock_posix::{Caller, Canceller, Class, Domain, Error, Extent, Kind, Options, RecordLocks, Who};
 use std::collections::HashMap;

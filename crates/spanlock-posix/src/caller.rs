@@ -42,11 +42,14 @@ impl fmt::Display for Kind {
 pub enum Class {
     /// A process, as `fcntl(F_SETLK)` has it: an owner's locks of a byte replace each other.
     Process,
-    /// An open file description, as `fcntl(F_OFD_SETLK)` has it: the same, but in the [kernel's order](crate::Order::Kernel) its waits are never answered with a deadlock.
+    /// An open file description, as `fcntl(F_OFD_SETLK)` has it: the same, but in the [kernel's
+    /// order](crate::Order::Kernel) its waits are never answered with a deadlock.
     Description,
-    /// An open file description, as `flock(2)` has it: locks of the whole file, which do not conflict with those of the other classes.
+    /// An open file description, as `flock(2)` has it: locks of the whole file, which do not conflict with those of the
+    /// other classes.
     Flock,
-    /// A handle, as SMB and `LockFileEx` have it: locks lie beside each other, a write lock conflicts with those of its own owner, too, and what is unlocked is exactly what was locked.
+    /// A handle, as SMB and `LockFileEx` have it: locks lie beside each other, a write lock conflicts with those of its
+    /// own owner, too, and what is unlocked is exactly what was locked.
     Handle,
 }
 
@@ -97,7 +100,8 @@ impl<O> Caller<O> {
     }
 }
 
-/// What can be the key of an owner. It is compared and cloned under short locks: it must not use the record locks that it is a key of.
+/// What can be the key of an owner. It is compared and cloned under short locks: it must not use the record locks that
+/// it is a key of.
 ///
 /// Whatever has these traits has this one.
 pub trait Key: Clone + Eq + std::hash::Hash + fmt::Debug + Send + Sync + 'static {}

@@ -1,8 +1,9 @@
 //! What files share: the owners with what they have, the graph of waits, the rules and the counters.
 //!
 //! # Locks
-//! Each file has a mutex, the domain has four: owners, graph, and calls to make. One of the domain's may be taken while a file's is held; never two files', and never a file's under one of the domain's. Each is held for one step,
-//! nothing waits under it for a lock to be granted, and no code of a user runs under it but that of keys (see [`Key`]).
+//! Each file has a mutex, the domain has four: owners, graph, and calls to make. One of the domain's may be taken while
+//! a file's is held; never two files', and never a file's under one of the domain's. Each is held for one step, nothing
+//! waits under it for a lock to be granted, and no code of a user runs under it but that of keys (see [`Key`]).
 
 use crate::caller::{Key, Who};
 use crate::file::{File, RecordLocks};
@@ -17,16 +18,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Order {
-    /// As Linux does it: a request that no *held* lock conflicts with is granted, whoever waits. Who waits tries again when the lock that he was found in conflict with is unlocked, in a part or as a whole.
+    /// As Linux does it: a request that no *held* lock conflicts with is granted, whoever waits. Who waits tries again
+    /// when the lock that he was found in conflict with is unlocked, in a part or as a whole.
     ///
-    /// Programs notice nothing that they would not notice on a local file system. A writer may wait for ever while readers come and go.
+    /// Programs notice nothing that they would not notice on a local file system. A writer may wait for ever while
+    /// readers come and go.
     #[default]
     Kernel,
-    /// First come, first served: of two requests in conflict the one that came first is granted first. POSIX leaves the order open.
+    /// First come, first served: of two requests in conflict the one that came first is granted first. POSIX leaves the
+    /// order open.
     ///
-    /// Programs notice: a try is refused (`EAGAIN`) while somebody *waits* for the bytes in conflict with it, though `get` shows nobody who holds them. A second reader waits behind a writer who waits for the first
-    /// one. More waits can close a cycle, so there are more `EDEADLK`: a process that waits for who waits counts, and descriptions and `flock` get that answer, too, where the kernel would let them hang. What an owner
-    /// holds already is never refused: the same lock again, a weaker one, and an upgrade that only those stand before who wait for this very owner.
+    /// Programs notice: a try is refused (`EAGAIN`) while somebody *waits* for the bytes in conflict with it, though
+    /// `get` shows nobody who holds them. A second reader waits behind a writer who waits for the first one. More waits
+    /// can close a cycle, so there are more `EDEADLK`: a process that waits for who waits counts, and descriptions and
+    /// `flock` get that answer, too, where the kernel would let them hang. What an owner holds already is never
+    /// refused: the same lock again, a weaker one, and an upgrade that only those stand before who wait for this very
+    /// owner.
     Arrival,
 }
 
@@ -36,8 +43,9 @@ pub enum Order {
 pub struct Options {
     /// Who goes first.
     pub order: Order,
-    /// How many locks an owner may have in all files, requests that wait included; `None` for as many as it likes. What would make it more is refused with [`Error::NoLocks`](crate::Error::NoLocks); an unlock in the
-    /// middle of a lock, too, as it makes two of one.
+    /// How many locks an owner may have in all files, requests that wait included; `None` for as many as it likes. What
+    /// would make it more is refused with [`Error::NoLocks`](crate::Error::NoLocks); an unlock in the middle of a lock,
+    /// too, as it makes two of one.
     pub quota: Option<usize>,
     /// For tests: who tries first, of several who may, by chance from this seed.
     #[doc(hidden)]
@@ -61,7 +69,8 @@ impl Options {
     }
 }
 
-/// Files whose owners are the same: deadlocks are found over all of them, and an owner's locks can be released in all at once. A clone is the same domain.
+/// Files whose owners are the same: deadlocks are found over all of them, and an owner's locks can be released in all
+/// at once. A clone is the same domain.
 ///
 /// # Examples
 /// ```
@@ -91,7 +100,8 @@ pub(crate) struct Shared<O: Key> {
     pub(crate) options: Options,
     owners: Mutex<HashMap<Who<O>, Entry<O>>>,
     pub(crate) graph: Mutex<Graph<O>>,
-    /// In order of arrival: requests that have been called, and are to be polled by whoever has left the files' mutexes.
+    /// In order of arrival: requests that have been called, and are to be polled by whoever has left the files'
+    /// mutexes.
     pub(crate) called: Mutex<Vec<(Weak<File<O>>, u64)>>,
     ids: AtomicU64,
     chance: AtomicU64,
@@ -126,7 +136,8 @@ impl Account {
     }
 }
 
-/// A mutex of which nobody minds that another thread panicked under it: that is a key's doing, and nothing was half done.
+/// A mutex of which nobody minds that another thread panicked under it: that is a key's doing, and nothing was half
+/// done.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -151,7 +162,8 @@ impl<O: Key> Domain<O> {
         RecordLocks::in_domain(&self.shared)
     }
 
-    /// Unlocks all that an owner has, in all files, and cancels all that it waits for: the process has ended, the client is gone.
+    /// Unlocks all that an owner has, in all files, and cancels all that it waits for: the process has ended, the
+    /// client is gone.
     ///
     /// What it asks for *while* this goes on may stay. Other classes of the same key are other owners.
     pub fn release(&self, who: &Who<O>) {

@@ -1,4 +1,5 @@
-//! What a lock covers: the bytes that `struct flock` names by start and length, and the places without a byte that SMB locks.
+//! What a lock covers: the bytes that `struct flock` names by start and length, and the places without a byte that SMB
+//! locks.
 
 use crate::error::Error;
 use spanlock::ByteRange;
@@ -21,7 +22,8 @@ impl Extent {
     /// Every byte that a file can have: from 0, with a length of 0.
     pub const WHOLE: Extent = Extent { start: 0, last: LAST, is_place: false };
 
-    /// What `l_start` and `l_len` of a `struct flock` name, from the file's begin (`SEEK_SET`). A length of 0 is to the end, which is byte `i64::MAX`; a negative one are the bytes before `start`.
+    /// What `l_start` and `l_len` of a `struct flock` name, from the file's begin (`SEEK_SET`). A length of 0 is to the
+    /// end, which is byte `i64::MAX`; a negative one are the bytes before `start`.
     ///
     /// # Errors
     /// [`Error::Overflow`] if it reaches past the end. [`Error::Invalid`] if it begins before byte 0.
@@ -91,7 +93,8 @@ impl Extent {
         }
     }
 
-    /// What SMB and `LockFileEx` name by offset and length: all of `u64`, and a length of 0 is a place, between the byte before `offset` and the one at it. It is in the way of whatever covers both.
+    /// What SMB and `LockFileEx` name by offset and length: all of `u64`, and a length of 0 is a place, between the
+    /// byte before `offset` and the one at it. It is in the way of whatever covers both.
     ///
     /// # Errors
     /// [`Error::Overflow`] if it reaches past byte `u64::MAX`.
@@ -120,7 +123,8 @@ impl Extent {
         if self.is_place { None } else { Some(self.last) }
     }
 
-    /// The length in bytes as `l_len` has it: 0 if it reaches to byte `i64::MAX` or beyond. (And for a place, which has none.)
+    /// The length in bytes as `l_len` has it: 0 if it reaches to byte `i64::MAX` or beyond. (And for a place, which has
+    /// none.)
     pub const fn len(self) -> i64 {
         if self.is_place || self.last >= LAST { 0 } else { (self.last - self.start) as i64 + 1 }
     }

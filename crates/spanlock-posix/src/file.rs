@@ -1,15 +1,20 @@
 //! The record locks of one file: what is asked, and who tries again when something has changed.
 //!
 //! # How
-//! Each call takes one *turn*: with the file's mutex it changes the table, and has those try again whom that concerns. When it has left the mutex, it polls the requests that the range lock has called meanwhile, in whichever
-//! files, and gives the answers.
+//! Each call takes one *turn*: with the file's mutex it changes the table, and has those try again whom that concerns.
+//! When it has left the mutex, it polls the requests that the range lock has called meanwhile, in whichever files, and
+//! gives the answers.
 //!
-//! - In the *kernel's order* nobody queues in the range lock. A request that it refuses hangs in the [graph](crate::graph) below the lock that it was found in conflict with, and tries again when that changes.
-//! - In *order of arrival* a request that waits is a future of the range lock, which knows the queue, who may pass and what is a deadlock. Its waker only notes that it was called (INV-F1).
+//! - In the *kernel's order* nobody queues in the range lock. A request that it refuses hangs in the
+//!   [graph](crate::graph) below the lock that it was found in conflict with, and tries again when that changes.
+//! - In *order of arrival* a request that waits is a future of the range lock, which knows the queue, who may pass and
+//!   what is a deadlock. Its waker only notes that it was called (INV-F1).
 //!
 //! # Invariants
-//! - INV-F1: a waker takes no file's mutex while its thread has one. What it notes is polled before the call returns that has it called, or by the waker itself.
-//! - INV-F2: an owner is in `presence` exactly while it has locks in this file or waits here, between two turns; and then the domain knows so.
+//! - INV-F1: a waker takes no file's mutex while its thread has one. What it notes is polled before the call returns
+//!   that has it called, or by the waker itself.
+//! - INV-F2: an owner is in `presence` exactly while it has locks in this file or waits here, between two turns; and
+//!   then the domain knows so.
 //! - INV-F3: each request is answered once: by who takes it out of `waiters`.
 
 use crate::caller::{Ask, Caller, Class, Key, Kind, Who};
@@ -32,9 +37,11 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
-/// The record locks of a file. A clone is of the same file; if the last one is dropped, all is unlocked and who waits is answered with [`Error::Interrupted`].
+/// The record locks of a file. A clone is of the same file; if the last one is dropped, all is unlocked and who waits
+/// is answered with [`Error::Interrupted`].
 ///
-/// Requests of one owner never conflict, and what it locks replaces what it has there, as `fcntl(F_SETLK)` says: a read lock in the middle of a write lock makes three of it, a neighbour of the same kind becomes one with it. (But for
+/// Requests of one owner never conflict, and what it locks replaces what it has there, as `fcntl(F_SETLK)` says: a read
+/// lock in the middle of a write lock makes three of it, a neighbour of the same kind becomes one with it. (But for
 /// [handles](Class::Handle).) Each call changes all or nothing, at one moment.
 ///
 /// # Examples
@@ -140,9 +147,11 @@ impl<O: Key> RecordLocks<O> {
     /// Makes `extent` a lock of this kind, if nobody is in the way: `F_SETLK`.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] if a lock of another owner is in conflict with it (in [order of arrival](Order::Arrival): or a request that waits). [`Error::NoLocks`] for the quota. [`Error::Invalid`] if the extent is a place and
-    /// the caller no handle, or not the whole file for `flock`. Nothing has changed then, with one exception, which is `flock`'s: who changes the kind of such a lock gives the old one up first, and is without if
-    /// it does not get the new one.
+    /// [`Error::WouldBlock`] if a lock of another owner is in conflict with it (in [order of arrival](Order::Arrival):
+    /// or a request that waits). [`Error::NoLocks`] for the quota. [`Error::Invalid`] if the extent is a place and the
+    /// caller no handle, or not the whole file for `flock`. Nothing has changed then, with one exception, which is
+    /// `flock`'s: who changes the kind of such a lock gives the old one up first, and is without if it does not get the
+    /// new one.
     pub fn set(&self, caller: Caller<O>, kind: Kind, extent: Extent) -> Result<(), Error> {
         self.check(&caller, extent)?;
         let file = self.of(caller.who.class);
@@ -157,9 +166,11 @@ impl<O: Key> RecordLocks<O> {
         self.request(caller, kind, extent).wait()
     }
 
-    /// Asks for a lock, and takes a place among those who wait if somebody is in the way. What comes back is to be waited for, awaited, or given a callback, and can be cancelled.
+    /// Asks for a lock, and takes a place among those who wait if somebody is in the way. What comes back is to be
+    /// waited for, awaited, or given a callback, and can be cancelled.
     ///
-    /// A lock that conflicts with one of its own owner (a [handle](Class::Handle)), or, in order of arrival, one that is in conflict with a place, does not wait: [`Error::WouldBlock`].
+    /// A lock that conflicts with one of its own owner (a [handle](Class::Handle)), or, in order of arrival, one that
+    /// is in conflict with a place, does not wait: [`Error::WouldBlock`].
     pub fn request(&self, caller: Caller<O>, kind: Kind, extent: Extent) -> Pending<O> {
         if let Err(error) = self.check(&caller, extent) {
             return Pending::answered(Err(error));
@@ -172,16 +183,19 @@ impl<O: Key> RecordLocks<O> {
         }
     }
 
-    /// Unlocks what the caller has of `extent`: `F_SETLK` with `F_UNLCK`. To have nothing there is no error, but for a handle, which unlocks exactly what it locked.
+    /// Unlocks what the caller has of `extent`: `F_SETLK` with `F_UNLCK`. To have nothing there is no error, but for a
+    /// handle, which unlocks exactly what it locked.
     ///
     /// # Errors
-    /// [`Error::NoLocks`] if a lock would become two, and that is one too many. [`Error::NotLocked`] for a handle. [`Error::Invalid`] as for [`set`](RecordLocks::set).
+    /// [`Error::NoLocks`] if a lock would become two, and that is one too many. [`Error::NotLocked`] for a handle.
+    /// [`Error::Invalid`] as for [`set`](RecordLocks::set).
     pub fn unlock(&self, caller: Caller<O>, extent: Extent) -> Result<(), Error> {
         self.check(&caller, extent)?;
         self.of(caller.who.class).turn(|turn| turn.unlock(&caller.who, extent))
     }
 
-    /// The lock of another owner that a lock of this kind would conflict with, of several the one that begins first: `F_GETLK`. Who only waits is none. (A [handle](Class::Handle) may be told of its own.)
+    /// The lock of another owner that a lock of this kind would conflict with, of several the one that begins first:
+    /// `F_GETLK`. Who only waits is none. (A [handle](Class::Handle) may be told of its own.)
     ///
     /// # Errors
     /// [`Error::Invalid`] as for [`set`](RecordLocks::set).
@@ -192,7 +206,8 @@ impl<O: Key> RecordLocks<O> {
         Ok(space.table.lowest_conflict(&caller.who, token, kind, extent).map(Lock::of))
     }
 
-    /// All of them: owners in the order in which they came to hold something in this file, of each the locks in the order of their bytes. The first one is what Linux says to `F_GETLK`.
+    /// All of them: owners in the order in which they came to hold something in this file, of each the locks in the
+    /// order of their bytes. The first one is what Linux says to `F_GETLK`.
     ///
     /// # Errors
     /// [`Error::Invalid`] as for [`set`](RecordLocks::set).
@@ -215,7 +230,8 @@ impl<O: Key> RecordLocks<O> {
             .map_or(Vec::new(), |group| space.table.locks_of(group))
     }
 
-    /// Unlocks all that an owner has of this file, and cancels what it waits for: `close(2)`. [`Domain::release`] does so in all files.
+    /// Unlocks all that an owner has of this file, and cancels what it waits for: `close(2)`. [`Domain::release`] does
+    /// so in all files.
     pub fn release(&self, who: &Who<O>) {
         // No need to make locks by `flock` to look for them.
         match (who.class, self.flocks.get()) {
@@ -225,17 +241,21 @@ impl<O: Key> RecordLocks<O> {
         }
     }
 
-    /// All locks, as [`restore`](RecordLocks::restore) takes them: owners in the order of [`conflicts`](RecordLocks::conflicts), of each the locks in the order of their bytes. Those by `flock` come last. Who waits is not among them: after a fail-over clients ask again.
+    /// All locks, as [`restore`](RecordLocks::restore) takes them: owners in the order of
+    /// [`conflicts`](RecordLocks::conflicts), of each the locks in the order of their bytes. Those by `flock` come
+    /// last. Who waits is not among them: after a fail-over clients ask again.
     pub fn dump(&self) -> Vec<Lock<O>> {
         let mut locks = lock(&self.file.space).table.locks();
         locks.extend(self.flocks.get().into_iter().flat_map(|flocks| lock(&flocks.space).table.locks()));
         locks
     }
 
-    /// Sets all locks of a [`dump`](RecordLocks::dump), each as [`set`](RecordLocks::set) would: in a file of which nothing is locked, all that was dumped is there again, and said by `get` as before.
+    /// Sets all locks of a [`dump`](RecordLocks::dump), each as [`set`](RecordLocks::set) would: in a file of which
+    /// nothing is locked, all that was dumped is there again, and said by `get` as before.
     ///
     /// # Errors
-    /// The first one that is refused, with why. What was set by then stays: [`release`](RecordLocks::release) the owners, or tell the clients which locks are lost.
+    /// The first one that is refused, with why. What was set by then stays: [`release`](RecordLocks::release) the
+    /// owners, or tell the clients which locks are lost.
     pub fn restore(&self, locks: impl IntoIterator<Item = Lock<O>>) -> Result<(), (Lock<O>, Error)> {
         locks.into_iter().try_for_each(|lock| {
             let caller = Caller { who: lock.who.clone(), pid: lock.pid };
@@ -579,7 +599,8 @@ impl<O: Key> Turn<'_, O> {
         Ok(())
     }
 
-    /// Has those try again whom it concerns that the table has changed, by a request that has waited as number `waiting` perhaps.
+    /// Has those try again whom it concerns that the table has changed, by a request that has waited as number
+    /// `waiting` perhaps.
     fn finish(&mut self, done: Done, waiting: Option<u64>) {
         if self.order() != Order::Kernel
             || (self.space.waiters.is_empty() && waiting.is_none() && self.retry.is_empty())
@@ -727,7 +748,8 @@ impl<O: Key> Turn<'_, O> {
         self.answer(id, waiter, outcome);
     }
 
-    /// Makes a lock of what was granted after a wait, unless something is in the way that the range lock knows nothing of and that has come meanwhile: a place, or a lock of the same handle.
+    /// Makes a lock of what was granted after a wait, unless something is in the way that the range lock knows nothing
+    /// of and that has come meanwhile: a place, or a lock of the same handle.
     fn grant(&mut self, ask: &Ask<O>, fresh: ArcOwnerGuard) -> Result<(), Refusal<O>> {
         let who = &ask.caller.who;
         let is_barred = (self.space.table.has_places() || who.class == Class::Handle)

@@ -1,20 +1,26 @@
 //! Who waits for whom in the kernel's order, over all files of a domain.
 //!
 //! # Shape
-//! A forest. A request that waits hangs below the lock that it was first found in conflict with, or below a request that waits for that lock already and is in conflict with it. So a lock
-//! that goes wakes only requests that are not in each other's way; the others follow when these are granted, go elsewhere or give up. Who waits for whom is read at the roots.
+//! A forest. A request that waits hangs below the lock that it was first found in conflict with, or below a request
+//! that waits for that lock already and is in conflict with it. So a lock that goes wakes only requests that are not in
+//! each other's way; the others follow when these are granted, go elsewhere or give up. Who waits for whom is read at
+//! the roots.
 //!
 //! # Invariants
 //! - INV-G1: each request below another node has that node's id as its parent, and is among its children.
 //! - INV-G2: a request is in `waiting` of its owner exactly while it has a parent.
-//! - INV-G3: no cycle: a request gets a parent only if the parent's root does not lead to its owner, looked at and written in one step of the domain's mutex.
-//!   (Those of descriptions and of `flock` are left out of that: see [`Class`](crate::Class).)
+//! - INV-G3: no cycle: a request gets a parent only if the parent's root does not lead to its owner, looked at and
+//!   written in one step of the domain's mutex. (Those of descriptions and of `flock` are left out of that: see
+//!   [`Class`](crate::Class).)
 //!
-//! - INV-G4: what `last` says holds as long as nodes are only added: of a request and a later one for the same bytes, of other owners, the later one goes the same way to where the earlier one hangs. (Of an owner that waits several times it may go another
-//!   way, and then comes to hang below another request in conflict with it, which is as good.) So whenever a node leaves its place, `last` is emptied.
+//! - INV-G4: what `last` says holds as long as nodes are only added: of a request and a later one for the same bytes,
+//!   of other owners, the later one goes the same way to where the earlier one hangs. (Of an owner that waits several
+//!   times it may go another way, and then comes to hang below another request in conflict with it, which is as good.)
+//!   So whenever a node leaves its place, `last` is emptied.
 //!
 //! # Cost
-//! To block: of each node on the way the children up to the first in conflict; for bytes for which somebody has just come to wait, as if one were there already. To wake: those who try again.
+//! To block: of each node on the way the children up to the first in conflict; for bytes for which somebody has just
+//! come to wait, as if one were there already. To wake: those who try again.
 
 use crate::caller::{Ask, Key, Kind, Who};
 use crate::extent::Extent;
@@ -37,7 +43,8 @@ pub(crate) struct Graph<O> {
     nodes: HashMap<u64, Node<O>, BuildHasherDefault<ByNumber>>,
     /// Of each owner the requests that have a parent which counts for deadlocks.
     waiting: HashMap<Who<O>, Vec<u64>>,
-    /// Where the last request for the same bytes of a lock was hung: below whom, and as which child. Another one comes the same way there, as long as nobody has left his place (INV-G4).
+    /// Where the last request for the same bytes of a lock was hung: below whom, and as which child. Another one comes
+    /// the same way there, as long as nobody has left his place (INV-G4).
     last: HashMap<(u64, Kind, Extent), (u64, usize)>,
 }
 
@@ -68,7 +75,8 @@ impl<O: Key> Graph<O> {
         Graph { nodes: HashMap::default(), waiting: HashMap::new(), last: HashMap::new() }
     }
 
-    /// Hangs `request` below `lock`, which is `holder`'s, or below who waits for that already; unless that would close a cycle.
+    /// Hangs `request` below `lock`, which is `holder`'s, or below who waits for that already; unless that would close
+    /// a cycle.
     pub(crate) fn block(&mut self, request: u64, ask: &Ask<O>, lock: u64, holder: &Who<O>) -> Result<(), Cycle> {
         if ask.caller.who.class.answers_deadlocks() && self.leads_to(holder, &ask.caller.who) {
             return Err(Cycle);
@@ -94,7 +102,8 @@ impl<O: Key> Graph<O> {
         Ok(())
     }
 
-    /// The node to hang a request below: `lock`, or who waits for that and is in conflict with it, as far down as there is such a one.
+    /// The node to hang a request below: `lock`, or who waits for that and is in conflict with it, as far down as there
+    /// is such a one.
     fn lowest_in_conflict(&self, lock: u64, ask: &Ask<O>) -> u64 {
         let last = self.last.get(&(lock, ask.kind, ask.extent)).copied();
         // What is its own is not in its way.
@@ -114,7 +123,8 @@ impl<O: Key> Graph<O> {
         lowest
     }
 
-    /// Whether `from` waits for `to`, directly or by others. An owner with a request that waits is taken to unlock nothing until that is answered.
+    /// Whether `from` waits for `to`, directly or by others. An owner with a request that waits is taken to unlock
+    /// nothing until that is answered.
     fn leads_to(&self, from: &Who<O>, to: &Who<O>) -> bool {
         let (mut seen, mut rest) = (HashSet::from([from]), vec![from]);
         while let Some(who) = rest.pop() {
@@ -184,7 +194,8 @@ impl<O: Key> Graph<O> {
         woken
     }
 
-    /// A request, which is woken, has become the lock `lock`: those below it go on waiting, for that. But if its owner has others that wait, they are to try again, as their new root may lead to themselves (INV-G3).
+    /// A request, which is woken, has become the lock `lock`: those below it go on waiting, for that. But if its owner
+    /// has others that wait, they are to try again, as their new root may lead to themselves (INV-G3).
     pub(crate) fn become_lock(&mut self, request: u64, lock: u64) -> Vec<u64> {
         let Some(node) = self.nodes.get(&request) else { return Vec::new() };
         debug_assert!(node.parent.is_none());

@@ -1,4 +1,5 @@
-//! The record locks of a file server: byte-range locks as `fcntl(2)` has them, whose owners are keys of the caller's choice.
+//! The record locks of a file server: byte-range locks as `fcntl(2)` has them, whose owners are keys of the caller's
+//! choice.
 //!
 //! For servers of NFS, SMB, 9P or FUSE, and for kernels in user space. See the README for what is promised.
 //!
@@ -20,8 +21,9 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! Layers, each of which names only those above it here: `error`, `extent` and `caller` (facts), `graph` (who waits for whom in the kernel's order), `table` (the locks of a file, held by guards of [`spanlock`]), then the surface, whose modules name one
-//! another: `domain`, `file`, `pending`, `snapshot`.
+//! Layers, each of which names only those above it here: `error`, `extent` and `caller` (facts), `graph` (who waits for
+//! whom in the kernel's order), `table` (the locks of a file, held by guards of [`spanlock`]), then the surface, whose
+//! modules name one another: `domain`, `file`, `pending`, `snapshot`.
 
 #![forbid(unsafe_code)]
 

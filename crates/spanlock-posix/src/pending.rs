@@ -71,9 +71,11 @@ thread_local! {
     static DUE: RefCell<Option<VecDeque<Due>>> = const { RefCell::new(None) };
 }
 
-/// Gives all answers. A waker or a callback that panics keeps nobody else from his; the first panic goes on when all is done.
+/// Gives all answers. A waker or a callback that panics keeps nobody else from his; the first panic goes on when all is
+/// done.
 ///
-/// All who wait in calls have their answers before code of users runs. And that does not nest: what a callback lets go on is called by the loop that has called it, so that a chain of callbacks needs no stack.
+/// All who wait in calls have their answers before code of users runs. And that does not nest: what a callback lets go
+/// on is called by the loop that has called it, so that a chain of callbacks needs no stack.
 pub(crate) fn deliver(answers: Answers) {
     let mut due: VecDeque<Due> = answers.into_iter().filter_map(|(slot, answer)| slot.answer(answer)).collect();
     if due.is_empty() {
@@ -115,7 +117,8 @@ pub(crate) fn deliver(answers: Answers) {
 /// It is waited for by [`wait`](Pending::wait), awaited, or left to a callback by [`then`](Pending::then).
 ///
 /// # Cancel safety
-/// Dropping it cancels the request, and then nothing has changed. If it was granted already the locks are there, as they are if a signal comes to a process that has been granted its lock: unlock them.
+/// Dropping it cancels the request, and then nothing has changed. If it was granted already the locks are there, as
+/// they are if a signal comes to a process that has been granted its lock: unlock them.
 ///
 /// # Examples
 /// ```
@@ -160,7 +163,8 @@ impl<O: Key> Pending<O> {
     /// Waits, in a call, for the answer.
     ///
     /// # Errors
-    /// [`Error::Deadlock`] if to wait would close a cycle. [`Error::Interrupted`] if it was cancelled, or its owner released. [`Error::NoLocks`] if the lock would be one too many for its owner. Nothing has changed then.
+    /// [`Error::Deadlock`] if to wait would close a cycle. [`Error::Interrupted`] if it was cancelled, or its owner
+    /// released. [`Error::NoLocks`] if the lock would be one too many for its owner. Nothing has changed then.
     pub fn wait(mut self) -> Result<(), Error> {
         let mut state = lock(&self.slot.state);
         loop {
@@ -193,8 +197,9 @@ impl<O: Key> Pending<O> {
         self.wait()
     }
 
-    /// Has `callback` called with the answer: at once, if it is there; else by the thread that unlocks, cancels or releases, at the end of its call and with nothing locked, so that it may use any record locks. Callbacks do
-    /// not nest: what one of them lets go on is called when it has returned.
+    /// Has `callback` called with the answer: at once, if it is there; else by the thread that unlocks, cancels or
+    /// releases, at the end of its call and with nothing locked, so that it may use any record locks. Callbacks do not
+    /// nest: what one of them lets go on is called when it has returned.
     ///
     /// The answers are those of [`wait`](Pending::wait). From now on only a [`Canceller`] or a release cancels it.
     pub fn then(mut self, callback: impl FnOnce(Result<(), Error>) + Send + 'static) {
@@ -259,7 +264,8 @@ pub struct Canceller<O: Key> {
 }
 
 impl<O: Key> Canceller<O> {
-    /// Cancels the request: whether it was still waiting. Then it is answered with [`Error::Interrupted`] and nothing has changed; else it was answered already.
+    /// Cancels the request: whether it was still waiting. Then it is answered with [`Error::Interrupted`] and nothing
+    /// has changed; else it was answered already.
     pub fn cancel(&self) -> bool {
         let Some((file, id)) = &self.request else { return false };
         file.upgrade().is_some_and(|file| file.cancel(*id))

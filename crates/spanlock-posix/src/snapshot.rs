@@ -28,7 +28,8 @@ const SHOWN: usize = 24;
 pub struct Lock<O> {
     /// Whose it is.
     pub who: Who<O>,
-    /// The process that has set it, or the one of the lock that it was joined to. (`l_pid`: -1 for an open file description.)
+    /// The process that has set it, or the one of the lock that it was joined to. (`l_pid`: -1 for an open file
+    /// description.)
     pub pid: i32,
     /// Its kind.
     pub kind: Kind,
@@ -58,7 +59,8 @@ pub struct Waits<O> {
 /// `Display` draws a map; `{:#}` shows all of long lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot<O> {
-    /// Owners in the order in which they came to hold something, of each the locks in the order of their bytes. Those by `flock` come last.
+    /// Owners in the order in which they came to hold something, of each the locks in the order of their bytes. Those
+    /// by `flock` come last.
     pub locks: Vec<Lock<O>>,
     /// Who waits, in the order in which they came.
     pub waits: Vec<Waits<O>>,

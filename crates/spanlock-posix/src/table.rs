@@ -1,16 +1,21 @@
 //! The locks of one file: of each owner, in the order of their bytes, with the guards of the range lock that hold them.
 //!
 //! # Promise
-//! What a table shows is what `fcntl` would show: an owner's locks of the classes that replace each other share no byte, and those of one kind do not touch. The range lock is what excludes: each byte of a lock is
-//! covered by a guard of its owner in its mode, before, while and after the lock is extended, split or replaced. A new guard is there before an old one goes.
+//! What a table shows is what `fcntl` would show: an owner's locks of the classes that replace each other share no
+//! byte, and those of one kind do not touch. The range lock is what excludes: each byte of a lock is covered by a guard
+//! of its owner in its mode, before, while and after the lock is extended, split or replaced. A new guard is there
+//! before an old one goes.
 //!
 //! # Invariants
-//! - INV-R1: owners stand in the order in which they came to hold something here, since they last held nothing. That is the order in which the kernel looks at them.
+//! - INV-R1: owners stand in the order in which they came to hold something here, since they last held nothing. That is
+//!   the order in which the kernel looks at them.
 //! - INV-R2: a record of bytes has a cover, guards of all of its bytes and of no others; a record of a place has none.
-//! - INV-R3: a record that keeps all of its bytes and its kind keeps its id, and so those who wait for it in the kernel's order; any other is new or lets them try again.
+//! - INV-R3: a record that keeps all of its bytes and its kind keeps its id, and so those who wait for it in the
+//!   kernel's order; any other is new or lets them try again.
 //!
 //! # Cost
-//! O(log n) for who is not in anybody's way, n the locks; and O(log n) for each owner who is in the way, or for the first 32 if that is less. Neighbours are one record and, as a rule, one guard: to append costs no memory.
+//! O(log n) for who is not in anybody's way, n the locks; and O(log n) for each owner who is in the way, or for the
+//! first 32 if that is less. Neighbours are one record and, as a rule, one guard: to append costs no memory.
 
 use crate::caller::{Ask, Caller, Class, Key, Kind, Who};
 use crate::domain::Order;
@@ -33,7 +38,8 @@ pub(crate) type Cover = SmallVec<[ArcOwnerGuard; 1]>;
 /// (One where checks are on: tests have few owners, and shall go both ways.)
 const LOOKED_AT: usize = if cfg!(debug_assertions) { 1 } else { 32 };
 
-/// Where a record stands among those of its owner: its start, then its id, as the records of a handle may start at the same byte.
+/// Where a record stands among those of its owner: its start, then its id, as the records of a handle may start at the
+/// same byte.
 type Key2 = (u64, u64);
 
 /// One lock.
@@ -139,8 +145,9 @@ impl<O: Key> Table<O> {
 
     /// What it takes to make `extent` a lock of `kind`, or of none, for an owner whose locks replace each other.
     ///
-    /// Who looks at the records one after the other, as the kernel does, has the first one of the same kind that touches, or the first one that is replaced as a whole, become the lock of all these bytes: that says
-    /// whose process is named, and who waits on.
+    /// Who looks at the records one after the other, as the kernel does, has the first one of the same kind that
+    /// touches, or the first one that is replaced as a whole, become the lock of all these bytes: that says whose
+    /// process is named, and who waits on.
     pub(crate) fn plan(&self, group: Option<u64>, kind: Option<Kind>, extent: Extent) -> Plan {
         let (first, last) = (extent.start(), extent.end());
         let mut plan = Plan { gone: Vec::new(), cut: Vec::new(), split: 0, survivor: Survivor::None, first, last };
@@ -192,7 +199,8 @@ impl<O: Key> Table<O> {
         }
     }
 
-    /// Carries out a plan that only extends one record, if nobody is in the way; whether it did. No new guard is needed for that.
+    /// Carries out a plan that only extends one record, if nobody is in the way; whether it did. No new guard is needed
+    /// for that.
     pub(crate) fn extend(&mut self, group: Option<u64>, plan: &Plan) -> bool {
         let (Some(group), Survivor::Kept(key)) = (group, plan.survivor) else { return false };
         if !plan.gone.is_empty() || !plan.cut.is_empty() {
@@ -210,7 +218,8 @@ impl<O: Key> Table<O> {
         true
     }
 
-    /// A guard, if nobody is in the way. In order of arrival in the way is who waits, too, unless it waits for this owner.
+    /// A guard, if nobody is in the way. In order of arrival in the way is who waits, too, unless it waits for this
+    /// owner.
     pub(crate) fn ask(&self, ask: &Ask<O>, token: &Owner) -> Option<ArcOwnerGuard> {
         let Ask { caller, kind, extent } = ask;
         let request = self.lock.request_arc(extent.range(), kind.mode()).owner(token);
@@ -221,7 +230,8 @@ impl<O: Key> Table<O> {
         {
             return free;
         }
-        // Only such are in the way as wait. A request that waits is let past those of them who wait for its owner, as a `try_now` is not; and as it waits for no holder, nobody else is let past anybody for its sake.
+        // Only such are in the way as wait. A request that waits is let past those of them who wait for its owner, as a
+        // `try_now` is not; and as it waits for no holder, nobody else is let past anybody for its sake.
         match pin!(request.into_future()).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(guard)) => Some(guard),
             _ => None,
@@ -274,7 +284,8 @@ impl<O: Key> Table<O> {
             record.cover.push(fresh);
             record.cover.append(&mut joined);
             if record.cover.len() > 1 {
-                // Whoever is in conflict with the whole is so with a part, and waits for that: so this is granted. If not, the parts do as well.
+                // Whoever is in conflict with the whole is so with a part, and waits for that: so this is granted. If
+                // not, the parts do as well.
                 let caller = Caller { who: who.clone(), pid };
                 if let Some(whole) = self.ask(&Ask { caller, kind, extent: asked }, token) {
                     record.cover = SmallVec::from_buf([whole]);
@@ -314,7 +325,8 @@ impl<O: Key> Table<O> {
         Some(group)
     }
 
-    /// Puts a lock beside the others of its owner, a handle. Nobody is in its way, and `fresh` holds its bytes if it has any.
+    /// Puts a lock beside the others of its owner, a handle. Nobody is in its way, and `fresh` holds its bytes if it
+    /// has any.
     pub(crate) fn lay(
         &mut self,
         group: &mut Option<u64>,
@@ -353,7 +365,8 @@ impl<O: Key> Table<O> {
         records.values().map(|record| record.id).collect()
     }
 
-    /// The locks that a request of `who` conflicts with: owners in the order of INV-R1, of each in the order of the bytes.
+    /// The locks that a request of `who` conflicts with: owners in the order of INV-R1, of each in the order of the
+    /// bytes.
     pub(crate) fn conflicts(
         &self,
         who: &Who<O>,
@@ -395,7 +408,8 @@ impl<O: Key> Table<O> {
         kind: Kind,
         extent: Extent,
     ) -> Box<dyn Iterator<Item = &Group<O>> + '_> {
-        // Where many hold the same bytes one of the first is in the way, and the range lock would name them all; where each has bytes of its own few are in the way at all, and it finds them.
+        // Where many hold the same bytes one of the first is in the way, and the range lock would name them all; where
+        // each has bytes of its own few are in the way at all, and it finds them.
         let mut first = self.groups.values().take(LOOKED_AT);
         let is_crowd = first.any(|group| group.conflicts(who, kind, extent).next().is_some());
         if is_crowd || self.groups.len() <= LOOKED_AT {
@@ -407,7 +421,8 @@ impl<O: Key> Table<O> {
         }
     }
 
-    /// The owners of locks that are in the way, as the range lock knows them; `None` if it does not know all: places, and what a handle has itself.
+    /// The owners of locks that are in the way, as the range lock knows them; `None` if it does not know all: places,
+    /// and what a handle has itself.
     fn holders(&self, who: &Who<O>, token: Option<&Owner>, kind: Kind, extent: Extent) -> Option<BTreeSet<u64>> {
         if self.has_places() || extent.is_empty() || who.class == Class::Handle {
             return None;
@@ -441,7 +456,8 @@ impl<O: Key> Group<O> {
     }
 }
 
-/// What is left of a record without the bytes from `first` to `last`: one piece or two. The one behind keeps the id, or the only one.
+/// What is left of a record without the bytes from `first` to `last`: one piece or two. The one behind keeps the id, or
+/// the only one.
 fn cut(record: Record, first: u64, last: u64, ids: &mut dyn FnMut() -> u64) -> impl Iterator<Item = Record> {
     let Record { id, extent, kind, pid, cover } = record;
     let head = (extent.start() < first).then(|| Extent::between(extent.start(), first - 1));

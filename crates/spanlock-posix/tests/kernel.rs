@@ -1,16 +1,23 @@
-//! The kernel as the judge: the same calls by real processes on ordinary files, and by owners on `RecordLocks` in the kernel's order, call by call.
+//! The kernel as the judge: the same calls by real processes on ordinary files, and by owners on `RecordLocks` in the
+//! kernel's order, call by call.
 //!
-//! Processes of this very program are driven over pipes. They try, wait, ask who is in the way, unlock, close, are interrupted by signals, and are killed; on two files, by the locks of a process, of an open file description and by `flock`.
+//! Processes of this very program are driven over pipes. They try, wait, ask who is in the way, unlock, close, are
+//! interrupted by signals, and are killed; on two files, by the locks of a process, of an open file description and by
+//! `flock`.
 //!
 //! # No sleep
-//! When a call has been made, its process answers, or is among those that `/proc/locks` says are blocked. So are all that were blocked before: who has been woken is not listed until he has answered or is blocked again. When each process has
-//! answered or is listed, nothing moves any more, and what has been answered is compared.
+//! When a call has been made, its process answers, or is among those that `/proc/locks` says are blocked. So are all
+//! that were blocked before: who has been woken is not listed until he has answered or is blocked again. When each
+//! process has answered or is listed, nothing moves any more, and what has been answered is compared.
 //!
 //! # What the kernel leaves open
-//! Of several who are woken any may be first to try again. So a call is first made on copies of the record locks in which chance says who is first. If they do not agree on what follows, the call is not made, and counted as open.
-//! If the kernel then answers otherwise than all of them, many more are asked, and if one of those does as the kernel has done, the history ends there, and is counted as open, too.
+//! Of several who are woken any may be first to try again. So a call is first made on copies of the record locks in
+//! which chance says who is first. If they do not agree on what follows, the call is not made, and counted as open. If
+//! the kernel then answers otherwise than all of them, many more are asked, and if one of those does as the kernel has
+//! done, the history ends there, and is counted as open, too.
 //!
-//! Where there is no `/proc/locks` it says so and passes, unless `SPANLOCK_POSIX_REQUIRED` is set. `SPANLOCK_POSIX_SEEDS` says how many histories (100), `SPANLOCK_POSIX_SEED` which is the first (1).
+//! Where there is no `/proc/locks` it says so and passes, unless `SPANLOCK_POSIX_REQUIRED` is set.
+//! `SPANLOCK_POSIX_SEEDS` says how many histories (100), `SPANLOCK_POSIX_SEED` which is the first (1).
 
 use std::process::ExitCode;
 
@@ -136,7 +143,8 @@ mod child {
     pub(crate) fn run() -> ExitCode {
         // No SA_RESTART: a signal ends a wait.
         let action = SigAction::new(SigHandler::Handler(interrupted), SaFlags::empty(), SigSet::empty());
-        // SAFETY: the handler does nothing, which is safe at any moment, and the program has no other handler for this signal.
+        // SAFETY: the handler does nothing, which is safe at any moment, and the program has no other handler for this
+        // signal.
         unsafe { sigaction(Signal::SIGUSR1, &action) }.expect("a signal that can be handled");
         let paths: Vec<String> = std::env::args().skip(2).collect();
         let files: Vec<File> = paths.iter().map(|path| open(path)).collect();
@@ -259,7 +267,8 @@ mod judge {
             Copy { domain, files, pending: BTreeMap::new() }
         }
 
-        /// Whether a process has locks of several classes. When it ends the kernel drops one after the other, and who waits may wake up in between or not.
+        /// Whether a process has locks of several classes. When it ends the kernel drops one after the other, and who
+        /// waits may wake up in between or not.
         fn is_mixed(&self, process: usize) -> bool {
             let of = |class, file| Who { class, key: (process, file) };
             let descriptions = (1..=FILES).flat_map(|file| [of(Class::Description, file), of(Class::Flock, file)]);

@@ -748,7 +748,8 @@ fn the_counters_count() {
     assert_eq!((stats.waited, stats.granted_later, stats.retried, stats.cancelled), (1, 1, 2, 0));
 }
 
-/// Threads that lock, unlock, are cancelled and released: nobody is inside with somebody in conflict, nobody waits for ever, and nothing is left.
+/// Threads that lock, unlock, are cancelled and released: nobody is inside with somebody in conflict, nobody waits for
+/// ever, and nothing is left.
 #[test]
 fn threads_exclude_each_other() {
     const BYTES: usize = 16;

@@ -1,8 +1,11 @@
-//! Record locks against a model that knows a kind for each byte and owner, by random histories of calls, in both orders.
+//! Record locks against a model that knows a kind for each byte and owner, by random histories of calls, in both
+//! orders.
 //!
-//! In order of arrival the oracle of the range lock (`tests/common/owners.rs`) says who is granted, let past, or told of a deadlock: each owner's locks are to it what the owner was granted and has not given up since.
+//! In order of arrival the oracle of the range lock (`tests/common/owners.rs`) says who is granted, let past, or told
+//! of a deadlock: each owner's locks are to it what the owner was granted and has not given up since.
 //!
-//! In the kernel's order the model says what may be granted; that those who wait could not be, and that nobody waits in a cycle. (Who is refused is the kernel's to say: `tests/kernel.rs`.)
+//! In the kernel's order the model says what may be granted; that those who wait could not be, and that nobody waits in
+//! a cycle. (Who is refused is the kernel's to say: `tests/kernel.rs`.)
 //!
 //! Handles are held against a list of their locks.
 //!

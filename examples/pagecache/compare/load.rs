@@ -1,8 +1,8 @@
 //! One measurement: some threads do one kind of operation, each on a part of the file of its own, for a given time.
 //!
-//! The parts are disjoint, so all that the threads share is the lock, the disk and the processors. A thread makes a miss
-//! by removing a page of its own part just before it reads it, as if memory had run short: nobody else touches that
-//! page, so this needs no lock, and costs each variant the same.
+//! The parts are disjoint, so all that the threads share is the lock, the disk and the processors. A thread makes a
+//! miss by removing a page of its own part just before it reads it, as if memory had run short: nobody else touches
+//! that page, so this needs no lock, and costs each variant the same.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
@@ -66,8 +66,9 @@ pub(crate) struct Done {
 }
 
 impl Done {
-    /// From the first thread's beginning to the last one's end, by their own clocks. Whoever started them may get the processor
-    /// back long after they have begun: with many threads on few processors that made rates several times too high.
+    /// From the first thread's beginning to the last one's end, by their own clocks. Whoever started them may get the
+    /// processor back long after they have begun: with many threads on few processors that made rates several times too
+    /// high.
     fn of(shifts: &[Shift]) -> Done {
         let (began, ended) =
             (shifts.iter().map(|shift| shift.began).min(), shifts.iter().map(|shift| shift.ended).max());

@@ -1,10 +1,10 @@
 //! `compare`: what each lock costs and allows, in figures.
 //!
 //! # Shape
-//! Two settings: a *simulated* device (memory, and so many microseconds of sleep on top), and a *file* as it is. In each,
-//! every kind of operation runs with 1, 2, 4.. threads under every variant. One round is all variants once, in an order
-//! that turns; a figure is the median of the rounds. Ratios are taken within a round, and then their median: this host
-//! may be twice as slow in the next second, but hardly in the next measurement.
+//! Two settings: a *simulated* device (memory, and so many microseconds of sleep on top), and a *file* as it is. In
+//! each, every kind of operation runs with 1, 2, 4.. threads under every variant. One round is all variants once, in an
+//! order that turns; a figure is the median of the rounds. Ratios are taken within a round, and then their median: this
+//! host may be twice as slow in the next second, but hardly in the next measurement.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -227,7 +227,8 @@ fn describe(options: &Options, setting: Setting, device: &Device) -> Result<Stri
     })
 }
 
-/// Operations per second, each kind with the fewest and the most threads; last the range lock against the whole-file lock.
+/// Operations per second, each kind with the fewest and the most threads; last the range lock against the whole-file
+/// lock.
 fn table(options: &Options, results: &Results) -> Table {
     let mut table = Table::new();
     table.load_style(STYLE);

@@ -25,8 +25,8 @@ pub(crate) struct Actor {
     open: Option<Open>,
 }
 
-/// A queued operation. It has its range, so whatever comes next and meets it (but for direct writes) waits for it: in the model
-/// it is done.
+/// A queued operation. It has its range, so whatever comes next and meets it (but for direct writes) waits for it: in
+/// the model it is done.
 enum Open {
     Write(Pending<()>),
     /// With what was there when it began. A buffered write may go beside it.
@@ -78,8 +78,8 @@ impl Actor {
         self.model.len() as u64
     }
 
-    /// The window's part of `b` bytes at `a`: what of it there is, in bytes of the window. (Not shifted if it is behind the end: a step that is left
-    /// out shall not move the others.)
+    /// The window's part of `b` bytes at `a`: what of it there is, in bytes of the window. (Not shifted if it is behind
+    /// the end: a step that is left out shall not move the others.)
     fn part(&self, a: u64, b: u64) -> Range<usize> {
         let a = a.min(self.size());
         a as usize..(a + b).min(self.size()) as usize
@@ -289,7 +289,8 @@ impl Actor {
         }
     }
 
-    /// What is not in whole units must be refused, and change nothing: tried with the step's own numbers, if they are such.
+    /// What is not in whole units must be refused, and change nothing: tried with the step's own numbers, if they are
+    /// such.
     fn is_refused(
         &self,
         step: &Step,
@@ -376,7 +377,8 @@ impl Actor {
         }
     }
 
-    /// How many bytes a read of `part` asks for: where the window ends with the file, also some behind the end, but not more than a file can have.
+    /// How many bytes a read of `part` asks for: where the window ends with the file, also some behind the end, but not
+    /// more than a file can have.
     fn wanted(&self, part: &Range<usize>, b: u64, unit: usize) -> usize {
         match self.end {
             End::Open { most } => b.min(most - self.at(part.start)) as usize / unit * unit,

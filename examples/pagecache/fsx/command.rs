@@ -23,8 +23,8 @@ use crate::hooks::Plant;
 /// Random operations on two cached files, one after the other, each compared with a plain buffer
 ///
 /// What step N writes at byte P of a file is known: of each four bytes, by P mod 4, the lowest byte of N, the next, the
-/// third, and P / 512 mod 256. Behind each step of a record stands what it did: where, how many bytes, and how long the file was
-/// then. So another program can do the same, and its file be compared with that of --save.
+/// third, and P / 512 mod 256. Behind each step of a record stands what it did: where, how many bytes, and how long the
+/// file was then. So another program can do the same, and its file be compared with that of --save.
 ///
 /// Exit codes: 0 no difference, 1 a difference was found, 2 it could not run.
 #[derive(Debug, Parser)]
@@ -56,7 +56,8 @@ struct Fsx {
     plant: Option<Plant>,
 }
 
-/// Threads with a window each in one cached file, all compared with plain buffers, while one changes the file's shape behind them
+/// Threads with a window each in one cached file, all compared with plain buffers, while one changes the file's shape
+/// behind them
 ///
 /// Exit codes: 0 no difference, 1 a difference was found, 2 it could not run.
 #[derive(Debug, Parser)]

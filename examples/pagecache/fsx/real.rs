@@ -1,10 +1,10 @@
 //! The log of the real fsx (`--record-ops`), as steps of ours.
 //!
-//! A line is an operation and three numbers (four for copies): the place, the length, and the size of the file before, or for
-//! copies the place that is copied to. `skip` in front says that nothing was done; words behind say how.
+//! A line is an operation and three numbers (four for copies): the place, the length, and the size of the file before,
+//! or for copies the place that is copied to. `skip` in front says that nothing was done; words behind say how.
 //!
-//! One line becomes one step, or two if the file was closed and opened again behind it: what step `n` writes says `n`, so the
-//! numbers are those of this list.
+//! One line becomes one step, or two if the file was closed and opened again behind it: what step `n` writes says `n`,
+//! so the numbers are those of this list.
 
 use crate::fsx::exercise::MOST;
 use crate::fsx::{Kind, Step};

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use fastrand::Rng;
 
-/// What is done. The comment says what the three numbers `a`, `b`, `c` of a step mean; each is cut down to what the file allows.
+/// What is done. The comment says what the three numbers `a`, `b`, `c` of a step mean; each is cut down to what the
+/// file allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// `b` bytes at `a`.

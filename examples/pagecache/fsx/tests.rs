@@ -41,7 +41,8 @@ fn one_thread_finds_no_difference_under_a_lock() {
     }
 }
 
-/// Within 100,000 steps, as is asked of it; in fact within some hundred. And what is left when it has been shrunk fails again.
+/// Within 100,000 steps, as is asked of it; in fact within some hundred. And what is left when it has been shrunk fails
+/// again.
 #[test]
 fn a_planted_fault_is_found_and_shrunk() {
     for plant in [Plant::TailKept, Plant::PunchKeepsPages] {
@@ -83,7 +84,8 @@ fn threads_side_by_side_find_what_no_lock_does() {
     load(Variant::None, 50, 60).expect_err("a page that two windows share is filled beside a direct write");
 }
 
-/// A log as the real fsx writes it, played, against the same done to a file of the system by whoever knows the rule of the data.
+/// A log as the real fsx writes it, played, against the same done to a file of the system by whoever knows the rule of
+/// the data.
 #[test]
 fn a_log_of_the_real_fsx_gives_the_bytes_of_a_real_file() {
     use std::os::unix::fs::FileExt;

@@ -1,7 +1,8 @@
 //! Many threads in one file, each with a window of its own that it knows every byte of.
 //!
-//! The windows are no multiples of a page, so that neighbours share pages, and narrower than what is read ahead. The last
-//! thread owns everything behind the others: it appends, truncates, collapses and inserts there, while the others go on.
+//! The windows are no multiples of a page, so that neighbours share pages, and narrower than what is read ahead. The
+//! last thread owns everything behind the others: it appends, truncates, collapses and inserts there, while the others
+//! go on.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

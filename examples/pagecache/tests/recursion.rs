@@ -26,8 +26,8 @@ fn page_of(file: &File, page: usize) -> u8 {
     bytes[0]
 }
 
-/// Runs `first` to its invalidation, then `second` to its own, then both to their ends: so both block before either faults.
-/// Returns how often they began again.
+/// Runs `first` to its invalidation, then `second` to its own, then both to their ends: so both block before either
+/// faults. Returns how often they began again.
 fn cross(gates: &Gates, first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
     let at = |name: &'static str| {
         gates.stop(move |site| {

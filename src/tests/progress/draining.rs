@@ -1,4 +1,5 @@
-//! Drains: who is stopped in one holds up nobody; and a hold that moves while one looks is not missed, at whichever step.
+//! Drains: who is stopped in one holds up nobody; and a hold that moves while one looks is not missed, at whichever
+//! step.
 
 use super::*;
 
@@ -64,7 +65,8 @@ pub(super) fn draining(stage: &mut Stage) {
         },
     );
     looking_while_a_hold_moves(stage);
-    // The hold that a conversion has waited for is behind the drain by its place in the queue; what it takes the place of is not.
+    // The hold that a conversion has waited for is behind the drain by its place in the queue; what it takes the place
+    // of is not.
     stage.play_from(
         "a conversion that has waited",
         Some(("tree/slot.rs", "slot.record.order.store(ticket, Ordering::Relaxed)")),
@@ -99,7 +101,8 @@ fn looking_while_a_hold_moves(stage: &mut Stage) {
     type Drain = Hand<crate::Drained<&'static RangeLock, crate::ByTask>>;
     /// Bytes of which the hold moves to another slot.
     const MOVED: Range<u64> = 60..70;
-    // The new slot may be looked at before the old one, or behind it. And the drain begins, or has begun and been woken.
+    // The new slot may be looked at before the old one, or behind it. And the drain begins, or has begun and been
+    // woken.
     for (before, begun) in [(false, false), (true, false), (false, true), (true, true)] {
         for at in 0.. {
             let world = World::new();

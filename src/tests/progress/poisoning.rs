@@ -1,4 +1,5 @@
-//! Who poisons, is refused, or moves what is poisoned, and is stopped in the middle of it, holds up nobody but those who do the same.
+//! Who poisons, is refused, or moves what is poisoned, and is stopped in the middle of it, holds up nobody but those
+//! who do the same.
 
 use super::*;
 use crate::AcquireError;

@@ -89,7 +89,8 @@ impl Judge {
         number
     }
 
-    /// First come, first served: nobody who came before and is in the way is in the store, unless he was passed, by one who holds something.
+    /// First come, first served: nobody who came before and is in the way is in the store, unless he was passed, by one
+    /// who holds something.
     fn check_order(&self, world: &World, guard: &Guard<Sim>) {
         let all = world.dump();
         let parse = |value: &str| Record::parse(value).filter(|_| value != GONE);

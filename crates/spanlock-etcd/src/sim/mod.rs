@@ -1,7 +1,8 @@
 //! A store in memory, for tests: what etcd does on its bad days, in virtual time, the same for the same seed.
 //!
-//! Calls and answers travel for random times; they get lost, and calls whose callers have given them up are carried out all the same, later. Notices come late, for nothing, or never;
-//! history is compacted; leases end early; a client as a whole is stopped for a while and goes on.
+//! Calls and answers travel for random times; they get lost, and calls whose callers have given them up are carried out
+//! all the same, later. Notices come late, for nothing, or never; history is compacted; leases end early; a client as a
+//! whole is stopped for a while and goes on.
 
 mod judge;
 mod scenes;

@@ -114,8 +114,8 @@ fn race_20_two_direct_writes_go_together() {
     }
 }
 
-/// A write-back has taken the bytes of page 1 and not written them: the page counts as clean, and the disk is old. (Write-back
-/// holds no range: nothing but the page lock tells of it.)
+/// A write-back has taken the bytes of page 1 and not written them: the page counts as clean, and the disk is old.
+/// (Write-back holds no range: nothing but the page lock tells of it.)
 fn beside_a_write_back(variant: Variant, operation: Operation, act: fn(&Arc<File>)) -> Arc<File> {
     let stage = Stage::new(variant);
     let file = stage.file(4);
@@ -136,9 +136,9 @@ fn beside_a_write_back(variant: Variant, operation: Operation, act: fn(&Arc<File
     file
 }
 
-/// Whoever needs the disk to have what is in the cache waits for a write-back that is under way, also where the page is clean: a
-/// direct read would see old bytes, a direct write be written over by them, `sync` return too early. I2, I4: the page lock is
-/// held until the disk has the bytes.
+/// Whoever needs the disk to have what is in the cache waits for a write-back that is under way, also where the page is
+/// clean: a direct read would see old bytes, a direct write be written over by them, `sync` return too early. I2, I4:
+/// the page lock is held until the disk has the bytes.
 #[test]
 fn a_write_back_under_way_is_waited_for() {
     type Act = fn(&Arc<File>);

@@ -1,5 +1,5 @@
-//! Whoever waits for a range goes on in a file that has changed: what was known of its end before the wait is worth nothing
-//! after it. And whoever changes the end keeps everybody out who relies on it.
+//! Whoever waits for a range goes on in a file that has changed: what was known of its end before the wait is worth
+//! nothing after it. And whoever changes the end keeps everybody out who relies on it.
 
 use std::sync::Arc;
 
@@ -16,7 +16,8 @@ use crate::tests::check_at_rest;
 /// Where the truncates of these stories cut: into page 2.
 const CUT: u64 = 2 * P + 100;
 
-/// `act` has to wait for a truncate of a file of four pages to [`CUT`], which has emptied the cache and not changed the size yet.
+/// `act` has to wait for a truncate of a file of four pages to [`CUT`], which has emptied the cache and not changed the
+/// size yet.
 fn behind_a_cut<R: Send>(variant: Variant, act: impl FnOnce(&Arc<File>) -> R + Send) -> (R, Arc<File>) {
     let stage = Stage::new(variant);
     let file = stage.file(4);
@@ -114,8 +115,8 @@ fn nobody_extends_a_file_that_is_being_cut_off() {
     }
 }
 
-/// An append that waited for a truncate appends to another page than it thought. It holds that one, or another write of the page
-/// would go beside it: here one that takes the page from under its fill.
+/// An append that waited for a truncate appends to another page than it thought. It holds that one, or another write of
+/// the page would go beside it: here one that takes the page from under its fill.
 #[test]
 fn an_append_behind_a_truncate_holds_its_page() {
     for variant in LOCKED {
@@ -140,8 +141,8 @@ fn an_append_behind_a_truncate_holds_its_page() {
     }
 }
 
-/// `sync` gives the disk's file its exact size, for which it keeps everybody from the end. If that was moved while it waited, it
-/// has the wrong place, and begins again.
+/// `sync` gives the disk's file its exact size, for which it keeps everybody from the end. If that was moved while it
+/// waited, it has the wrong place, and begins again.
 #[test]
 fn a_sync_behind_a_truncate() {
     for variant in LOCKED {
@@ -198,8 +199,8 @@ fn a_write_and_a_truncate_meet_in_a_page() {
     }
 }
 
-/// A direct write that extends the file has its bytes on the disk, and the size is not there yet: an append would not find the
-/// end, and a truncate would be undone. The range is held until the size is known.
+/// A direct write that extends the file has its bytes on the disk, and the size is not there yet: an append would not
+/// find the end, and a truncate would be undone. The range is held until the size is known.
 #[test]
 fn a_direct_write_holds_on_until_the_size_is_there() {
     type Other = fn(&File) -> u64;
@@ -224,8 +225,8 @@ fn a_direct_write_holds_on_until_the_size_is_there() {
     }
 }
 
-/// A direct read holds *add*, and so does a buffered write that makes the file longer meanwhile, in the cache only. The read sees
-/// the file before it or after it: never its length without its bytes.
+/// A direct read holds *add*, and so does a buffered write that makes the file longer meanwhile, in the cache only. The
+/// read sees the file before it or after it: never its length without its bytes.
 #[test]
 fn a_direct_read_and_a_write_that_extends() {
     for variant in LOCKED {

@@ -167,7 +167,8 @@ fn race_07_read_ahead_does_not_wait_for_a_writer() {
     }
 }
 
-/// Reads page 0, whose read-ahead meets a writer of page 1. Under the range lock that ends at once, and leaves no request.
+/// Reads page 0, whose read-ahead meets a writer of page 1. Under the range lock that ends at once, and leaves no
+/// request.
 fn read_beside(play: &Play<'_, '_>, file: &Arc<File>, queued_before: usize) {
     let reader = {
         let file = file.clone();
@@ -183,7 +184,8 @@ fn read_beside(play: &Play<'_, '_>, file: &Arc<File>, queued_before: usize) {
 }
 
 /// Two fill one page: both may, and the first insert stays. Between the two the page is written, and somebody tries to
-/// evict it: had that worked, the second would insert what it read before the write. I1, I4: eviction is a *block*, tried.
+/// evict it: had that worked, the second would insert what it read before the write. I1, I4: eviction is a *block*,
+/// tried.
 #[test]
 fn race_21_two_fillers_of_one_page() {
     for variant in Variant::FOUR {

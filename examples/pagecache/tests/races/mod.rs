@@ -1,10 +1,10 @@
 //! The races between a page cache and direct I/O, one test each.
 //!
 //! # Promise
-//! Each test is one story of threads, and plays it in exactly one order: a [`Gate`] stops an operation in the middle, the
-//! others go as far as they come, the gate opens. Under the locks ([`Variant::Whole`], [`Variant::Range`]) the
-//! story ends well. Where a variant without a lock is prone to the race, the test asserts that *this* story corrupts it:
-//! else the test would show nothing about the lock.
+//! Each test is one story of threads, and plays it in exactly one order: a [`Gate`] stops an operation in the middle,
+//! the others go as far as they come, the gate opens. Under the locks ([`Variant::Whole`], [`Variant::Range`]) the
+//! story ends well. Where a variant without a lock is prone to the race, the test asserts that *this* story corrupts
+//! it: else the test would show nothing about the lock.
 //!
 //! | file | numbers | what meets |
 //! |---|---|---|

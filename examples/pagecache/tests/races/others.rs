@@ -1,7 +1,8 @@
-//! Other locks that were built or proposed (`file_lock.rs` says what they are), and which of the races each of them loses.
+//! Other locks that were built or proposed (`file_lock.rs` says what they are), and which of the races each of them
+//! loses.
 //!
-//! Each story is told once for all variants: one actor stops in the middle, the other goes as far as it comes, the first goes
-//! on. Then it is looked whether the file, the cache and what was read are as after one of the two orders.
+//! Each story is told once for all variants: one actor stops in the middle, the other goes as far as it comes, the
+//! first goes on. Then it is looked whether the file, the cache and what was read are as after one of the two orders.
 
 use std::fmt;
 use std::sync::Arc;
@@ -219,7 +220,8 @@ const STORIES: [Story; 12] = [
     },
 ];
 
-/// The races that each loses. (11, which those with all but a lock of ranges or of the whole file lose for a moment, is told in `recursion.rs`.)
+/// The races that each loses. (11, which those with all but a lock of ranges or of the whole file lose for a moment, is
+/// told in `recursion.rs`.)
 #[test]
 fn each_variant_loses_its_races() {
     for (variant, expected) in [
@@ -237,7 +239,8 @@ fn each_variant_loses_its_races() {
     }
 }
 
-/// What a lock costs those who do not meet: each pair works on different pages. (A change of shape concerns all behind it.)
+/// What a lock costs those who do not meet: each pair works on different pages. (A change of shape concerns all behind
+/// it.)
 #[test]
 fn who_waits_for_whom_elsewhere() {
     let on =
@@ -288,7 +291,8 @@ fn what_a_store_to_a_cached_page_asks_for() {
     }
 }
 
-/// Without a lock for stores the page may be dirty again as often as somebody stores to it: each time it is written once more.
+/// Without a lock for stores the page may be dirty again as often as somebody stores to it: each time it is written
+/// once more.
 #[test]
 fn a_page_that_is_dirty_again_is_written_again() {
     let stage = Stage::new(Variant::Lean);

@@ -102,9 +102,9 @@ fn stall(stage: &Stage, files: &[&Arc<File>], first: impl Fn() + Sync, second: i
     });
 }
 
-/// Inside of one file: one writes page 0 from page 1, the other 1 from 0. Each blocks what the other needs. I8: the lock
-/// answers one of them with a deadlock; it lets go, asks for everything at once, and begins again.
-/// (Under the whole-file lock too: block goes with block, and then each wants to add.)
+/// Inside of one file: one writes page 0 from page 1, the other 1 from 0. Each blocks what the other needs. I8: the
+/// lock answers one of them with a deadlock; it lets go, asks for everything at once, and begins again. (Under the
+/// whole-file lock too: block goes with block, and then each wants to add.)
 #[test]
 fn race_10_two_writes_with_crossed_ranges() {
     for variant in Variant::FOUR {
@@ -124,8 +124,8 @@ fn race_10_two_writes_with_crossed_ranges() {
     }
 }
 
-/// Both write pages 1 and 2 from 0 and 1, so that each faults on a page that both block. To ignore one's own block is not
-/// enough (I8), and to take no lock for such pages shows an old page to readers although a write is done (I2). Here
+/// Both write pages 1 and 2 from 0 and 1, so that each faults on a page that both block. To ignore one's own block is
+/// not enough (I8), and to take no lock for such pages shows an old page to readers although a write is done (I2). Here
 /// one begins again; and a reader that comes between the two waits for the second.
 #[test]
 fn race_11_two_self_mapped_writes_of_one_range() {
@@ -197,8 +197,8 @@ fn race_12_two_writes_with_crossed_files() {
     }
 }
 
-/// A buffered read of B into a mapping of A, which misses in both; somebody blocks first A, then B (as reflink does). I8:
-/// the reader has let go of B when it touches A. Without a lock there is nothing to hang in.
+/// A buffered read of B into a mapping of A, which misses in both; somebody blocks first A, then B (as reflink does).
+/// I8: the reader has let go of B when it touches A. Without a lock there is nothing to hang in.
 #[test]
 fn race_13_a_read_into_a_mapping_against_two_blocks() {
     for variant in LOCKED {
@@ -222,8 +222,8 @@ fn race_13_a_read_into_a_mapping_against_two_blocks() {
     }
 }
 
-/// A truncate waits for a direct write's *block*; the write then faults, on a page that the truncate wants too. Strictly
-/// first come, first served is a deadlock. I8: a nested request waits for those who hold, and passes those who
+/// A truncate waits for a direct write's *block*; the write then faults, on a page that the truncate wants too.
+/// Strictly first come, first served is a deadlock. I8: a nested request waits for those who hold, and passes those who
 /// wait for its owner, also through a second file. (Without a lock nobody waits.)
 #[test]
 fn race_23_a_nested_add_passes_who_waits_for_its_owner() {
@@ -274,8 +274,8 @@ fn three_in_two_files(variant: Variant) {
     check_at_rest(&b);
 }
 
-/// Crossed files once more; before them, readers wait for the very pages. Whoever has to let go lets its reader in, which
-/// fills the old page. I1: it invalidates again when it has its block back. (Without a lock nobody lets go.)
+/// Crossed files once more; before them, readers wait for the very pages. Whoever has to let go lets its reader in,
+/// which fills the old page. I1: it invalidates again when it has its block back. (Without a lock nobody lets go.)
 #[test]
 fn race_25_a_filler_comes_in_when_a_crossed_write_lets_go() {
     for variant in LOCKED {
@@ -297,8 +297,8 @@ fn race_25_a_filler_comes_in_when_a_crossed_write_lets_go() {
             });
             gates.iter().for_each(|gate| gate.open());
             play.stands(&again);
-            // It stands there with its block back, and its page is gone again. The other write is done, or the page that it
-            // copied would still be blocked.
+            // It stands there with its block back, and its page is gone again. The other write is done, or the page
+            // that it copied would still be blocked.
             let (file, page) = if on_disk(&a, 0) == 2 { (&b, 1) } else { (&a, 0) };
             assert_eq!(on_disk(file, page), page as u8 + 1, "{variant:?}: not written yet");
             assert_eq!(cached(file, page), None, "{variant:?}: what its reader filled is removed");
@@ -316,9 +316,10 @@ fn race_25_a_filler_comes_in_when_a_crossed_write_lets_go() {
     }
 }
 
-/// Crossed writes of pages 0 and 1, while others of both pages are in flight. Whoever begins again lets go of its own block and
-/// waits for *everybody* who blocks its buffer. To keep the block and to read the buffer privately, since one may read what one
-/// blocks, would be to copy a page that another is writing: nobody copies anything before those in flight are done.
+/// Crossed writes of pages 0 and 1, while others of both pages are in flight. Whoever begins again lets go of its own
+/// block and waits for *everybody* who blocks its buffer. To keep the block and to read the buffer privately, since one
+/// may read what one blocks, would be to copy a page that another is writing: nobody copies anything before those in
+/// flight are done.
 #[test]
 fn who_begins_again_waits_for_all_who_block_its_buffer() {
     for variant in LOCKED {
@@ -363,7 +364,8 @@ fn who_has_begun_again_keeps_its_buffer_until_it_is_copied() {
             let again = stage.stop_at(Point::Invalidated, Operation::DirectWrite);
             gates.iter().for_each(|gate| gate.open());
             play.stands(&again);
-            // The other one is done: both pages are the same now, and its own is the buffer of the one that stands here.
+            // The other one is done: both pages are the same now, and its own is the buffer of the one that stands
+            // here.
             let buffer = if read_of_disk(&file) == [2, 2] { 0 } else { 1 };
             let writer = {
                 let file = file.clone();
@@ -382,8 +384,8 @@ fn read_of_disk(file: &File) -> [u8; 2] {
     [0, 1].map(|page| on_disk(file, page))
 }
 
-/// The fault of a direct write has read its page and not inserted it: it holds *add* on it, nested, so that a direct write of that
-/// page waits, or what was read would be inserted behind it.
+/// The fault of a direct write has read its page and not inserted it: it holds *add* on it, nested, so that a direct
+/// write of that page waits, or what was read would be inserted behind it.
 #[test]
 fn a_nested_fault_holds_its_page_until_it_is_filled() {
     for variant in [Variant::Range, Variant::Lean] {

@@ -157,8 +157,8 @@ fn race_16_a_collapse_or_insert_and_a_fill() {
 }
 
 /// A direct write has copied page 0 from a mapping, and will write it to page 3; a page is put before all of them. I6:
-/// either the write is first, or the insert. Both are done "past" the cache, but *exclusive* does not go with *block*: to
-/// change the shape is to wait for the direct I/O under way, reads too, whose *add* spans the disk.
+/// either the write is first, or the insert. Both are done "past" the cache, but *exclusive* does not go with *block*:
+/// to change the shape is to wait for the direct I/O under way, reads too, whose *add* spans the disk.
 #[test]
 fn race_17_a_shape_changes_under_direct_io() {
     for variant in Variant::FOUR {
@@ -194,8 +194,8 @@ fn race_17_a_shape_changes_under_direct_io() {
     }
 }
 
-/// A direct read of page 3 has written back what was dirty and waits for the disk. Without a lock the disk changes under
-/// it, and it sees what it did not ask for: `seen` (or the end, shown as 0).
+/// A direct read of page 3 has written back what was dirty and waits for the disk. Without a lock the disk changes
+/// under it, and it sees what it did not ask for: `seen` (or the end, shown as 0).
 fn a_read_in_flight(variant: Variant, change: Change, seen: u8) {
     let stage = Stage::new(variant);
     let file = stage.file(6);
@@ -237,8 +237,8 @@ fn a_write_in_flight(variant: Variant, change: Change) {
 }
 
 /// A direct read of page 0 into a mapping of page 3 of the same file; while it is under way, page 3 is cut off. What a
-/// device does to pages that it was given would bring it back. I5: the bytes go to the mapping as a store, with *add* on
-/// its page and a look at the end of the file.
+/// device does to pages that it was given would bring it back. I5: the bytes go to the mapping as a store, with *add*
+/// on its page and a look at the end of the file.
 #[test]
 fn race_19_a_direct_read_into_a_mapping_that_is_cut_off() {
     for variant in Variant::FOUR {
@@ -267,9 +267,9 @@ fn race_19_a_direct_read_into_a_mapping_that_is_cut_off() {
     }
 }
 
-/// Who waits is not overtaken for ever, though add goes with add and block with block. Fillers that come after a truncate
-/// wait behind it, and a direct write behind a filler that waits for another one. I8: first come, first served.
-/// (Without a lock nobody waits.)
+/// Who waits is not overtaken for ever, though add goes with add and block with block. Fillers that come after a
+/// truncate wait behind it, and a direct write behind a filler that waits for another one. I8: first come, first
+/// served. (Without a lock nobody waits.)
 #[test]
 fn race_22_a_stream_of_one_kind_lets_the_other_in() {
     for variant in LOCKED {
@@ -314,8 +314,8 @@ fn race_22_a_stream_of_one_kind_lets_the_other_in() {
 }
 
 /// A direct write makes the file longer; meanwhile somebody appends. I4: the size and the bytes below it grow together:
-/// the write *blocks* the pages up to its end, an append is *exclusive* from the old end on, so it looks at the size when
-/// nobody changes it.
+/// the write *blocks* the pages up to its end, an append is *exclusive* from the old end on, so it looks at the size
+/// when nobody changes it.
 #[test]
 fn race_24_an_append_and_a_direct_write_that_extends() {
     for variant in Variant::FOUR {
