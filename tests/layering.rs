@@ -86,7 +86,8 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     // What the rooms below say to whoever watches. Alone in knowing the features for that.
     ("watching/telemetry.rs", &["mode", "owner", "range", "stats"], &["tracing"]),
     ("watching/telemetry/clock.rs", &["mode", "owner", "range", "stats"], &["tracing"]),
-    ("facts/snapshot.rs", &["elapsed", "mode", "owner", "range"], &[]),
+    ("facts/snapshot.rs", &["mode", "owner", "range"], &[]),
+    ("facts/snapshot/map.rs", &["elapsed", "mode", "range"], &[]),
     ("watching/stats.rs", &["elapsed", "sync"], &["crossbeam_utils", "hdrhistogram", "std::sync"]),
     // Mechanisms: blind to each other. The tree knows no waiting and no fairness.
     ("tree/mod.rs", &["reclaim", "sync"], &[]),
