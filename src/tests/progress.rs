@@ -93,7 +93,7 @@ const UNSEEN: &[(&str, &str, &str)] = &[
     ("tree/node.rs", "fn reserve_for", "in a node that nobody sees yet"),
     ("tree/slot.rs", "fn is_there_still", "the graph has to change within a search"),
     ("tree/slot.rs", "fn word", "for `Debug`"),
-    ("wait.rs", "giving_way", "a thread that parks comes to no further step; and it is advice"),
+    ("wait/mod.rs", "giving_way", "a thread that parks comes to no further step; and it is advice"),
 ];
 
 /// The bytes that scenes are about.

@@ -74,7 +74,7 @@ mod bound {
     #[test]
     fn threads_bound_to_one_processor_each_are_at_work_side_by_side() {
         in_a_process_of_its_own(
-            "processors::tests::bound::threads_bound_to_one_processor_each_are_at_work_side_by_side",
+            "platform::processors::tests::bound::threads_bound_to_one_processor_each_are_at_work_side_by_side",
             |cpus| {
                 let lock = RangeLock::new();
                 bind(cpus[0]);
@@ -101,18 +101,21 @@ mod bound {
 
     #[test]
     fn a_process_bound_to_one_processor_has_one() {
-        in_a_process_of_its_own("processors::tests::bound::a_process_bound_to_one_processor_has_one", |cpus| {
-            bind(cpus[1]);
-            let begin = Barrier::new(2);
-            thread::scope(|scope| {
-                for _ in 0..2 {
-                    scope.spawn(|| {
-                        begin.wait();
-                        wait_in_vain(&RangeLock::new());
-                    });
-                }
-            });
-            assert_eq!(at_work(), 1);
-        });
+        in_a_process_of_its_own(
+            "platform::processors::tests::bound::a_process_bound_to_one_processor_has_one",
+            |cpus| {
+                bind(cpus[1]);
+                let begin = Barrier::new(2);
+                thread::scope(|scope| {
+                    for _ in 0..2 {
+                        scope.spawn(|| {
+                            begin.wait();
+                            wait_in_vain(&RangeLock::new());
+                        });
+                    }
+                });
+                assert_eq!(at_work(), 1);
+            },
+        );
     }
 }
