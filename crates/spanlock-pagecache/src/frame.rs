@@ -1,7 +1,7 @@
 //! One page of the cache, that anybody may read without taking a lock.
 //!
 //! # Promise
-//! [`Frame::read`] copies the page as it was at one moment during the call, or
+//! [`Frame::read_with`] copies the page as it was at one moment during the call, or
 //! says that the frame held none. It takes no lock and never sleeps; it
 //! repeats itself while somebody is changing the frame.
 //!
@@ -31,7 +31,7 @@ use std::thread;
 use parking_lot::{Mutex, MutexGuard};
 
 /// Bytes in a page.
-pub(crate) const PAGE: usize = 4096;
+pub const PAGE: usize = 4096;
 
 /// Bytes in a word.
 const WORD: usize = 8;
@@ -73,13 +73,8 @@ impl Frame {
         }
     }
 
-    /// Copies the page to `to`. False if the frame holds no page; `to` is then
-    /// worth nothing.
-    pub(crate) fn read(&self, to: &mut [u8; PAGE]) -> bool {
-        self.read_with(to, || ()).is_some()
-    }
-
-    /// The same, and what `look` saw at the moment at which the page was so. It is called again whenever the copy is made again.
+    /// Copies the page to `to`, and says what `look` saw at the moment at which the page was so; `look` is called again whenever
+    /// the copy is made again. None if the frame holds no page; `to` is then worth nothing.
     pub(crate) fn read_with<T>(&self, to: &mut [u8; PAGE], look: impl Fn() -> T) -> Option<T> {
         let mut looks = 0;
         loop {
@@ -196,7 +191,7 @@ impl Frame {
         }
     }
 
-    /// Relaxed: [`Frame::read`] and the mutex say whether the copy is any good.
+    /// Relaxed: [`Frame::read_with`] and the mutex say whether the copy is any good.
     fn copy_words(&self, to: &mut [u8; PAGE]) {
         for (bytes, word) in to.chunks_exact_mut(WORD).zip(&self.words) {
             bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
@@ -274,6 +269,12 @@ mod tests {
     use super::*;
     use std::cell::Cell;
     use std::sync::atomic::AtomicBool;
+
+    impl Frame {
+        fn read(&self, to: &mut [u8; PAGE]) -> bool {
+            self.read_with(to, || ()).is_some()
+        }
+    }
 
     #[test]
     fn only_a_clean_page_is_removed_clean() {

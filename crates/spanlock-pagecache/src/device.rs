@@ -21,10 +21,11 @@ use crate::sector::SECTOR;
 /// Bytes that the disk can take or give, at an address that `O_DIRECT` accepts.
 #[derive(Debug)]
 #[repr(C, align(4096))]
-pub(crate) struct Aligned<const N: usize>([u8; N]);
+pub struct Aligned<const N: usize>([u8; N]);
 
 impl<const N: usize> Aligned<N> {
-    pub(crate) fn new() -> Box<Aligned<N>> {
+    /// Zeros.
+    pub fn new() -> Box<Aligned<N>> {
         Box::new(Aligned([0; N]))
     }
 }
@@ -44,11 +45,11 @@ impl<const N: usize> DerefMut for Aligned<N> {
 }
 
 /// One page for the disk.
-pub(crate) type PageBuffer = Aligned<PAGE>;
+pub type PageBuffer = Aligned<PAGE>;
 
 /// Where the file is to be.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub enum Place {
     /// A file without a name in this folder: it is gone when the program is,
     /// however the program ends.
     Temporary {
@@ -68,16 +69,18 @@ pub(crate) enum Place {
 
 /// What to do with a named file that exists already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Existing {
+pub enum Existing {
     /// Leave it alone, and report an error.
     Refuse,
-    /// Write over it.
+    /// Work on it with its bytes and its size as they are. Only a file that does not exist yet gets the size that is asked for.
+    Keep,
+    /// Write over it. What it has stays until it is written over, or cut off by the size that is asked for.
     Overwrite,
 }
 
 /// How the file is read and written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
+pub enum Access {
     /// By `O_DIRECT`.
     Direct,
     /// Through the kernel's page cache.
@@ -89,7 +92,7 @@ pub(crate) enum Access {
 
 /// The file that plays the disk.
 #[derive(Debug)]
-pub(crate) struct Device {
+pub struct Device {
     file: OwnedFd,
     name: String,
     size: u64,
@@ -99,8 +102,13 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// Opens the file, and finds out how it can be accessed: `wanted`, or less.
-    pub(crate) fn open(place: &Place, size: u64, wanted: Access) -> Result<Device, DeviceError> {
+    /// Opens the file, and finds out how it can be accessed: `wanted`, or less. No byte of a file that exists is changed by this; for
+    /// [`Existing::Overwrite`] its size becomes `size`.
+    ///
+    /// # Errors
+    /// The file exists and may not be used, is no regular file, or the system refuses what is needed. (It refuses nothing by having no
+    /// `O_DIRECT`: see [`Device::access`].)
+    pub fn open(place: &Place, size: u64, wanted: Access) -> Result<Device, DeviceError> {
         let (path, name) = match place {
             Place::Memory => return in_memory(size),
             Place::Temporary { folder } => {
@@ -112,7 +120,7 @@ impl Device {
         };
         // First without O_DIRECT: a file system that refuses the flag may do so
         // after it has created the file.
-        let buffered = create(&path, place, &name)?;
+        let (buffered, before) = create(&path, place, &name)?;
         let direct = match &wanted {
             Access::Direct => open_direct(&path).map(Some),
             Access::Buffered { .. } => Ok(None),
@@ -122,14 +130,16 @@ impl Device {
             // panic and no Ctrl-C can leave it behind.
             rustix::fs::unlink(&path).map_err(|errno| failed("unlink", &name, errno))?;
         }
+        let size = match place {
+            Place::Named { existing: Existing::Keep, .. } if before > 0 => before,
+            _ => size,
+        };
         let mut device = Device { file: buffered, name, size, unit: SECTOR, access: wanted, faults: Faults::default() };
-        device.set_size(size)?;
-        match direct.and_then(|file| file.map(probe).transpose()) {
+        match direct.and_then(|file| file.map(|file| Ok((probe(&file, &path, before)?, file))).transpose()) {
             Ok(None) => {}
-            Ok(Some((file, unit))) => {
+            Ok(Some((unit, file))) => {
                 device.file = file;
                 device.unit = unit;
-                device.set_size(size)?; // the probe may have made it longer
             }
             Err(errno @ (Errno::INVAL | Errno::OPNOTSUPP)) => {
                 let because = format!("its file system refuses O_DIRECT ({})", words(errno));
@@ -137,47 +147,49 @@ impl Device {
             }
             Err(errno) => return Err(device.failed("use O_DIRECT for", errno)),
         }
+        // Also if it is as long as that: the probe may have made an empty one longer.
+        device.set_size(size)?;
         Ok(device)
     }
 
     /// What to call the file when talking to people.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.name
     }
 
     /// How the file is read and written.
-    pub(crate) fn access(&self) -> &Access {
+    pub fn access(&self) -> &Access {
         &self.access
     }
 
     /// The troubles that it is to have.
-    pub(crate) fn faults(&self) -> &Faults {
+    pub fn faults(&self) -> &Faults {
         &self.faults
     }
 
     /// The size that it was opened with.
-    pub(crate) fn size(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.size
     }
 
     /// How many pages that is.
-    pub(crate) fn pages(&self) -> usize {
+    pub fn pages(&self) -> usize {
         pages(self.size)
     }
 
     /// The smallest piece that can be written: one sector, or one page.
-    pub(crate) fn unit(&self) -> usize {
+    pub fn unit(&self) -> usize {
         self.unit
     }
 
     /// Reads page number `page`. Beyond the end of the file there are zeros.
-    pub(crate) fn read_page(&self, page: usize, to: &mut PageBuffer) -> Result<(), DeviceError> {
+    pub fn read_page(&self, page: usize, to: &mut PageBuffer) -> Result<(), DeviceError> {
         self.read(offset_of(page), &mut to[..])
     }
 
     /// Reads at `offset`. Beyond the end of the file there are zeros. `to` must start at an aligned address,
     /// and both `offset` and its length be multiples of [`Device::unit`].
-    pub(crate) fn read(&self, offset: u64, to: &mut [u8]) -> Result<(), DeviceError> {
+    pub fn read(&self, offset: u64, to: &mut [u8]) -> Result<(), DeviceError> {
         let fault = self.faults.before(Call::Read);
         if let Some((_, errno)) = fault {
             return Err(self.failed(&format!("read at byte {offset} of"), errno));
@@ -198,12 +210,12 @@ impl Device {
 
     /// Writes `bytes` at `offset`. `bytes` must start at an aligned address, and
     /// both `offset` and its length be multiples of [`Device::unit`].
-    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
         self.write_counted(offset, bytes).map_err(|(_, error)| error)
     }
 
     /// The same; an error comes with the number of bytes that were written before it.
-    pub(crate) fn write_counted(&self, offset: u64, bytes: &[u8]) -> Result<(), (usize, DeviceError)> {
+    pub fn write_counted(&self, offset: u64, bytes: &[u8]) -> Result<(), (usize, DeviceError)> {
         let fault = self.faults.before(Call::Write);
         let most = match fault {
             Some((after, _)) => (after - after % self.unit).min(bytes.len()),
@@ -227,19 +239,19 @@ impl Device {
     }
 
     /// Cuts the file off at `size`, or extends it with zeros up to there.
-    pub(crate) fn set_size(&self, size: u64) -> Result<(), DeviceError> {
+    pub fn set_size(&self, size: u64) -> Result<(), DeviceError> {
         self.reshape(|file| rustix::fs::ftruncate(file, size))
             .map_err(|errno| self.failed(&format!("set the size to {size} of"), errno))
     }
 
     /// How large the file on the disk is just now.
-    pub(crate) fn size_now(&self) -> Result<u64, DeviceError> {
+    pub fn size_now(&self) -> Result<u64, DeviceError> {
         let stat = rustix::fs::fstat(&self.file).map_err(|errno| self.failed("look at", errno))?;
         Ok(u64::try_from(stat.st_size).unwrap_or(0))
     }
 
     /// Has the disk keep what was written so far.
-    pub(crate) fn flush(&self) -> Result<(), DeviceError> {
+    pub fn flush(&self) -> Result<(), DeviceError> {
         rustix::fs::fdatasync(&self.file).map_err(|errno| self.failed("flush", errno))
     }
 
@@ -256,7 +268,7 @@ impl Device {
 }
 
 /// The offset at which a page begins.
-pub(crate) fn offset_of(page: usize) -> u64 {
+pub fn offset_of(page: usize) -> u64 {
     page as u64 * PAGE as u64
 }
 
@@ -284,8 +296,8 @@ fn in_memory(size: u64) -> Result<Device, DeviceError> {
     Device::open(&Place::Temporary { folder: std::env::temp_dir() }, size, access)
 }
 
-/// Creates the file, or opens the existing one if that is wanted.
-fn create(path: &Path, place: &Place, name: &str) -> Result<OwnedFd, DeviceError> {
+/// Creates the file, or opens the existing one if that is wanted. Says how many bytes it has.
+fn create(path: &Path, place: &Place, name: &str) -> Result<(OwnedFd, u64), DeviceError> {
     let existing = match place {
         Place::Temporary { .. } | Place::Memory => Existing::Refuse,
         Place::Named { existing, .. } => *existing,
@@ -312,7 +324,7 @@ fn create(path: &Path, place: &Place, name: &str) -> Result<OwnedFd, DeviceError
     };
     let stat = rustix::fs::fstat(&file).map_err(|errno| failed("look at", name, errno))?;
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Ok(file),
+        FileType::RegularFile => Ok((file, u64::try_from(stat.st_size).unwrap_or(0))),
         _ => Err(DeviceError::NotAFile { name: name.to_owned() }),
     }
 }
@@ -329,21 +341,50 @@ fn open_direct(_: &Path) -> Result<OwnedFd, Errno> {
     Err(Errno::OPNOTSUPP)
 }
 
-/// Finds the smallest piece that can be written by `O_DIRECT`, by writing one: some file
-/// systems accept the flag and then refuse the reads and writes. (What the file holds is
-/// of no interest yet.)
-fn probe(file: OwnedFd) -> Result<(OwnedFd, usize), Errno> {
+/// Finds the smallest piece that can be written by `O_DIRECT` to `file`, which lies at `path` and had `before` bytes when it was opened. Those stay.
+fn probe(file: &OwnedFd, path: &Path, before: u64) -> Result<usize, Errno> {
+    if before == 0 {
+        return probe_by_writing(file);
+    }
+    match probe_beside(path) {
+        // Whether a file can be made there, and has room, says nothing about this one.
+        Err(errno) if !matches!(errno, Errno::INVAL | Errno::OPNOTSUPP) => probe_by_reading(file),
+        answer => answer,
+    }
+}
+
+/// By writing a piece: some file systems accept the flag and then refuse the reads and writes. (Reading is not enough: where a file ends, or has a
+/// hole, kernels look at no alignment.)
+fn probe_by_writing(file: &OwnedFd) -> Result<usize, Errno> {
     let mut page = PageBuffer::new();
     for unit in [SECTOR, PAGE] {
-        let tried = rustix::io::pwrite(&file, &page[..unit], unit as u64)
-            .and_then(|_| rustix::io::pread(&file, &mut page[..unit], unit as u64));
+        let tried = rustix::io::pwrite(file, &page[..unit], unit as u64)
+            .and_then(|_| rustix::io::pread(file, &mut page[..unit], unit as u64));
         match tried {
-            Ok(_) => return Ok((file, unit)),
+            Ok(_) => return Ok(unit),
             Err(Errno::INVAL) => {}
             Err(errno) => return Err(errno),
         }
     }
     Err(Errno::INVAL)
+}
+
+/// By writing to another file of the same folder, which is gone afterwards: what `path` has is not ours to write over.
+fn probe_beside(path: &Path) -> Result<usize, Errno> {
+    // Where the file really is, should `path` be a link.
+    let real = path.canonicalize().map_err(|_| Errno::NOENT)?;
+    let beside = real.with_file_name(format!("pagecache-{:016x}.tmp", fastrand::u64(..)));
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    drop(rustix::fs::open(&beside, flags, Mode::RUSR | Mode::WUSR)?);
+    let direct = open_direct(&beside);
+    rustix::fs::unlink(&beside)?;
+    probe_by_writing(&direct?)
+}
+
+/// By reading: that shows whether a page can be had at all, and not whether less can.
+fn probe_by_reading(file: &OwnedFd) -> Result<usize, Errno> {
+    let mut page = PageBuffer::new();
+    rustix::io::pread(file, &mut page[..], 0).map(|_| PAGE)
 }
 
 fn failed(doing: &str, name: &str, errno: Errno) -> DeviceError {
@@ -361,41 +402,32 @@ fn words(errno: Errno) -> String {
 
 /// Why the file could not be used.
 #[derive(Debug)]
-pub(crate) enum DeviceError {
+pub enum DeviceError {
     /// It exists, and nobody said that it may be written over.
-    Exists { name: String },
+    Exists {
+        /// What to call it.
+        name: String,
+    },
     /// It is a folder, a pipe, a device...
-    NotAFile { name: String },
+    NotAFile {
+        /// What to call it.
+        name: String,
+    },
     /// The system said no.
-    Failed { doing: String, errno: Errno },
+    Failed {
+        /// What was being done, in words: "create /tmp/a".
+        doing: String,
+        /// Why not.
+        errno: Errno,
+    },
 }
 
 impl fmt::Display for DeviceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DeviceError::Exists { name } => write!(
-                f,
-                "{name} exists, and this program would write over it; \
-                 add --overwrite if it may, or name a file that does not exist"
-            ),
-            DeviceError::NotAFile { name } => write!(
-                f,
-                "{name} is not a regular file; \
-                 --file takes a regular file, or a name that does not exist yet"
-            ),
-            DeviceError::Failed { doing, errno } => {
-                write!(f, "cannot {doing}: {}", words(*errno))?;
-                match *errno {
-                    Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::PERM | Errno::ROFS => {
-                        write!(f, "; --file takes a path in a folder that exists and is writable")
-                    }
-                    Errno::ISDIR => write!(f, "; --file takes the path of a file"),
-                    Errno::NOSPC | Errno::DQUOT | Errno::FBIG => {
-                        write!(f, "; choose a smaller --size, or another place with --file")
-                    }
-                    _ => Ok(()),
-                }
-            }
+            DeviceError::Exists { name } => write!(f, "{name} exists, and this program would write over it"),
+            DeviceError::NotAFile { name } => write!(f, "{name} is not a regular file"),
+            DeviceError::Failed { doing, errno } => write!(f, "cannot {doing}: {}", words(*errno)),
         }
     }
 }
@@ -406,5 +438,93 @@ impl Error for DeviceError {
             DeviceError::Failed { errno, .. } => Some(errno),
             DeviceError::Exists { .. } | DeviceError::NotAFile { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A folder of its own, on the disk that the tests were built on.
+    fn folder() -> PathBuf {
+        let folder = crate::tests::folder().join(format!("pagecache-device-{:016x}", fastrand::u64(..)));
+        fs::create_dir(&folder).expect("a folder");
+        folder
+    }
+
+    fn some_bytes(length: usize) -> Vec<u8> {
+        (1..=251).cycle().take(length).collect()
+    }
+
+    /// To find out what `O_DIRECT` takes, nothing is written into a file that has bytes.
+    #[test]
+    fn a_file_that_exists_is_opened_and_not_changed() {
+        let folder = folder();
+        let path = folder.join("precious");
+        let fresh = Device::open(&Place::Temporary { folder: folder.clone() }, 0, Access::Direct).expect("a file");
+        for length in [1, SECTOR, 3 * PAGE, 3 * PAGE + 100] {
+            for existing in [Existing::Keep, Existing::Overwrite] {
+                let bytes = some_bytes(length);
+                fs::write(&path, &bytes).expect("written");
+                let place = Place::Named { path: path.clone(), existing };
+                let size = if existing == Existing::Keep { 77 } else { length as u64 };
+                let device = Device::open(&place, size, Access::Direct).expect("it may be used");
+                assert_eq!((device.access(), device.unit()), (fresh.access(), fresh.unit()), "{length} {existing:?}");
+                assert_eq!(device.size(), length as u64);
+                drop(device);
+                assert!(fs::read(&path).expect("there") == bytes, "{length} {existing:?}");
+                assert_eq!(fs::read_dir(&folder).expect("readable").count(), 1, "something was left beside it");
+            }
+        }
+        fs::remove_dir_all(folder).expect("ours");
+    }
+
+    #[test]
+    fn an_empty_file_stays_empty_and_a_new_one_has_its_size() {
+        let folder = folder();
+        for (name, existing, size) in
+            [("empty", Existing::Keep, 0), ("new", Existing::Keep, 5000), ("cut", Existing::Overwrite, 10)]
+        {
+            let path = folder.join(name);
+            match name {
+                "empty" => fs::write(&path, []).expect("written"),
+                "cut" => fs::write(&path, some_bytes(20)).expect("written"),
+                _ => {}
+            }
+            let device =
+                Device::open(&Place::Named { path: path.clone(), existing }, size, Access::Direct).expect("a file");
+            assert_eq!((device.size(), device.size_now().expect("its size")), (size, size), "{name}");
+            let expected = if name == "cut" { some_bytes(10) } else { vec![0; size as usize] };
+            assert!(fs::read(&path).expect("there") == expected, "{name}");
+        }
+        fs::remove_dir_all(folder).expect("ours");
+    }
+
+    /// Where no file can be made beside it, the file itself is read.
+    #[test]
+    fn to_probe_by_reading_is_to_take_whole_pages() {
+        let folder = folder();
+        let path = folder.join("precious");
+        fs::write(&path, some_bytes(PAGE + 1)).expect("written");
+        if let Ok(direct) = open_direct(&path) {
+            assert_eq!(probe_by_reading(&direct), Ok(PAGE));
+        }
+        fs::remove_dir_all(folder).expect("ours");
+    }
+
+    #[test]
+    fn what_exists_is_refused_and_what_is_no_file_too() {
+        let folder = folder();
+        let path = folder.join("precious");
+        fs::write(&path, some_bytes(10)).expect("written");
+        let open = |path: &Path, existing| {
+            Device::open(&Place::Named { path: path.to_owned(), existing }, 0, Access::Direct).expect_err("not for us")
+        };
+        assert!(matches!(open(&path, Existing::Refuse), DeviceError::Exists { .. }));
+        assert!(matches!(open(&folder, Existing::Refuse), DeviceError::NotAFile { .. }));
+        assert_eq!(fs::read(&path).expect("there"), some_bytes(10));
+        fs::remove_dir_all(folder).expect("ours");
     }
 }

@@ -20,7 +20,7 @@ use crate::reshape::Zeros;
 impl File {
     /// Cuts the file off at `size`, or extends it with zeros. Returns how many pages were cached behind the end when it was
     /// done: there should be none.
-    pub(crate) fn truncate(&self, size: u64) -> Result<usize, CacheError> {
+    pub fn truncate(&self, size: u64) -> Result<usize, CacheError> {
         self.end_of(size, 0)?;
         // Whether that is shorter or longer stays so now, and who makes the file longer up to there may go on (INV-C8).
         let _alone = self.alone_from(size);
@@ -62,12 +62,12 @@ impl File {
     }
 
     /// Makes a hole of what exists of these bytes; the size stays.
-    pub(crate) fn punch(&self, offset: u64, length: u64) -> Result<(), CacheError> {
+    pub fn punch(&self, offset: u64, length: u64) -> Result<(), CacheError> {
         self.make_zeros(offset, length, Zeros::Hole, Operation::Punch)
     }
 
     /// Makes zeros of what exists of these bytes, and keeps their space; the size stays.
-    pub(crate) fn zero(&self, offset: u64, length: u64) -> Result<(), CacheError> {
+    pub fn zero(&self, offset: u64, length: u64) -> Result<(), CacheError> {
         self.make_zeros(offset, length, Zeros::Allocated, Operation::Zero)
     }
 
@@ -101,7 +101,7 @@ impl File {
     }
 
     /// Takes whole pages out of the file: what is behind them moves down.
-    pub(crate) fn collapse(&self, offset: u64, length: u64) -> Result<(), CacheError> {
+    pub fn collapse(&self, offset: u64, length: u64) -> Result<(), CacheError> {
         check_pages("a collapse", offset, length)?;
         let _alone = self.alone_from(offset);
         let size = self.size();
@@ -115,7 +115,7 @@ impl File {
     }
 
     /// Puts whole pages of zeros into the file: what is behind them moves up.
-    pub(crate) fn insert(&self, offset: u64, length: u64) -> Result<(), CacheError> {
+    pub fn insert(&self, offset: u64, length: u64) -> Result<(), CacheError> {
         check_pages("an insert", offset, length)?;
         let _alone = self.alone_from(offset);
         let size = self.size();

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A point inside of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Point {
+pub enum Point {
     /// A page was written back if it was dirty, and has not left the cache yet.
     WrittenBack,
     /// The pages have left the cache; the disk is as it was.
@@ -39,40 +39,56 @@ pub(crate) enum Point {
 
 /// What an operation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operation {
+pub enum Operation {
+    /// A cached read.
     Read,
+    /// What a miss reads ahead.
     ReadAhead,
+    /// A buffered write, or an append.
     Write,
     /// A page fault that reads.
     Fault,
     /// A page fault that makes a page writable.
     MakeWritable,
+    /// A direct read.
     DirectRead,
+    /// A direct write.
     DirectWrite,
+    /// A truncate.
     Truncate,
+    /// A hole.
     Punch,
+    /// Zeros.
     Zero,
+    /// Pages that are taken out of the file.
     Collapse,
+    /// Pages that are put into the file.
     Insert,
+    /// Eviction.
     Evict,
+    /// Write-back in the background.
     Flush,
+    /// `fsync`.
     Sync,
 }
 
 /// Who is there.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Site {
-    pub(crate) point: Point,
-    pub(crate) operation: Operation,
+pub struct Site {
+    /// Where in the operation.
+    pub point: Point,
+    /// Which operation.
+    pub operation: Operation,
     /// The number of the file: [`crate::cache::File::number`].
-    pub(crate) file: u32,
+    pub file: u32,
     /// The bytes concerned, in whole pages.
-    pub(crate) range: ByteRange,
+    pub range: ByteRange,
 }
 
 /// A fault in the cache, for whoever tests the tests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Plant {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+pub enum Plant {
     /// A truncate forgets that the page that stays in part is cached.
     TailKept,
     /// A hole is made on the disk, and forgotten in the cache.
@@ -80,7 +96,8 @@ pub(crate) enum Plant {
 }
 
 /// Is told of each point that is reached, on the thread that reaches it, and can take its time.
-pub(crate) trait Hook: Send + Sync {
+pub trait Hook: Send + Sync {
+    /// An operation is at `site`. It goes on when this returns.
     fn reached(&self, site: &Site);
 
     /// Whether the cache shall have this fault.
@@ -91,7 +108,7 @@ pub(crate) trait Hook: Send + Sync {
 
 /// Gives the cache one fault.
 #[derive(Debug)]
-pub(crate) struct Planted(pub(crate) Plant);
+pub struct Planted(pub Plant);
 
 impl Hook for Planted {
     fn reached(&self, _: &Site) {}
@@ -103,7 +120,7 @@ impl Hook for Planted {
 
 /// Does nothing.
 #[derive(Debug)]
-pub(crate) struct NoHook;
+pub struct NoHook;
 
 impl Hook for NoHook {
     fn reached(&self, _: &Site) {}
@@ -112,7 +129,7 @@ impl Hook for NoHook {
 /// Lingers at each point, so that a short run on two processors shows what a long one on many would. It yields: the
 /// others are to use the time.
 #[derive(Debug)]
-pub(crate) struct Pauses(pub(crate) Duration);
+pub struct Pauses(pub Duration);
 
 impl Hook for Pauses {
     fn reached(&self, _: &Site) {
@@ -128,7 +145,7 @@ impl Hook for Pauses {
 
 /// Any number of gates, which can be put up while the cache is in use.
 #[derive(Debug, Default)]
-pub(crate) struct Gates {
+pub struct Gates {
     gates: Mutex<Vec<Arc<Gate>>>,
     abandoned: AtomicBool,
 }
@@ -137,7 +154,7 @@ pub(crate) struct Gates {
 /// before the panic comes out of it.
 #[derive(Debug)]
 #[must_use = "it does its work when it is dropped"]
-pub(crate) struct OpenOnPanic<'a>(&'a Gates);
+pub struct OpenOnPanic<'a>(&'a Gates);
 
 impl Drop for OpenOnPanic<'_> {
     fn drop(&mut self) {
@@ -148,13 +165,14 @@ impl Drop for OpenOnPanic<'_> {
 }
 
 impl Gates {
-    pub(crate) fn new() -> Arc<Gates> {
+    /// None yet.
+    pub fn new() -> Arc<Gates> {
         Arc::default()
     }
 
     /// Stops the first operation for which `who` is true. (`who` runs on that operation's thread, and may ask
     /// for its name.)
-    pub(crate) fn stop(&self, who: impl Fn(&Site) -> bool + Send + Sync + 'static) -> Arc<Gate> {
+    pub fn stop(&self, who: impl Fn(&Site) -> bool + Send + Sync + 'static) -> Arc<Gate> {
         let mut gates = self.gates.lock();
         // Under the list's lock, so that no gate is put up behind the back of `abandon`.
         let state = if self.is_abandoned() { State::Open } else { State::Waiting };
@@ -164,12 +182,12 @@ impl Gates {
     }
 
     /// Stops the first `operation` that reaches `point`.
-    pub(crate) fn stop_at(&self, point: Point, operation: Operation) -> Arc<Gate> {
+    pub fn stop_at(&self, point: Point, operation: Operation) -> Arc<Gate> {
         self.stop(move |site| site.point == point && site.operation == operation)
     }
 
     /// For a test that failed: opens every gate, and those to come, so that nobody is left standing.
-    pub(crate) fn abandon(&self) {
+    pub fn abandon(&self) {
         let gates = self.gates.lock();
         // Relaxed: the list's lock orders it for `stop`; whoever polls it only wants to end.
         self.abandoned.store(true, Ordering::Relaxed);
@@ -178,12 +196,13 @@ impl Gates {
         }
     }
 
-    pub(crate) fn is_abandoned(&self) -> bool {
+    /// Whether a test has failed.
+    pub fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Relaxed)
     }
 
     /// For each thread of a test, and for the one that tells them when to go on.
-    pub(crate) fn open_on_panic(&self) -> OpenOnPanic<'_> {
+    pub fn open_on_panic(&self) -> OpenOnPanic<'_> {
         OpenOnPanic(self)
     }
 }
@@ -208,7 +227,7 @@ enum State {
 }
 
 /// Stops one operation, once, until it is opened.
-pub(crate) struct Gate {
+pub struct Gate {
     who: Box<dyn Fn(&Site) -> bool + Send + Sync>,
     state: Mutex<State>,
     changed: Condvar,
@@ -225,7 +244,7 @@ impl Gate {
     ///
     /// # Panics
     /// If none comes for two minutes.
-    pub(crate) fn wait_until_reached(&self) {
+    pub fn wait_until_reached(&self) {
         let mut state = self.state.lock();
         while *state == State::Waiting {
             assert!(!self.changed.wait_for(&mut state, PATIENCE).timed_out(), "nobody came to the gate");
@@ -233,12 +252,12 @@ impl Gate {
     }
 
     /// Whether an operation stands there.
-    pub(crate) fn is_reached(&self) -> bool {
+    pub fn is_reached(&self) -> bool {
         *self.state.lock() == State::Holding
     }
 
     /// Lets it go on. From now on the gate stops nobody.
-    pub(crate) fn open(&self) {
+    pub fn open(&self) {
         *self.state.lock() = State::Open;
         self.changed.notify_all();
     }

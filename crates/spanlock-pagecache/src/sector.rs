@@ -13,7 +13,7 @@
 //! A sector of nothing but zeros is a *hole*: what a truncate leaves behind.
 
 /// Bytes in a sector.
-pub(crate) const SECTOR: usize = 512;
+pub const SECTOR: usize = 512;
 
 /// Bytes in a word.
 const WORD: usize = 8;
@@ -22,7 +22,7 @@ const CHECKSUM: usize = WORDS - 1;
 
 /// What was found in a sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Content {
+pub enum Content {
     /// Only zeros: truncated away and not written since.
     Hole,
     /// A whole stamp, at the place it was made for.
@@ -41,7 +41,7 @@ pub(crate) enum Content {
 /// # Panics
 /// If `bytes` is not one sector long, or `version` is 0 (which stands for the
 /// time before the first write).
-pub(crate) fn stamp(bytes: &mut [u8], sector: u64, version: u64) {
+pub fn stamp(bytes: &mut [u8], sector: u64, version: u64) {
     assert_eq!(bytes.len(), SECTOR);
     assert_ne!(version, 0);
     let mut words = [0; WORDS];
@@ -62,7 +62,7 @@ pub(crate) fn stamp(bytes: &mut [u8], sector: u64, version: u64) {
 ///
 /// # Panics
 /// If `bytes` is not one sector long.
-pub(crate) fn read(bytes: &[u8], sector: u64) -> Content {
+pub fn read(bytes: &[u8], sector: u64) -> Content {
     assert_eq!(bytes.len(), SECTOR);
     let mut words = [0; WORDS];
     for (word, place) in words.iter_mut().zip(bytes.chunks_exact(WORD)) {

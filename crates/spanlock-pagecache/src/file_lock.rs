@@ -16,14 +16,14 @@
 
 use std::sync::Arc;
 
-use clap::ValueEnum;
 use spanlock::{AcquireError, Batch, ByOwner, ByteRange, Guard, Mode, Nesting, Owner, RangeGuard, RangeLock, Snapshot};
 
 use crate::waits::{Log, OpenSpan, WaitCounts, WaitTimes, Waits};
 
 /// Which lock the page cache runs under.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Variant {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+pub enum Variant {
     /// No lock around the file
     None,
     /// No lock, but direct writes invalidate again after the write, as kernels do
@@ -42,13 +42,13 @@ pub(crate) enum Variant {
 
 impl Variant {
     /// Those of the demonstration.
-    pub(crate) const FOUR: [Variant; 4] = [Variant::None, Variant::Twice, Variant::Whole, Variant::Range];
+    pub const FOUR: [Variant; 4] = [Variant::None, Variant::Twice, Variant::Whole, Variant::Range];
     /// In the order in which they are declared.
-    pub(crate) const ALL: [Variant; 7] =
+    pub const ALL: [Variant; 7] =
         [Variant::None, Variant::Twice, Variant::Rwsem, Variant::Note, Variant::Whole, Variant::Range, Variant::Lean];
 
     /// Its name in tables.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Variant::None => "no lock",
             Variant::Twice => "invalidate twice",
@@ -61,7 +61,7 @@ impl Variant {
     }
 
     /// The same where there is little room.
-    pub(crate) fn short(self) -> &'static str {
+    pub fn short(self) -> &'static str {
         match self {
             Variant::None => "no lock",
             Variant::Twice => "twice",
@@ -74,24 +74,24 @@ impl Variant {
     }
 
     /// Whether there is a lock around all that needs one, so that everything is promised.
-    pub(crate) fn is_locked(self) -> bool {
+    pub fn is_locked(self) -> bool {
         matches!(self, Variant::Whole | Variant::Range | Variant::Lean)
     }
 
     /// Whether there is any lock.
-    pub(crate) fn has_lock(self) -> bool {
+    pub fn has_lock(self) -> bool {
         !matches!(self, Variant::None | Variant::Twice)
     }
 
     /// Whether direct writes remove their pages again when the disk is written.
-    pub(crate) fn invalidates_afterwards(self) -> bool {
+    pub fn invalidates_afterwards(self) -> bool {
         matches!(self, Variant::Twice | Variant::Rwsem)
     }
 }
 
 /// The lock around one file.
 #[derive(Debug)]
-pub(crate) struct FileLock {
+pub struct FileLock {
     variant: Variant,
     lock: Arc<RangeLock>,
     waits: WaitCounts,
@@ -101,7 +101,7 @@ pub(crate) struct FileLock {
 /// What a thread holds, until it is dropped. Nothing where there is no lock.
 #[derive(Debug)]
 #[must_use = "the range is released as soon as this is dropped"]
-pub(crate) struct Held<'a> {
+pub struct Held<'a> {
     /// Before the guard, so that no hold in the log is longer than the real one.
     _span: Option<OpenSpan>,
     _guard: Option<RangeGuard<'a>>,
@@ -110,7 +110,7 @@ pub(crate) struct Held<'a> {
 /// What an owner holds, until it is dropped, on whichever thread. Nothing where there is no lock.
 #[derive(Debug)]
 #[must_use = "the range is released as soon as this is dropped"]
-pub(crate) struct OwnedHeld {
+pub struct OwnedHeld {
     /// As in [`Held`].
     _span: Option<OpenSpan>,
     guard: Option<Guard<Arc<RangeLock>, ByOwner>>,
@@ -119,12 +119,12 @@ pub(crate) struct OwnedHeld {
 impl OwnedHeld {
     /// Whether its own owner holds some of these pages in a mode that conflicts: the page fault of a direct write on
     /// pages that it blocks itself.
-    pub(crate) fn is_inside_own_block(&self) -> bool {
+    pub fn is_inside_own_block(&self) -> bool {
         self.guard.as_ref().is_some_and(|guard| matches!(guard.nesting(), Nesting::Conflicting { .. }))
     }
 
     /// Whether there is a lock at all.
-    pub(crate) fn is_locked(&self) -> bool {
+    pub fn is_locked(&self) -> bool {
         self.guard.is_some()
     }
 }
@@ -134,38 +134,41 @@ const ALONE: &str = "whoever holds nothing is never refused";
 
 /// The request would have closed a cycle of owners: let go of everything, and ask for all of it at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Crossed;
+pub struct Crossed;
 
 impl FileLock {
-    pub(crate) fn new(variant: Variant) -> FileLock {
+    /// The lock of a new file.
+    pub fn new(variant: Variant) -> FileLock {
         FileLock { variant, lock: Arc::new(RangeLock::new()), waits: WaitCounts::default(), log: Arc::default() }
     }
 
-    pub(crate) fn variant(&self) -> Variant {
+    /// Which it is.
+    pub fn variant(&self) -> Variant {
         self.variant
     }
 
-    pub(crate) fn waits(&self) -> Waits {
+    /// How often it was asked for, and waited for.
+    pub fn waits(&self) -> Waits {
         self.waits.now()
     }
 
     /// How long those waited that had to.
-    pub(crate) fn wait_times(&self) -> WaitTimes {
+    pub fn wait_times(&self) -> WaitTimes {
         self.waits.times()
     }
 
     /// Who held what and waited for what, while the log was on.
-    pub(crate) fn log(&self) -> &Log {
+    pub fn log(&self) -> &Log {
         &self.log
     }
 
     /// Who holds and who waits.
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> Snapshot {
         self.lock.snapshot()
     }
 
     /// Waits until `range` is granted in `mode` to this thread, which holds nothing.
-    pub(crate) fn take(&self, range: ByteRange, mode: Mode) -> Held<'_> {
+    pub fn take(&self, range: ByteRange, mode: Mode) -> Held<'_> {
         let asked = self.log.ask(range, mode);
         let Some(range) = self.widened(range) else { return Held { _span: None, _guard: None } };
         // A lock that is not asked for its statistics needs only the wait().
@@ -176,7 +179,7 @@ impl FileLock {
     }
 
     /// `range` in `mode`, if it is to be had at once.
-    pub(crate) fn try_take(&self, range: ByteRange, mode: Mode) -> Option<Held<'_>> {
+    pub fn try_take(&self, range: ByteRange, mode: Mode) -> Option<Held<'_>> {
         let asked = self.log.ask(range, mode);
         let Some(range) = self.widened(range) else { return Some(Held { _span: None, _guard: None }) };
         let guard = self.lock.request(range, mode).try_now()?;
@@ -184,7 +187,7 @@ impl FileLock {
     }
 
     /// Waits until `range` is granted in `mode` to `owner`, which may hold something already.
-    pub(crate) fn take_as(&self, owner: &Owner, range: ByteRange, mode: Mode) -> Result<OwnedHeld, Crossed> {
+    pub fn take_as(&self, owner: &Owner, range: ByteRange, mode: Mode) -> Result<OwnedHeld, Crossed> {
         let asked = self.log.ask(range, mode);
         let Some(range) = self.widened(range) else { return Ok(OwnedHeld { _span: None, guard: None }) };
         // Direct writes go beside everybody but changes of shape.
@@ -199,13 +202,7 @@ impl FileLock {
 
     /// Lets go of `block`, and waits for it and `range` of `other` together, to add. As one batch of an owner that
     /// holds nothing else this is never refused. Others may have had the pages meanwhile.
-    pub(crate) fn retake_with(
-        &self,
-        owner: &Owner,
-        block: OwnedHeld,
-        other: &FileLock,
-        range: ByteRange,
-    ) -> Vec<OwnedHeld> {
+    pub fn retake_with(&self, owner: &Owner, block: OwnedHeld, other: &FileLock, range: ByteRange) -> Vec<OwnedHeld> {
         let (Some(block), Some(range)) = (block.guard, other.widened(range)) else {
             unreachable!("where nothing is locked nothing is refused")
         };

@@ -9,7 +9,7 @@ use crate::frame::PAGE;
 
 /// Bytes for the disk.
 #[derive(Debug)]
-pub(crate) struct DiskBuffer {
+pub struct DiskBuffer {
     memory: Vec<u8>,
     start: usize,
     length: usize,
@@ -17,7 +17,7 @@ pub(crate) struct DiskBuffer {
 
 impl DiskBuffer {
     /// Zeros.
-    pub(crate) fn new(length: usize) -> DiskBuffer {
+    pub fn new(length: usize) -> DiskBuffer {
         let memory = vec![0; length + PAGE];
         let start = memory.as_ptr().align_offset(PAGE);
         DiskBuffer { memory, start, length }

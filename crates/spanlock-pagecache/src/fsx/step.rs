@@ -7,17 +7,26 @@ use fastrand::Rng;
 
 /// What is done. The comment says what the three numbers `a`, `b`, `c` of a step mean; each is cut down to what the file allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// `b` bytes at `a`.
+pub enum Kind {
+    /// `b` bytes at `a`, through the cache.
     Read,
+    /// The same, written.
     Write,
+    /// `b` bytes at `a`, from a mapping of them.
     MapRead,
+    /// The same, written.
     MapWrite,
+    /// `b` bytes at `a`, past the cache.
     DirectRead,
+    /// The same, written.
     DirectWrite,
+    /// `b` bytes at `a`, past the cache, by a thread of a queue.
     QueuedRead,
+    /// The same, written.
     QueuedWrite,
+    /// `b` bytes at `a` become a hole.
     Punch,
+    /// `b` bytes at `a` become zeros.
     Zero,
     /// As [`Kind::Zero`], but makes the file longer if need be.
     ZeroExtend,
@@ -37,10 +46,13 @@ pub(crate) enum Kind {
     Truncate,
     /// `b` bytes, in whole pages, at the page of `a`.
     Collapse,
+    /// The same, put in.
     Insert,
-    /// Without numbers.
+    /// `fsync`. Without numbers, as those that follow.
     Sync,
+    /// What is dirty is written back.
     Flush,
+    /// What can be evicted is.
     Evict,
     /// Closes the file and opens it again.
     Reopen,
@@ -81,7 +93,8 @@ impl Kind {
         (Kind::Check, "check", 1),
     ];
 
-    pub(crate) fn all() -> [Kind; Kind::TABLE.len()] {
+    /// All of them.
+    pub fn all() -> [Kind; Kind::TABLE.len()] {
         Kind::TABLE.map(|(kind, ..)| kind)
     }
 
@@ -90,13 +103,13 @@ impl Kind {
     }
 
     /// Whether other bytes than those of its own range are changed or moved, or the size.
-    pub(crate) fn is_structural(self) -> bool {
+    pub fn is_structural(self) -> bool {
         use Kind::{Allocate, Append, Collapse, Insert, Truncate, ZeroExtend};
         matches!(self, Append | Truncate | Collapse | Insert | Allocate | ZeroExtend)
     }
 
     /// Whether it goes together with a direct write that is under way, also in the same place.
-    pub(crate) fn writes_directly(self) -> bool {
+    pub fn writes_directly(self) -> bool {
         matches!(self, Kind::DirectWrite | Kind::QueuedWrite | Kind::CopyWithin | Kind::CopyAcross)
     }
 
@@ -113,19 +126,24 @@ impl Kind {
     }
 }
 
+/// One operation. As text: `FILE NAME A B C`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Step {
+pub struct Step {
     /// Which of the two files.
-    pub(crate) file: u8,
-    pub(crate) kind: Kind,
-    pub(crate) a: u64,
-    pub(crate) b: u64,
-    pub(crate) c: u64,
+    pub file: u8,
+    /// What is done.
+    pub kind: Kind,
+    /// See [`Kind`].
+    pub a: u64,
+    /// See [`Kind`].
+    pub b: u64,
+    /// See [`Kind`].
+    pub c: u64,
 }
 
 impl Step {
     /// A random one, on files of up to `most` bytes.
-    pub(crate) fn random(random: &mut Rng, files: u8, most: u64) -> Step {
+    pub fn random(random: &mut Rng, files: u8, most: u64) -> Step {
         let longest = if random.u8(..8) == 0 { 5 * 4096 } else { 6000 };
         let mut place = || {
             let place = random.u64(..most);

@@ -10,15 +10,14 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use fastrand::Rng;
 use indicatif::{ProgressBar, ProgressStyle};
+use spanlock_pagecache::device::Place;
+use spanlock_pagecache::file_lock::Variant;
+use spanlock_pagecache::fsx::actor::Effect;
+use spanlock_pagecache::fsx::exercise::{self, MOST, Setting};
+use spanlock_pagecache::fsx::{Step, real, together};
+use spanlock_pagecache::hooks::Plant;
 
 use crate::COULD_NOT_RUN;
-use crate::cache::File;
-use crate::device::Place;
-use crate::file_lock::Variant;
-use crate::fsx::actor::Effect;
-use crate::fsx::exercise::{self, MOST, Setting};
-use crate::fsx::{Step, real, together};
-use crate::hooks::Plant;
 
 /// Random operations on two cached files, one after the other, each compared with a plain buffer
 ///
@@ -145,7 +144,7 @@ fn fsx(options: &Fsx) -> Result<bool, String> {
             if let Some(path) = &options.save {
                 let second = PathBuf::from(format!("{}.1", path.display()));
                 for (path, file) in [path, &second].into_iter().zip(&done.files) {
-                    save(Some(path), contents(file)?)?;
+                    save(Some(path), exercise::contents(file).map_err(|error| error.to_string())?)?;
                 }
             }
             return Ok(true);
@@ -170,14 +169,6 @@ fn fsx(options: &Fsx) -> Result<bool, String> {
 fn save(to: Option<&Path>, bytes: impl AsRef<[u8]>) -> Result<(), String> {
     let Some(path) = to else { return Ok(()) };
     fs::write(path, bytes).map_err(|error| format!("cannot write {}: {error}", path.display()))
-}
-
-/// All that a file holds.
-pub(crate) fn contents(file: &File) -> Result<Vec<u8>, String> {
-    let mut bytes = vec![0; usize::try_from(file.size()).expect("small")];
-    let read = file.read(0, &mut bytes).map_err(|error| error.to_string())?;
-    bytes.truncate(read.bytes);
-    Ok(bytes)
 }
 
 fn stress(options: &Stress) -> Result<bool, String> {

@@ -14,8 +14,10 @@ use crate::queue::{Pending, Queue};
 const P: u64 = PAGE as u64;
 
 /// Works on the bytes `base..base + model.len()` of its file, which nobody else changes.
-pub(crate) struct Actor {
-    pub(crate) file: Arc<File>,
+#[derive(Debug)]
+pub struct Actor {
+    /// The file.
+    pub file: Arc<File>,
     /// The first byte of the window.
     base: u64,
     /// What the window holds.
@@ -27,6 +29,7 @@ pub(crate) struct Actor {
 
 /// A queued operation. It has its range, so whatever comes next and meets it (but for direct writes) waits for it: in the model
 /// it is done.
+#[derive(Debug)]
 enum Open {
     Write(Pending<()>),
     /// With what was there when it began. A buffered write may go beside it.
@@ -39,12 +42,13 @@ enum Open {
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Effect {
-    /// The byte of the file, and how many.
-    pub(crate) at: u64,
-    pub(crate) bytes: u64,
+pub struct Effect {
+    /// The byte of the file at which it began.
+    pub at: u64,
+    /// How many bytes.
+    pub bytes: u64,
     /// How long the file was then.
-    pub(crate) size: u64,
+    pub size: u64,
 }
 
 impl std::fmt::Display for Effect {
@@ -55,22 +59,25 @@ impl std::fmt::Display for Effect {
 
 /// Where the window ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub enum End {
     /// With the file, which may grow to so many bytes: steps may change its shape.
-    Open { most: u64 },
+    Open {
+        /// The largest size of the file.
+        most: u64,
+    },
     /// Before somebody else's.
     Fixed,
 }
 
 impl Actor {
     /// The owner of everything from `base` on, in a file that ends there now.
-    pub(crate) fn of_the_rest(file: Arc<File>, base: u64, most: u64) -> Actor {
+    pub fn of_the_rest(file: Arc<File>, base: u64, most: u64) -> Actor {
         debug_assert_eq!(file.size(), base);
         Actor { file, base, model: Vec::new(), end: End::Open { most }, open: None }
     }
 
     /// The owner of `length` bytes that are zeros now.
-    pub(crate) fn of_window(file: Arc<File>, base: u64, length: usize) -> Actor {
+    pub fn of_window(file: Arc<File>, base: u64, length: usize) -> Actor {
         Actor { file, base, model: vec![0; length], end: End::Fixed, open: None }
     }
 
@@ -110,7 +117,7 @@ impl Actor {
     }
 
     /// Does `step`, which is number `number`, and compares. `other` is the one with the other file, to copy from.
-    pub(crate) fn apply(
+    pub fn apply(
         &mut self,
         step: &Step,
         number: u32,
@@ -137,7 +144,7 @@ impl Actor {
     }
 
     /// Waits for what the last step left under way.
-    pub(crate) fn settle(&mut self) -> Result<(), Difference> {
+    pub fn settle(&mut self) -> Result<(), Difference> {
         let open = self.open.take();
         self.settle_this(open)
     }
@@ -308,7 +315,7 @@ impl Actor {
     }
 
     /// Closes the file and opens it again: with nobody else at it, and nothing under way.
-    pub(crate) fn reopen(&mut self) -> Result<(), Difference> {
+    pub fn reopen(&mut self) -> Result<(), Difference> {
         self.settle()?;
         self.file = self.file.reopen()?;
         Ok(())
@@ -406,7 +413,7 @@ impl Actor {
     }
 
     /// Compares the whole window with what is read through the cache.
-    pub(crate) fn check(&self) -> Result<(), Difference> {
+    pub fn check(&self) -> Result<(), Difference> {
         let mut bytes = vec![0; self.model.len()];
         self.file.read(self.base, &mut bytes)?;
         self.compare(0, &bytes)
@@ -414,14 +421,14 @@ impl Actor {
 }
 
 /// The bytes that step `number` writes at byte `at` of its file: in each word of four the number, and the sector.
-pub(crate) fn bytes_of(number: u32, at: u64, length: usize) -> Vec<u8> {
+pub fn bytes_of(number: u32, at: u64, length: usize) -> Vec<u8> {
     let [one, two, three, _] = number.to_le_bytes();
     (at..).take(length).map(|offset| [one, two, three, (offset / 512) as u8][(offset % 4) as usize]).collect()
 }
 
 /// The word of four around a byte, for messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Word([u8; 4]);
+pub struct Word([u8; 4]);
 
 impl Word {
     /// Around `bytes[index]`, which is byte `offset` of the file.
@@ -446,26 +453,38 @@ impl std::fmt::Display for Word {
 
 /// What went wrong.
 #[derive(Debug)]
-pub(crate) enum Difference {
+pub enum Difference {
+    /// A byte is not what was written there.
     Byte {
+        /// Which of the file.
         at: u64,
+        /// What is there.
         found: Word,
+        /// What should be.
         expected: Word,
     },
+    /// The file has another size, or an append found another.
     Size {
+        /// It has this one.
         found: u64,
+        /// It should have that one.
         expected: u64,
     },
-    /// Of bytes that a read gave.
+    /// A read gave more bytes, or fewer.
     Count {
+        /// It gave so many.
         found: usize,
+        /// It should have given so many.
         expected: usize,
     },
+    /// Something is cached behind the end of the file.
     Behind {
+        /// So many pages.
         pages: usize,
     },
     /// At the end, or when everything was written back.
     Rest(String),
+    /// An operation failed that should not have.
     Failed(CacheError),
 }
 

@@ -22,21 +22,28 @@ use crate::queue::Queue;
 /// Bytes behind the windows that the last thread may use.
 const REST: u64 = 32 * 4096;
 
-pub(crate) struct Load {
-    pub(crate) variant: Variant,
-    pub(crate) place: Place,
-    pub(crate) workers: usize,
-    pub(crate) time: Duration,
-    pub(crate) seed: u64,
+/// What to run.
+#[derive(Debug)]
+pub struct Load {
+    /// The lock of the cache.
+    pub variant: Variant,
+    /// Where the file is.
+    pub place: Place,
+    /// How many threads have a window; one more has the end of the file.
+    pub workers: usize,
+    /// For how long.
+    pub time: Duration,
+    /// Of the steps.
+    pub seed: u64,
     /// How long to linger where the races are.
-    pub(crate) pause: Duration,
+    pub pause: Duration,
 }
 
 /// Runs the load; how many steps were done, or who found what.
 ///
 /// # Errors
 /// The outer one: there is no file to work on. The inner one: the first difference, and whose window it was in.
-pub(crate) fn run(load: &Load, done: &AtomicU64) -> Result<Result<u64, (usize, Failure)>, CacheError> {
+pub fn run(load: &Load, done: &AtomicU64) -> Result<Result<u64, (usize, Failure)>, CacheError> {
     let hook: Arc<dyn Hook> = if load.pause.is_zero() { Arc::new(NoHook) } else { Arc::new(Pauses(load.pause)) };
     let cache = Cache::new(load.variant, hook, 8);
     // Five pages and a half, so that neighbours share pages: not by O_DIRECT, then, where that takes whole pages.

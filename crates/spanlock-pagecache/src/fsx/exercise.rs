@@ -14,26 +14,30 @@ use crate::hooks::{Hook, NoHook, Plant, Planted};
 use crate::queue::Queue;
 
 /// The largest that a file becomes.
-pub(crate) const MOST: u64 = 64 * 4096;
+pub const MOST: u64 = 64 * 4096;
 /// Every so many steps the cache is compared with the disk, too.
 const CHECK_DISK: u32 = 1000;
 
 /// What to run the steps on.
 #[derive(Debug)]
-pub(crate) struct Setting {
-    pub(crate) variant: Variant,
-    pub(crate) place: Place,
+pub struct Setting {
+    /// The lock of the cache.
+    pub variant: Variant,
+    /// Where the files are.
+    pub place: Place,
     /// A fault put into the cache on purpose.
-    pub(crate) plant: Option<Plant>,
+    pub plant: Option<Plant>,
 }
 
 /// A step that went wrong.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) number: u32,
+pub struct Failure {
+    /// Its number, from one.
+    pub number: u32,
     /// `None`: in a check behind the last step.
-    pub(crate) step: Option<Step>,
-    pub(crate) difference: Difference,
+    pub step: Option<Step>,
+    /// What went wrong.
+    pub difference: Difference,
 }
 
 impl fmt::Display for Failure {
@@ -51,7 +55,7 @@ impl std::error::Error for Failure {}
 ///
 /// # Errors
 /// The outer one: there is no file to work on. The inner one: a difference.
-pub(crate) fn run(
+pub fn run(
     setting: &Setting,
     steps: impl IntoIterator<Item = Step>,
     mut done: impl FnMut(u32, &Step, Effect),
@@ -90,9 +94,12 @@ pub(crate) fn run(
 }
 
 /// All steps are done, and made no difference.
-pub(crate) struct Done {
-    pub(crate) steps: u32,
-    pub(crate) files: [Arc<File>; 2],
+#[derive(Debug)]
+pub struct Done {
+    /// How many they were.
+    pub steps: u32,
+    /// The files, as they are then.
+    pub files: [Arc<File>; 2],
 }
 
 fn check(actors: &mut [Actor]) -> Result<(), Difference> {
@@ -101,7 +108,7 @@ fn check(actors: &mut [Actor]) -> Result<(), Difference> {
 }
 
 /// Nobody is at work: no range is held, and what is cached is what the disk holds.
-pub(crate) fn at_rest(file: &File) -> Result<(), Difference> {
+pub fn at_rest(file: &File) -> Result<(), Difference> {
     let snapshot = file.snapshot();
     if !snapshot.requests().is_empty() {
         return Err(Difference::Rest(format!("ranges stay locked:\n{snapshot}")));
@@ -131,8 +138,19 @@ pub(crate) fn at_rest(file: &File) -> Result<(), Difference> {
     Ok(())
 }
 
+/// All that a file holds, read through the cache.
+///
+/// # Errors
+/// Those of [`File::read`].
+pub fn contents(file: &File) -> Result<Vec<u8>, CacheError> {
+    let mut bytes = vec![0; usize::try_from(file.size()).expect("small")];
+    let read = file.read(0, &mut bytes)?;
+    bytes.truncate(read.bytes);
+    Ok(bytes)
+}
+
 /// Leaves out of `steps`, which fail, what can be left out, until nothing can or the time is up.
-pub(crate) fn shrink(
+pub fn shrink(
     setting: &Setting,
     mut steps: Vec<Step>,
     time: Duration,

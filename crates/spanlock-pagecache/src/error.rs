@@ -8,18 +8,54 @@ use std::fmt;
 
 use crate::device::DeviceError;
 
+/// Why it failed.
 #[derive(Debug)]
-pub(crate) enum CacheError {
+pub enum CacheError {
     /// Direct operations take whole units of the device; collapse and insert take whole pages.
-    Unaligned { what: &'static str, offset: u64, length: u64, unit: usize },
+    Unaligned {
+        /// The operation, in words.
+        what: &'static str,
+        /// The byte at which it was to begin.
+        offset: u64,
+        /// How many bytes it was to have.
+        length: u64,
+        /// What both must be multiples of.
+        unit: usize,
+    },
     /// The file would become larger than its page table.
-    TooLarge { end: u64, most: u64 },
+    TooLarge {
+        /// The size that it would have.
+        end: u64,
+        /// The size that it may have.
+        most: u64,
+    },
     /// A mapping reaches behind the end of the file. (A process would get SIGBUS.)
-    PastEnd { offset: u64, size: u64 },
+    PastEnd {
+        /// The byte of the file that was wanted.
+        offset: u64,
+        /// How many the file has.
+        size: u64,
+    },
     /// A hole or gap must lie inside of the file.
-    OutsideFile { what: &'static str, offset: u64, length: u64, size: u64 },
+    OutsideFile {
+        /// The operation, in words.
+        what: &'static str,
+        /// The byte at which it was to begin.
+        offset: u64,
+        /// How many bytes it was to have.
+        length: u64,
+        /// How many the file has.
+        size: u64,
+    },
     /// A direct write ended early: `written` bytes reached the disk, the others did not.
-    Short { written: u64, wanted: u64, because: DeviceError },
+    Short {
+        /// Bytes that reached the disk.
+        written: u64,
+        /// Bytes that should have.
+        wanted: u64,
+        /// What the device said.
+        because: DeviceError,
+    },
     /// The device said no, and nothing was written.
     Device(DeviceError),
     /// The queue was shut down before the operation was done.

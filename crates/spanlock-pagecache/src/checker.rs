@@ -49,7 +49,7 @@ use crate::frame::PAGE;
 use crate::sector::{self, Content, SECTOR};
 
 /// Sectors in a page.
-pub(crate) const SECTORS: usize = PAGE / SECTOR;
+pub const SECTORS: usize = PAGE / SECTOR;
 
 /// How many faults are kept in full; the others are only counted.
 const EXAMPLES: usize = 3;
@@ -72,52 +72,70 @@ struct Record {
 /// The newest versions of the sectors of a page that were complete, and that had
 /// been seen, when a read began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Floor {
+pub struct Floor {
     completed: [u64; SECTORS],
     seen: [u64; SECTORS],
 }
 
 /// What is wrong with a sector that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// It is older than what was complete, or seen, or both, before the read began.
-    Stale { found: Content, version: u64, completed: u64, seen: u64 },
+    Stale {
+        /// What was there.
+        found: Content,
+        /// The newest version that it may be.
+        version: u64,
+        /// The newest version that was complete when the read began.
+        completed: u64,
+        /// The newest version that had been read when the read began.
+        seen: u64,
+    },
     /// Nobody ever wrote that there.
-    Broken { found: Content },
+    Broken {
+        /// What was there.
+        found: Content,
+    },
 }
 
 /// How many faults there were, of each kind; and a few of them in words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Faults {
+pub struct Faults {
     /// Reads that missed a write, or went backwards, or both.
-    pub(crate) stale: u64,
-    pub(crate) missed: u64,
-    pub(crate) backwards: u64,
-    pub(crate) broken: u64,
-    pub(crate) behind_the_end: u64,
-    pub(crate) differs: u64,
-    pub(crate) lost: u64,
+    pub stale: u64,
+    /// Those that missed a write that had ended before.
+    pub missed: u64,
+    /// Those that returned something older than an earlier read.
+    pub backwards: u64,
+    /// Reads that returned what nobody wrote there.
+    pub broken: u64,
+    /// Pages that a truncate left in the cache.
+    pub behind_the_end: u64,
+    /// Cached pages that are not what the disk holds, at the end.
+    pub differs: u64,
+    /// Sectors whose last write the disk does not hold, at the end.
+    pub lost: u64,
     /// The first few, in words.
-    pub(crate) examples: Vec<String>,
+    pub examples: Vec<String>,
 }
 
 impl Faults {
     /// All of them.
-    pub(crate) fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.stale + self.broken + self.behind_the_end + self.differs + self.lost
     }
 }
 
 /// The truth about a file that many threads read and write.
 #[derive(Debug)]
-pub(crate) struct Checker {
+pub struct Checker {
     records: Box<[Record]>,
     faults: Mutex<Faults>,
 }
 
 impl Checker {
     /// For a file of `pages`, each sector of which holds version 1.
-    pub(crate) fn new(pages: usize) -> Checker {
+    pub fn new(pages: usize) -> Checker {
         let record = |_| Record {
             writer: Mutex::new(()),
             completed: AtomicU64::new(1),
@@ -129,7 +147,7 @@ impl Checker {
     }
 
     /// To be called before a read of `page` begins.
-    pub(crate) fn before_read(&self, page: usize) -> Floor {
+    pub fn before_read(&self, page: usize) -> Floor {
         let mut floor = Floor::default();
         for (index, record) in self.page(page).iter().enumerate() {
             floor.completed[index] = record.completed.load(Ordering::Acquire);
@@ -140,7 +158,7 @@ impl Checker {
 
     /// To be called after the read, with what it returned. However many of its sectors
     /// are faulty, it counts as one faulty read.
-    pub(crate) fn after_read(&self, page: usize, floor: &Floor, bytes: &[u8; PAGE]) {
+    pub fn after_read(&self, page: usize, floor: &Floor, bytes: &[u8; PAGE]) {
         let (mut missed, mut backwards, mut broken) = (false, false, false);
         let mut first = None;
         for (index, bytes) in bytes.chunks_exact(SECTOR).enumerate() {
@@ -170,12 +188,12 @@ impl Checker {
     }
 
     /// Begins a write of these sectors: the next version of each.
-    pub(crate) fn begin_write(&self, sectors: Range<usize>) -> Making<'_> {
+    pub fn begin_write(&self, sectors: Range<usize>) -> Making<'_> {
         self.begin(sectors)
     }
 
     /// Begins a truncate of the file in front of `page`.
-    pub(crate) fn begin_truncate(&self, page: usize) -> Making<'_> {
+    pub fn begin_truncate(&self, page: usize) -> Making<'_> {
         self.begin_holes(page * SECTORS..self.records.len())
     }
 
@@ -193,7 +211,7 @@ impl Checker {
 
     /// Notes that `left` pages were cached behind the end of the file, which was then
     /// in front of `page`.
-    pub(crate) fn behind_the_end(&self, page: usize, left: usize) {
+    pub fn behind_the_end(&self, page: usize, left: usize) {
         if left > 0 {
             self.report(|faults| {
                 faults.behind_the_end += left as u64;
@@ -203,7 +221,7 @@ impl Checker {
     }
 
     /// Checks one page at the end: what the disk holds, and what the cache holds of it.
-    pub(crate) fn at_the_end(&self, page: usize, disk: &[u8; PAGE], cached: Option<&[u8; PAGE]>) {
+    pub fn at_the_end(&self, page: usize, disk: &[u8; PAGE], cached: Option<&[u8; PAGE]>) {
         if cached.is_some_and(|cached| cached != disk) {
             self.report(|faults| {
                 faults.differs += 1;
@@ -235,7 +253,7 @@ impl Checker {
     }
 
     /// What was found so far.
-    pub(crate) fn faults(&self) -> Faults {
+    pub fn faults(&self) -> Faults {
         self.faults.lock().clone()
     }
 
@@ -297,7 +315,7 @@ impl Record {
 /// A write or a truncate under way: the right to make the next version of some sectors.
 #[derive(Debug)]
 #[must_use = "tell the checker when it has ended, by `complete`"]
-pub(crate) struct Making<'a> {
+pub struct Making<'a> {
     first: u64,
     records: &'a [Record],
     _writers: Vec<MutexGuard<'a, ()>>,
@@ -305,20 +323,20 @@ pub(crate) struct Making<'a> {
 
 impl Making<'_> {
     /// The sectors, each with the version to make of it.
-    pub(crate) fn versions(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+    pub fn versions(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let version = |record: &Record| record.completed.load(Ordering::Relaxed) + 1;
         (self.first..).zip(self.records.iter().map(version))
     }
 
     /// Fills `bytes` with the stamps of the versions to make.
-    pub(crate) fn stamp(&self, bytes: &mut [u8]) {
+    pub fn stamp(&self, bytes: &mut [u8]) {
         for (bytes, (sector, version)) in bytes.chunks_exact_mut(SECTOR).zip(self.versions()) {
             sector::stamp(bytes, sector, version);
         }
     }
 
     /// It has ended: from now on readers must see it.
-    pub(crate) fn complete(self) {
+    pub fn complete(self) {
         for (record, (_, version)) in self.records.iter().zip(self.versions()) {
             record.completed.store(version, Ordering::Release);
         }

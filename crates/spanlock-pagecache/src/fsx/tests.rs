@@ -48,7 +48,7 @@ fn a_planted_fault_is_found_and_shrunk() {
         let setting = Setting { variant: Variant::Range, place: place(), plant: Some(plant) };
         let steps = some(100_000, 3);
         let failure =
-            run(&setting, steps.iter().copied(), |_, _, _| {}).expect("a temporary file").err().expect("it is there");
+            run(&setting, steps.iter().copied(), |_, _, _| {}).expect("a temporary file").expect_err("it is there");
         let failing = steps[..failure.number as usize].to_vec();
         let shrunk = shrink(&setting, failing, Duration::from_secs(60), |_| ()).expect("a temporary file");
         assert!(shrunk.len() <= 8, "{plant:?}, {failure}: {} steps are left of {}", shrunk.len(), failure.number);
@@ -109,7 +109,7 @@ fsync 0x0 0x0 0x22010
     let mut last = None;
     let played = run(&setting, steps, |_, step, effect| last = Some(format!("{step} {effect}")));
     let done = played.expect("a temporary file").expect("no difference");
-    let ours = super::command::contents(&done.files[0]).expect("readable");
+    let ours = super::exercise::contents(&done.files[0]).expect("readable");
 
     let path = std::env::temp_dir().join(format!("pagecache-fsx-{}", std::process::id()));
     let theirs = std::fs::File::options().read(true).write(true).create_new(true).open(&path).expect("a file");

@@ -11,14 +11,13 @@
 //!
 //! The idea is Apple's and NeXT's file system exerciser, as it lives on in xfstests; nothing of its code is used.
 
-pub(crate) mod actor;
-pub(crate) mod command;
-pub(crate) mod exercise;
-pub(crate) mod real;
-pub(crate) mod step;
+pub mod actor;
+pub mod exercise;
+pub mod real;
+pub mod step;
 #[cfg(test)]
 mod tests;
-pub(crate) mod together;
+pub mod together;
 
-pub(crate) use actor::Actor;
-pub(crate) use step::{Kind, Step};
+pub use actor::Actor;
+pub use step::{Kind, Step};

@@ -46,7 +46,7 @@
 //!   stays in the file; whoever holds everything from the page of the end on, exclusively, knows the end; and nobody
 //!   else may look at it twice and expect the same.
 //! - INV-C9: what was seen of the size before a wait is not used after it. A page is copied together with the size that went
-//!   with it ([`File::look`]): bytes reach the page before the size covers them, and a page leaves the cache before the
+//!   with it (`File::look`): bytes reach the page before the size covers them, and a page leaves the cache before the
 //!   size cuts into it, so at no moment does a page have less in it than the size says.
 
 use std::sync::Arc;
@@ -64,7 +64,7 @@ use crate::table::PageTable;
 use crate::waits::Waits;
 
 /// A memory that several files share.
-pub(crate) struct Cache {
+pub struct Cache {
     variant: Variant,
     hook: Arc<dyn Hook>,
     /// Pages to read ahead after a miss.
@@ -79,12 +79,13 @@ impl std::fmt::Debug for Cache {
 }
 
 impl Cache {
-    pub(crate) fn new(variant: Variant, hook: Arc<dyn Hook>, read_ahead: usize) -> Arc<Cache> {
+    /// A cache whose files are locked as `variant` says, that calls `hook` wherever a race could be, and reads `read_ahead` pages ahead.
+    pub fn new(variant: Variant, hook: Arc<dyn Hook>, read_ahead: usize) -> Arc<Cache> {
         Arc::new(Cache { variant, hook, read_ahead, files: AtomicUsize::new(0) })
     }
 
     /// Opens the file on `device`, as large as that is now. It may grow up to `most` bytes.
-    pub(crate) fn open(self: &Arc<Cache>, device: Arc<Device>, most: u64) -> Result<Arc<File>, CacheError> {
+    pub fn open(self: &Arc<Cache>, device: Arc<Device>, most: u64) -> Result<Arc<File>, CacheError> {
         let size = device.size_now()?;
         let table = PageTable::new(most.max(size));
         let number = u32::try_from(self.files.fetch_add(1, Ordering::Relaxed)).expect("fewer files than that");
@@ -101,8 +102,11 @@ impl Cache {
 }
 
 /// A file, in the cache and on its disk. All operations may be called from any number of threads.
+///
+/// What they return when they fail says [`CacheError`], and what the file is then its module. They wait for other operations on the same pages, and for
+/// the disk; none waits for ever, whatever its buffers are mapped to.
 #[derive(Debug)]
-pub(crate) struct File {
+pub struct File {
     cache: Arc<Cache>,
     number: u32,
     pub(crate) lock: FileLock,
@@ -118,11 +122,11 @@ pub(crate) struct File {
 
 /// What a read did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Read {
+pub struct Read {
     /// Fewer than were asked for if the file ends before.
-    pub(crate) bytes: usize,
+    pub bytes: usize,
     /// Pages that were not in the cache.
-    pub(crate) misses: usize,
+    pub misses: usize,
 }
 
 /// What is to be done about a page behind the end of the file.
@@ -136,30 +140,42 @@ pub(crate) enum Behind {
 
 impl File {
     /// Tells the files of one cache apart, in hooks.
-    pub(crate) fn number(&self) -> u32 {
+    pub fn number(&self) -> u32 {
         self.number
     }
 
-    pub(crate) fn size(&self) -> u64 {
+    /// Where it ends now.
+    pub fn size(&self) -> u64 {
         self.size.load(Ordering::Acquire)
     }
 
     /// How often direct writes had to begin again because of crossed ways.
-    pub(crate) fn retries(&self) -> u64 {
+    pub fn retries(&self) -> u64 {
         self.retries.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn waits(&self) -> Waits {
+    /// The disk that it lies on.
+    pub fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// Its lock, for whoever counts, logs, or holds a range beside the operations.
+    pub fn lock(&self) -> &FileLock {
+        &self.lock
+    }
+
+    /// What its lock was asked for, and how long was waited.
+    pub fn waits(&self) -> Waits {
         self.lock.waits()
     }
 
     /// Who holds and waits for ranges.
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> Snapshot {
         self.lock.snapshot()
     }
 
     /// Reads through the cache.
-    pub(crate) fn read(&self, offset: u64, to: &mut [u8]) -> Result<Read, CacheError> {
+    pub fn read(&self, offset: u64, to: &mut [u8]) -> Result<Read, CacheError> {
         let mut read = Read::default();
         let mut scratch = [0; PAGE];
         let wanted = to.len();
@@ -218,14 +234,14 @@ impl File {
     }
 
     /// Writes into the cache, from where the bytes reach the disk later. Extends the file if need be.
-    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), CacheError> {
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), CacheError> {
         let end = self.end_of(offset, bytes.len())?;
         let _add = self.lock.take(ByteRange::new(offset..end).to_pages(PAGE as u64), Mode::Add);
         self.write_locked(offset, bytes, Operation::Write)
     }
 
     /// Writes behind the end of the file, wherever that is. Returns where it was.
-    pub(crate) fn append(&self, bytes: &[u8]) -> Result<u64, CacheError> {
+    pub fn append(&self, bytes: &[u8]) -> Result<u64, CacheError> {
         loop {
             let size = self.size();
             self.end_of(size, bytes.len())?;
@@ -243,7 +259,7 @@ impl File {
     }
 
     /// Reads into a mapping, which may be one of this file: nothing is held while its pages are written.
-    pub(crate) fn read_into(&self, offset: u64, to: &Mapping) -> Result<Read, CacheError> {
+    pub fn read_into(&self, offset: u64, to: &Mapping) -> Result<Read, CacheError> {
         let mut bytes = vec![0; to.len()];
         let read = self.read(offset, &mut bytes)?;
         to.write(0, &bytes[..read.bytes])?;
@@ -251,7 +267,7 @@ impl File {
     }
 
     /// Writes from a mapping, which may be one of this file: its pages are read before anything is held.
-    pub(crate) fn write_from(&self, offset: u64, from: &Mapping) -> Result<(), CacheError> {
+    pub fn write_from(&self, offset: u64, from: &Mapping) -> Result<(), CacheError> {
         let mut bytes = vec![0; from.len()];
         from.read(0, &mut bytes)?;
         self.write(offset, &bytes)
@@ -311,7 +327,7 @@ impl File {
 
     /// Writes one page back if it is dirty. Returns whether it was. When this returns, all that was in the
     /// page when it began is on the disk.
-    pub(crate) fn write_back(&self, page: usize, operation: Operation) -> Result<bool, CacheError> {
+    pub fn write_back(&self, page: usize, operation: Operation) -> Result<bool, CacheError> {
         match self.table.find(page) {
             Some(frame) if frame.is_present() => {
                 self.write_back_locked(page, &self.lock_page(page, frame, operation), operation)
@@ -321,7 +337,7 @@ impl File {
     }
 
     /// Writes back what is dirty, without waiting for the disk's own cache: for a background thread. Returns how many.
-    pub(crate) fn flush(&self) -> Result<u64, CacheError> {
+    pub fn flush(&self) -> Result<u64, CacheError> {
         let mut written = 0;
         for (page, frame) in self.table.existing(0..) {
             if frame.is_dirty() {
@@ -333,7 +349,7 @@ impl File {
     }
 
     /// `fsync`: everything that was written before is on the disk afterwards, whose file is exactly as large as ours.
-    pub(crate) fn sync(&self) -> Result<(), CacheError> {
+    pub fn sync(&self) -> Result<(), CacheError> {
         for (page, _) in self.table.existing(0..) {
             self.write_back(page, Operation::Sync)?; // also if it is clean: its write-back may be under way
         }
@@ -350,7 +366,7 @@ impl File {
     }
 
     /// Brings everything to the disk, and opens the file anew, with nothing in its cache.
-    pub(crate) fn reopen(&self) -> Result<Arc<File>, CacheError> {
+    pub fn reopen(&self) -> Result<Arc<File>, CacheError> {
         self.sync()?;
         self.cache.open(self.device.clone(), self.table.most())
     }
@@ -366,7 +382,7 @@ impl File {
     }
 
     /// Removes a page from the cache, if nobody has it or waits for it. Returns whether it is gone.
-    pub(crate) fn evict(&self, page: usize) -> Result<bool, CacheError> {
+    pub fn evict(&self, page: usize) -> Result<bool, CacheError> {
         let Some(frame) = self.table.find(page) else { return Ok(true) };
         let Some(_block) = self.lock.try_take(bytes_of(page), Mode::Block) else { return Ok(false) };
         self.remove(page, frame, Operation::Evict)?;
@@ -374,7 +390,7 @@ impl File {
     }
 
     /// Evicts what can be evicted. Returns how many pages are left.
-    pub(crate) fn evict_all(&self) -> Result<usize, CacheError> {
+    pub fn evict_all(&self) -> Result<usize, CacheError> {
         for (page, _) in self.table.existing(0..) {
             self.evict(page)?;
         }
@@ -445,18 +461,23 @@ impl File {
         Ok(written.map(|()| true)?)
     }
 
+    /// Drops a page from the cache as it is, dirty or not, and asks for no range: for who measures misses, of pages that nobody else uses.
+    pub fn forget(&self, page: usize) {
+        self.table.frame(page).lock().drop_page();
+    }
+
     /// Copies what is cached of `page`: for tests and checks.
-    pub(crate) fn cached(&self, page: usize, to: &mut [u8; PAGE]) -> bool {
+    pub fn cached(&self, page: usize, to: &mut [u8; PAGE]) -> bool {
         self.look(page, to).is_some()
     }
 
     /// How many pages are cached from `page` on.
-    pub(crate) fn cached_from(&self, page: usize) -> usize {
+    pub fn cached_from(&self, page: usize) -> usize {
         self.table.existing(page..).filter(|(_, frame)| frame.is_present()).count()
     }
 
     /// How many pages the file has, the last of which may be a part.
-    pub(crate) fn page_count(&self) -> usize {
+    pub fn page_count(&self) -> usize {
         pages(self.size().next_multiple_of(PAGE as u64))
     }
 

@@ -32,8 +32,10 @@ use crate::queue::{Pending, Queue};
 
 /// Where the bytes of a direct write come from.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Source<'a> {
+pub enum Source<'a> {
+    /// From memory of its own.
     Memory(&'a [u8]),
+    /// From a mapping, whose pages it faults in while it blocks the pages that it writes.
     Mapped(&'a Mapping),
 }
 
@@ -69,12 +71,12 @@ struct Reading {
 
 impl File {
     /// Writes past the cache. Offset and length are whole units of the device; the file may be extended.
-    pub(crate) fn write_direct(self: &Arc<File>, offset: u64, from: Source<'_>) -> Result<(), CacheError> {
+    pub fn write_direct(self: &Arc<File>, offset: u64, from: Source<'_>) -> Result<(), CacheError> {
         self.prepare_write(offset, from)?.write()
     }
 
     /// The same, but the disk is written, and the range released, by a thread of `queue`.
-    pub(crate) fn submit_write(
+    pub fn submit_write(
         self: &Arc<File>,
         offset: u64,
         from: Source<'_>,
@@ -86,19 +88,19 @@ impl File {
 
     /// Reads past the cache. Offset and length are whole units of the device. Returns how many bytes there were before the
     /// end of the file.
-    pub(crate) fn read_direct(&self, offset: u64, to: &mut [u8]) -> Result<usize, CacheError> {
+    pub fn read_direct(&self, offset: u64, to: &mut [u8]) -> Result<usize, CacheError> {
         let read = self.prepare_read(offset, to.len())?.read(self)?;
         to[..read.len()].copy_from_slice(&read);
         Ok(read.len())
     }
 
     /// The same, into a mapping.
-    pub(crate) fn read_direct_into(&self, offset: u64, to: &Mapping) -> Result<usize, CacheError> {
+    pub fn read_direct_into(&self, offset: u64, to: &Mapping) -> Result<usize, CacheError> {
         self.prepare_read_into(offset, to)?.read_into(self, to)
     }
 
     /// A direct read, done by a thread of `queue`.
-    pub(crate) fn submit_read(
+    pub fn submit_read(
         self: &Arc<File>,
         offset: u64,
         length: usize,
@@ -109,7 +111,7 @@ impl File {
     }
 
     /// The same, into a mapping.
-    pub(crate) fn submit_read_into(
+    pub fn submit_read_into(
         self: &Arc<File>,
         offset: u64,
         to: &Mapping,

@@ -9,8 +9,10 @@ use rustix::io::Errno;
 
 /// What is asked of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Call {
+pub enum Call {
+    /// A read of pages or sectors.
     Read,
+    /// A write of them.
     Write,
     /// Sizes, holes, and whatever else changes the file's shape.
     Shape,
@@ -26,7 +28,7 @@ struct Planned {
 
 /// Belongs to one device.
 #[derive(Debug, Default)]
-pub(crate) struct Faults {
+pub struct Faults {
     /// How many are planned, so that a look costs nothing while there are none.
     count: AtomicUsize,
     planned: Mutex<Vec<Planned>>,
@@ -35,7 +37,7 @@ pub(crate) struct Faults {
 
 impl Faults {
     /// The next `call` fails with `errno`, after `after` bytes went well.
-    pub(crate) fn fail_next(&self, call: Call, after: usize, errno: Errno) {
+    pub fn fail_next(&self, call: Call, after: usize, errno: Errno) {
         let mut planned = self.planned.lock();
         planned.push(Planned { call, after, errno });
         // Relaxed: whoever plans a fault for another thread has other ways to order the two.
@@ -43,7 +45,7 @@ impl Faults {
     }
 
     /// Adds so much to each read and write, asleep.
-    pub(crate) fn set_latency(&self, latency: Duration) {
+    pub fn set_latency(&self, latency: Duration) {
         self.latency.store(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 

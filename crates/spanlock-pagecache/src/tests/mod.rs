@@ -6,7 +6,7 @@ mod operations;
 mod races;
 mod recursion;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::cache::{Cache, File};
@@ -19,17 +19,21 @@ use crate::hooks::{Gates, Hook, NoHook};
 pub(crate) const MOST: u64 = 1 << 20;
 pub(crate) const P: u64 = PAGE as u64;
 
+/// Where the tests were built, which is on a disk; what is for temporary files may be memory, and knows no `O_DIRECT`.
+pub(crate) fn folder() -> PathBuf {
+    let test = std::env::current_exe().expect("it has a file");
+    test.parent().expect("in a folder").to_owned()
+}
+
 /// A device over a temporary file of `size` bytes.
 pub(crate) fn device(size: u64) -> Arc<Device> {
-    let folder = if Path::new("target").is_dir() { PathBuf::from("target") } else { std::env::temp_dir() };
-    Arc::new(Device::open(&Place::Temporary { folder }, size, Access::Direct).expect("a temporary file"))
+    Arc::new(Device::open(&Place::Temporary { folder: folder() }, size, Access::Direct).expect("a temporary file"))
 }
 
 /// A device that takes single sectors on every file system: through the kernel's cache, not by `O_DIRECT`.
 pub(crate) fn device_of_sectors() -> Arc<Device> {
-    let folder = if Path::new("target").is_dir() { PathBuf::from("target") } else { std::env::temp_dir() };
     let access = Access::Buffered { because: "the test writes single sectors".into() };
-    Arc::new(Device::open(&Place::Temporary { folder }, 0, access).expect("a temporary file"))
+    Arc::new(Device::open(&Place::Temporary { folder: folder() }, 0, access).expect("a temporary file"))
 }
 
 /// A cache with one file, where nobody is stopped.

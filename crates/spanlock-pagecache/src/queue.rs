@@ -12,7 +12,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// Dropped, it finishes what was submitted, and ends its threads.
 #[derive(Debug)]
-pub(crate) struct Queue {
+pub struct Queue {
     jobs: Option<Sender<Job>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -20,19 +20,20 @@ pub(crate) struct Queue {
 /// What was submitted and may be under way.
 #[derive(Debug)]
 #[must_use = "its result says whether it failed"]
-pub(crate) struct Pending<T> {
+pub struct Pending<T> {
     result: Receiver<Result<T, CacheError>>,
 }
 
 impl<T> Pending<T> {
     /// Waits until it is done.
-    pub(crate) fn wait(self) -> Result<T, CacheError> {
+    pub fn wait(self) -> Result<T, CacheError> {
         self.result.recv().unwrap_or(Err(CacheError::QueueClosed))
     }
 }
 
 impl Queue {
-    pub(crate) fn new(threads: usize) -> Queue {
+    /// With so many threads.
+    pub fn new(threads: usize) -> Queue {
         let (jobs, queued) = mpsc::channel::<Job>();
         let queued = Arc::new(Mutex::new(queued));
         let threads = (0..threads).map(|_| {
@@ -51,7 +52,8 @@ impl Queue {
         Queue { jobs: Some(jobs), threads: threads.collect() }
     }
 
-    pub(crate) fn submit<T: Send + 'static>(
+    /// Has one of the threads do `job`.
+    pub fn submit<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> Result<T, CacheError> + Send + 'static,
     ) -> Pending<T> {

@@ -18,7 +18,7 @@ use crate::hooks::Operation;
 
 /// A range of a file, as memory.
 #[derive(Clone, Debug)]
-pub(crate) struct Mapping {
+pub struct Mapping {
     pub(crate) file: Arc<File>,
     pub(crate) offset: u64,
     length: usize,
@@ -51,19 +51,25 @@ impl<E: Into<CacheError>> From<E> for GatherError {
 
 impl Mapping {
     /// Of a file that may be shorter, now or later.
-    pub(crate) fn new(file: &Arc<File>, offset: u64, length: usize) -> Mapping {
+    pub fn new(file: &Arc<File>, offset: u64, length: usize) -> Mapping {
         Mapping { file: file.clone(), offset, length }
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
         self.length
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
     }
 
     /// Loads from the mapping, at `at` bytes into it.
     ///
     /// # Panics
     /// If that is outside of the mapping, as slicing does.
-    pub(crate) fn read(&self, at: usize, to: &mut [u8]) -> Result<(), CacheError> {
+    pub fn read(&self, at: usize, to: &mut [u8]) -> Result<(), CacheError> {
         self.load(at, to, |page, scratch| self.file.page(page, Operation::Fault, scratch))
     }
 
@@ -71,7 +77,7 @@ impl Mapping {
     ///
     /// # Panics
     /// If that is outside of the mapping, as slicing does.
-    pub(crate) fn write(&self, at: usize, bytes: &[u8]) -> Result<(), CacheError> {
+    pub fn write(&self, at: usize, bytes: &[u8]) -> Result<(), CacheError> {
         assert!(at + bytes.len() <= self.length, "inside of the mapping");
         for piece in pieces(self.offset + at as u64, bytes) {
             let start = offset_of(piece.page) + piece.at as u64;

@@ -10,14 +10,14 @@ use crate::fsx::exercise::MOST;
 use crate::fsx::{Kind, Step};
 
 /// The steps of a whole log. Lines that are empty or begin with `#` are left out.
-pub(crate) fn steps(text: &str) -> Result<Vec<Step>, String> {
+pub fn steps(text: &str) -> Result<Vec<Step>, String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let steps: Vec<_> = lines.map(steps_of).collect::<Result<_, _>>()?;
     Ok(steps.into_iter().flatten().collect())
 }
 
 /// Whether a log is one of the real fsx: ours have the number of a file in front.
-pub(crate) fn is_real(text: &str) -> bool {
+pub fn is_real(text: &str) -> bool {
     let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
     first.is_some_and(|line| !line.starts_with(|first: char| first.is_ascii_digit()))
 }

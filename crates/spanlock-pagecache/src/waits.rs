@@ -2,7 +2,7 @@
 //! who held which bytes when.
 //!
 //! # Shape
-//! Counters are spread over [`SHARDS`] lines by thread, so that counting is not what the threads share. How long a wait
+//! Counters are spread over 16 lines by thread, so that counting is not what the threads share. How long a wait
 //! was is noted by whoever has just waited, which is slow anyway: a mutex each. The log is off but for a few
 //! milliseconds in the middle of a run; off, it costs one load of a word that nobody writes.
 
@@ -23,18 +23,22 @@ const DIGITS: u8 = 2;
 const MOST_SPANS: usize = 50_000;
 
 /// Nanoseconds, of each request that had to wait.
-pub(crate) type WaitTimes = Histogram<u64>;
+pub type WaitTimes = Histogram<u64>;
 
-pub(crate) fn no_wait_times() -> WaitTimes {
+/// None yet.
+pub fn no_wait_times() -> WaitTimes {
     Histogram::new(DIGITS).expect("a number of digits that it takes")
 }
 
 /// How often a lock was asked for, and how often it was not to be had at once.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Waits {
-    pub(crate) requests: u64,
-    pub(crate) waited: u64,
-    pub(crate) time: Duration,
+pub struct Waits {
+    /// How often it was asked for.
+    pub requests: u64,
+    /// How often it was not to be had at once.
+    pub waited: u64,
+    /// How long was waited, all waits together.
+    pub time: Duration,
 }
 
 /// The same, while it is counted. Relaxed throughout: these order nothing.
@@ -113,17 +117,22 @@ fn shard_of_this_thread() -> usize {
 /// One request: when it was asked for, granted and given back, since the log began. The range is the one that the
 /// operation needs, also where the whole file was locked.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Span {
-    pub(crate) range: ByteRange,
-    pub(crate) mode: Mode,
-    pub(crate) asked: Duration,
-    pub(crate) granted: Duration,
-    pub(crate) released: Duration,
+pub struct Span {
+    /// The bytes.
+    pub range: ByteRange,
+    /// In which mode.
+    pub mode: Mode,
+    /// When it was asked for.
+    pub asked: Duration,
+    /// When it was granted.
+    pub granted: Duration,
+    /// When it was given back.
+    pub released: Duration,
 }
 
 /// Who held what when. (A batch, which direct writes with crossed ways ask for, is not in it.)
 #[derive(Debug, Default)]
-pub(crate) struct Log {
+pub struct Log {
     on: AtomicBool,
     state: Mutex<LogState>,
 }
@@ -136,18 +145,18 @@ struct LogState {
 
 impl Log {
     /// Notes all requests that begin from now on.
-    pub(crate) fn start(&self) {
+    pub fn start(&self) {
         *self.state.lock() = LogState { began: Some(Instant::now()), spans: Vec::new() };
         self.on.store(true, Ordering::Relaxed);
     }
 
     /// Notes no more of them.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         self.on.store(false, Ordering::Relaxed);
     }
 
     /// What was noted, and has ended.
-    pub(crate) fn spans(&self) -> Vec<Span> {
+    pub fn spans(&self) -> Vec<Span> {
         self.state.lock().spans.clone()
     }
 
