@@ -103,8 +103,8 @@ impl Cache {
 
 /// A file, in the cache and on its disk. All operations may be called from any number of threads.
 ///
-/// What they return when they fail says [`CacheError`], and what the file is then its module. They wait for other operations on the same pages, and for
-/// the disk; none waits for ever, whatever its buffers are mapped to.
+/// What they return when they fail says [`CacheError`], and what the file is then its module. They wait for other
+/// operations on the same pages, and for the disk; none waits for ever, whatever its buffers are mapped to.
 #[derive(Debug)]
 pub struct File {
     cache: Arc<Cache>,

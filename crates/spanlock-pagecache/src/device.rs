@@ -341,7 +341,8 @@ fn open_direct(_: &Path) -> Result<OwnedFd, Errno> {
     Err(Errno::OPNOTSUPP)
 }
 
-/// Finds the smallest piece that can be written by `O_DIRECT` to `file`, which lies at `path` and had `before` bytes when it was opened. Those stay.
+/// Finds the smallest piece that can be written by `O_DIRECT` to `file`, which lies at `path` and had `before` bytes
+/// when it was opened. Those stay.
 fn probe(file: &OwnedFd, path: &Path, before: u64) -> Result<usize, Errno> {
     if before == 0 {
         return probe_by_writing(file);
@@ -353,8 +354,8 @@ fn probe(file: &OwnedFd, path: &Path, before: u64) -> Result<usize, Errno> {
     }
 }
 
-/// By writing a piece: some file systems accept the flag and then refuse the reads and writes. (Reading is not enough: where a file ends, or has a
-/// hole, kernels look at no alignment.)
+/// By writing a piece: some file systems accept the flag and then refuse the reads and writes. (Reading is not enough:
+/// where a file ends, or has a hole, kernels look at no alignment.)
 fn probe_by_writing(file: &OwnedFd) -> Result<usize, Errno> {
     let mut page = PageBuffer::new();
     for unit in [SECTOR, PAGE] {

@@ -1,5 +1,5 @@
-//! A page cache over a real file, in which buffered reads and writes, mappings, direct I/O and changes of shape stay coherent by a range lock; or
-//! do not, under the other locks that it knows.
+//! A page cache over a real file, in which buffered reads and writes, mappings, direct I/O and changes of shape stay
+//! coherent by a range lock; or do not, under the other locks that it knows.
 //!
 //! It is a model to copy from and to measure, not a cache to ship: pages never leave their frames' memory, and the disk is one file.
 //!

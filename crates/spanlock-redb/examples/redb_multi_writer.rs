@@ -1,13 +1,15 @@
-//! Several handles of one redb database commit at once: with the ranges of its file locked by spanlock, in order of arrival or with a window, and by
-//! the kernel, as redb's own storage does it. Beside them the same number of threads that share one handle, which needs no locks on ranges.
+//! Several handles of one redb database commit at once: with the ranges of its file locked by spanlock, in order of
+//! arrival or with a window, and by the kernel, as redb's own storage does it. Beside them the same number of threads
+//! that share one handle, which needs no locks on ranges.
 //!
 //! ```text
 //! cargo run --release -p spanlock-redb --example redb_multi_writer
 //! cargo run --release -p spanlock-redb --example redb_multi_writer -- --help
 //! ```
 //!
-//! In turns, each with a new file: spanlock, with a window, kernel, one handle, spanlock, ... Each handle has a thread, which commits as fast as it can: it adds one to what
-//! all handles share, and inserts a row that says what it was. So who builds on anything but the last commit is found afterwards.
+//! In turns, each with a new file: spanlock, with a window, kernel, one handle, spanlock, ... Each handle has a thread,
+//! which commits as fast as it can: it adds one to what all handles share, and inserts a row that says what it was. So
+//! who builds on anything but the last commit is found afterwards.
 //!
 //! Exit codes: 0 nothing was lost; 1 something was, or a file is damaged; 2 it could not run.
 

@@ -10,15 +10,20 @@
 //! | `close` | the drop of all guards, and of the part in the file |
 //!
 //! # Who owns what
-//! Each lock has an owner of its own. Two handles of one file are kept apart by that, and so would be two locks of one handle, were they to overlap; redb asks for none such. That a handle were *one* owner would be wrong: the threads that use
-//! it go on independently of each other. One of them may wait for the writer whose handle, to commit, waits for the header that another of them is about to leave. As an owner, the handle would wait for itself, and that commit would be
-//! refused as a deadlock, which it is not. Nor may a lock be a thread's or that of a task's scope: a thread with two handles would be let into both.
+//! Each lock has an owner of its own. Two handles of one file are kept apart by that, and so would be two locks of one
+//! handle, were they to overlap; redb asks for none such. That a handle were *one* owner would be wrong: the threads
+//! that use it go on independently of each other. One of them may wait for the writer whose handle, to commit, waits
+//! for the header that another of them is about to leave. As an owner, the handle would wait for itself, and that
+//! commit would be refused as a deadlock, which it is not. Nor may a lock be a thread's or that of a task's scope: a
+//! thread with two handles would be let into both.
 //!
 //! # Order
-//! Locks that conflict are granted in the order in which they were asked for, or with a window: then only those of an owner of this kind are passed that was not named ([`RangeLock::reordering`]), so they go without the name that they have in
-//! snapshots otherwise.
+//! Locks that conflict are granted in the order in which they were asked for, or with a window: then only those of an
+//! owner of this kind are passed that was not named ([`RangeLock::reordering`]), so they go without the name that they
+//! have in snapshots otherwise.
 //!
-//! A `try_lock` is also refused while somebody who came before it waits, although nobody holds anything, and of two that race for one range both may be.
+//! A `try_lock` is also refused while somebody who came before it waits, although nobody holds anything, and of two
+//! that race for one range both may be.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -64,15 +69,18 @@ struct State {
 }
 
 impl SpanlockBackend {
-    /// A handle of `file`, which is open for reading and writing. Handles that want the same bytes have them in the order in which they came.
+    /// A handle of `file`, which is open for reading and writing. Handles that want the same bytes have them in the
+    /// order in which they came.
     ///
     /// # Errors
-    /// [`DatabaseAlreadyOpen`](DatabaseError::DatabaseAlreadyOpen): another process has it open, or this one has by redb's own storage. Or the system refuses something, for example because it has no locks on ranges of bytes.
+    /// [`DatabaseAlreadyOpen`](DatabaseError::DatabaseAlreadyOpen): another process has it open, or this one has by
+    /// redb's own storage. Or the system refuses something, for example because it has no locks on ranges of bytes.
     pub fn new(file: File) -> Result<SpanlockBackend, DatabaseError> {
         SpanlockBackend::with_window(file, Duration::ZERO)
     }
 
-    /// The same, but whoever finds the bytes free has them, as long as nobody has waited for them for `window`: see [`RangeLock::reordering`]. More is committed in all when many write all the time, and waits are less even.
+    /// The same, but whoever finds the bytes free has them, as long as nobody has waited for them for `window`: see
+    /// [`RangeLock::reordering`]. More is committed in all when many write all the time, and waits are less even.
     ///
     /// The first handle of a file says which window its lock has; what the others say is not looked at while there is one.
     ///
@@ -84,7 +92,8 @@ impl SpanlockBackend {
         Ok(SpanlockBackend { data: FileBackend::new(file)?, state })
     }
 
-    /// Who holds and who waits for which bytes of the file, of all its handles; none if this one is closed. From byte 2^62 on, bytes stand for other things than themselves (redb's "lock bytes").
+    /// Who holds and who waits for which bytes of the file, of all its handles; none if this one is closed. From byte
+    /// 2^62 on, bytes stand for other things than themselves (redb's "lock bytes").
     pub fn snapshot(&self) -> Option<Snapshot> {
         self.ranges().ok().map(|(ranges, _)| ranges.snapshot())
     }

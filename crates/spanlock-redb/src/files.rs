@@ -1,9 +1,12 @@
 //! The files that this process has open as databases, each with the lock of its ranges.
 //!
 //! # Promise
-//! - One file has one lock, whatever names and handles it was opened by, for as long as one of them is there: a file is told by what it is (device and inode, or what the system has in
-//!   their place), and stays open here meanwhile, so that no other can be taken for it.
-//! - Meanwhile nobody else has it open as a database: neither another process nor redb's own storage in this one. They take the kernel's locks on bytes from [`LOCK_BYTES`] on, and so does the first handle here, all of them exclusively.
+//! - One file has one lock, whatever names and handles it was opened by, for as long as one of them is there: a file is
+//!   told by what it is (device and inode, or what the system has in their place), and stays open here meanwhile, so
+//!   that no other can be taken for it.
+//! - Meanwhile nobody else has it open as a database: neither another process nor redb's own storage in this one. They
+//!   take the kernel's locks on bytes from [`LOCK_BYTES`] on, and so does the first handle here, all of them
+//!   exclusively.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -19,7 +22,8 @@ use redb::{DatabaseError, StorageBackend};
 use same_file::Handle;
 use spanlock::RangeLock;
 
-/// Where redb's lock bytes begin; each of its handles holds some of them while it is open. (The bytes before are the file's own, which some systems let nobody read who has no lock on them.)
+/// Where redb's lock bytes begin; each of its handles holds some of them while it is open. (The bytes before are the
+/// file's own, which some systems let nobody read who has no lock on them.)
 const LOCK_BYTES: u64 = 1 << 62;
 
 static FILES: LazyLock<Mutex<HashMap<Arc<Handle>, Shared>>> = LazyLock::new(Mutex::default);
@@ -90,7 +94,8 @@ impl Drop for Part {
         entry.get_mut().users -= 1;
         if entry.get().users == 0 {
             let shared = entry.remove();
-            // By name, and not by closing the file, which somebody may have cloned. If it fails there is nobody to tell, and closing does it.
+            // By name, and not by closing the file, which somebody may have cloned. If it fails there is nobody to
+            // tell, and closing does it.
             let _ = shared.kernel.close();
         }
     }

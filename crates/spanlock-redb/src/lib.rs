@@ -1,7 +1,8 @@
 //! Several writable handles of one [`redb`] database in one process, whose file ranges are locked first come, first served.
 //!
-//! redb lets several handles write one file, one transaction at a time ([`ConcurrencyMode::MultiWriter`]), if its storage has locks on ranges of bytes. Its own storage takes the kernel's. [`SpanlockBackend`] takes those of [`spanlock`]
-//! instead, one lock for each file, whichever handle opened it under whichever name:
+//! redb lets several handles write one file, one transaction at a time ([`ConcurrencyMode::MultiWriter`]), if its
+//! storage has locks on ranges of bytes. Its own storage takes the kernel's. [`SpanlockBackend`] takes those of
+//! [`spanlock`] instead, one lock for each file, whichever handle opened it under whichever name:
 //!
 //! ```
 //! # let folder = tempfile::tempdir().unwrap();

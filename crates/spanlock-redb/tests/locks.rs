@@ -1,4 +1,5 @@
-//! Promise: what redb is told about locks is so. Each story is played by hand on the backend: who must wait is seen to wait, by a snapshot, before the story goes on.
+//! Promise: what redb is told about locks is so. Each story is played by hand on the backend: who must wait is seen to
+//! wait, by a snapshot, before the story goes on.
 
 use std::fs::File;
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
@@ -232,7 +233,8 @@ fn what_cannot_be_locked_is_refused_and_changes_nothing() {
     assert!(b.try_lock_range(Included(0), Included(0)).unwrap());
 }
 
-/// Nobody has the file open by the kernel's locks meanwhile: neither with redb's own storage, nor in another process, whose locks are as foreign.
+/// Nobody has the file open by the kernel's locks meanwhile: neither with redb's own storage, nor in another process,
+/// whose locks are as foreign.
 #[test]
 fn others_are_kept_out_until_the_last_handle_is_gone() {
     let folder = tempfile::tempdir().expect("a folder");
