@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +13,9 @@ use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
 use spanlock_redb::SpanlockBackend;
 use tempfile::TempDir;
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn open_file(path: &Path) -> File {
     File::options().read(true).write(true).create(true).truncate(false).open(path).expect("a file")
@@ -22,10 +26,10 @@ fn handle(path: &Path) -> SpanlockBackend {
 }
 
 /// Handles of one file, which is gone with the folder.
-fn handles<const N: usize>() -> (TempDir, [SpanlockBackend; N]) {
+fn handles<const N: usize>() -> (TempDir, [Arc<SpanlockBackend>; N]) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("database");
-    let handles = std::array::from_fn(|_| handle(&path));
+    let handles = std::array::from_fn(|_| Arc::new(handle(&path)));
     (folder, handles)
 }
 
@@ -33,21 +37,29 @@ fn bytes(range: std::ops::Range<u64>) -> (Bound<u64>, Bound<u64>) {
     (Included(range.start), Excluded(range.end))
 }
 
-/// Starts `wait`, and returns when it waits: so many do then.
-fn start<'scope>(
-    scope: &'scope thread::Scope<'scope, '_>,
+/// Starts `wait`, and returns when it waits: so many do then. (In a thread that a test which fails does not wait for.)
+fn start(
     watch: &SpanlockBackend,
     waiting: usize,
-    wait: impl FnOnce() -> Result<(), BackendError> + Send + 'scope,
+    wait: impl FnOnce() -> Result<(), BackendError> + Send + 'static,
 ) -> Receiver<Result<(), BackendError>> {
     let (done, result) = mpsc::channel();
-    scope.spawn(move || done.send(wait()));
+    thread::spawn(move || done.send(wait()));
     let since = Instant::now();
     while watch.snapshot().expect("it is open").waiters().len() < waiting {
-        assert!(since.elapsed() < Duration::from_secs(60), "it does not wait");
+        assert!(since.elapsed() < PATIENCE, "it does not wait");
         thread::yield_now();
     }
     result
+}
+
+fn waits_on(
+    handle: &Arc<SpanlockBackend>,
+    from: Bound<u64>,
+    to: Bound<u64>,
+) -> impl FnOnce() -> Result<(), BackendError> + Send + 'static {
+    let handle = Arc::clone(handle);
+    move || handle.lock_range(from, to)
 }
 
 fn is_waiting(result: &Receiver<Result<(), BackendError>>) -> bool {
@@ -55,7 +67,7 @@ fn is_waiting(result: &Receiver<Result<(), BackendError>>) -> bool {
 }
 
 fn granted(result: &Receiver<Result<(), BackendError>>) {
-    result.recv_timeout(Duration::from_secs(60)).expect("it goes on").expect("it is granted");
+    result.recv_timeout(PATIENCE).expect("it goes on").expect("it is granted");
 }
 
 #[test]
@@ -92,17 +104,15 @@ fn who_waits_goes_on_when_it_is_unlocked_and_in_order_of_arrival() {
     let (_folder, [a, b, c]) = handles();
     let (from, to) = bytes(7..8);
     a.lock_range(from, to).unwrap();
-    thread::scope(|scope| {
-        let second = start(scope, &a, 1, || b.lock_range(from, to));
-        let third = start(scope, &a, 2, || c.lock_range(from, to));
-        assert!(is_waiting(&second) && is_waiting(&third));
-        a.unlock_range(from, to).unwrap();
-        granted(&second);
-        assert!(is_waiting(&third));
-        assert!(!a.try_lock_range(from, to).unwrap(), "who came first is not passed");
-        b.unlock_range(from, to).unwrap();
-        granted(&third);
-    });
+    let second = start(&a, 1, waits_on(&b, from, to));
+    let third = start(&a, 2, waits_on(&c, from, to));
+    assert!(is_waiting(&second) && is_waiting(&third));
+    a.unlock_range(from, to).unwrap();
+    granted(&second);
+    assert!(is_waiting(&third));
+    assert!(!a.try_lock_range(from, to).unwrap(), "who came first is not passed");
+    b.unlock_range(from, to).unwrap();
+    granted(&third);
 }
 
 /// Somebody who waits holds nothing; to try for the range in order to find out would say that it does.
@@ -116,14 +126,12 @@ fn a_query_sees_who_holds_and_not_who_waits() {
         "also shared locks are in the way of an exclusive one"
     );
     assert!(!c.query_lock_range(Included(10), Unbounded).unwrap());
-    thread::scope(|scope| {
-        let waits = start(scope, &a, 1, || b.lock_range(Unbounded, Excluded(20)));
-        assert!(!c.query_lock_range(Included(10), Excluded(20)).unwrap());
-        assert!(is_waiting(&waits));
-        a.unlock_range(from, to).unwrap();
-        granted(&waits);
-        assert!(c.query_lock_range(Included(10), Excluded(20)).unwrap());
-    });
+    let waits = start(&a, 1, waits_on(&b, Unbounded, Excluded(20)));
+    assert!(!c.query_lock_range(Included(10), Excluded(20)).unwrap());
+    assert!(is_waiting(&waits));
+    a.unlock_range(from, to).unwrap();
+    granted(&waits);
+    assert!(c.query_lock_range(Included(10), Excluded(20)).unwrap());
 }
 
 /// With a window, who finds the bytes free has them, until somebody has waited for as long as that.
@@ -131,20 +139,20 @@ fn a_query_sees_who_holds_and_not_who_waits() {
 fn a_window_lets_newcomers_in_and_exclusion_stays() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("database");
-    let open =
-        || SpanlockBackend::with_window(open_file(&path), Duration::from_secs(3600)).expect("nobody else has it");
+    let open = || {
+        let window = Duration::from_secs(3600);
+        Arc::new(SpanlockBackend::with_window(open_file(&path), window).expect("nobody else has it"))
+    };
     let (a, b, c) = (open(), open(), open());
     let (from, to) = bytes(7..8);
     a.lock_range(from, to).unwrap();
     assert!(!c.try_lock_shared_range(from, to).unwrap() && c.query_lock_range(from, to).unwrap());
-    thread::scope(|scope| {
-        let waits = start(scope, &a, 1, || b.lock_range(Unbounded, Unbounded));
-        c.lock_range(Included(8), Unbounded).unwrap(); // passes who waits
-        a.unlock_range(from, to).unwrap();
-        assert!(is_waiting(&waits));
-        c.unlock_range(Included(8), Unbounded).unwrap();
-        granted(&waits);
-    });
+    let waits = start(&a, 1, waits_on(&b, Unbounded, Unbounded));
+    c.lock_range(Included(8), Unbounded).unwrap(); // passes who waits
+    a.unlock_range(from, to).unwrap();
+    assert!(is_waiting(&waits));
+    c.unlock_range(Included(8), Unbounded).unwrap();
+    granted(&waits);
 }
 
 /// What a task asks in a scope is the scope's, unless somebody else is named: two handles in it would both be let in.
@@ -171,16 +179,14 @@ fn a_handle_that_waits_for_a_writer_who_waits_for_a_reader_of_it_is_no_deadlock(
     let (writer, header) = (bytes(1000..1001), bytes(0..320));
     b.lock_range(writer.0, writer.1).unwrap();
     a.lock_shared_range(header.0, header.1).unwrap(); // a thread of `a` that begins to read
-    thread::scope(|scope| {
-        let next = start(scope, &a, 1, || a.lock_range(writer.0, writer.1)); // another one, that is to write
-        let commit = start(scope, &a, 2, || b.lock_range(header.0, header.1));
-        assert!(is_waiting(&next) && is_waiting(&commit));
-        a.unlock_range(header.0, header.1).unwrap();
-        granted(&commit);
-        b.unlock_range(header.0, header.1).unwrap();
-        b.unlock_range(writer.0, writer.1).unwrap();
-        granted(&next);
-    });
+    let next = start(&a, 1, waits_on(&a, writer.0, writer.1)); // another one, that is to write
+    let commit = start(&a, 2, waits_on(&b, header.0, header.1));
+    assert!(is_waiting(&next) && is_waiting(&commit));
+    a.unlock_range(header.0, header.1).unwrap();
+    granted(&commit);
+    b.unlock_range(header.0, header.1).unwrap();
+    b.unlock_range(writer.0, writer.1).unwrap();
+    granted(&next);
 }
 
 #[test]
@@ -189,13 +195,11 @@ fn a_handle_that_is_closed_or_dropped_releases_all() {
     a.lock_range(Included(0), Excluded(10)).unwrap();
     b.lock_shared_range(Included(10), Excluded(20)).unwrap();
     assert!(!c.try_lock_range(Unbounded, Excluded(10)).unwrap());
-    thread::scope(|scope| {
-        let waits = start(scope, &c, 1, || c.lock_range(Unbounded, Unbounded));
-        a.close().unwrap();
-        assert!(is_waiting(&waits));
-        drop(b);
-        granted(&waits);
-    });
+    let waits = start(&c, 1, waits_on(&c, Unbounded, Unbounded));
+    a.close().unwrap();
+    assert!(is_waiting(&waits));
+    drop(b);
+    granted(&waits);
     assert!(a.try_lock_range(Included(30), Excluded(31)).is_err(), "it is closed");
     assert!(a.snapshot().is_none());
 }
