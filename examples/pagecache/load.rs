@@ -14,18 +14,18 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use indicatif::{ProgressBar, ProgressStyle};
+use spanlock_pagecache::PAGE;
+use spanlock_pagecache::cache::{Cache, File};
+use spanlock_pagecache::checker::{Checker, Faults, SECTORS};
+use spanlock_pagecache::device::{Aligned, Device, PageBuffer, offset_of};
+use spanlock_pagecache::direct::Source;
+use spanlock_pagecache::error::CacheError;
+use spanlock_pagecache::file_lock::Variant;
+use spanlock_pagecache::hooks::{Operation, Pauses};
+use spanlock_pagecache::sector::{self, SECTOR};
+use spanlock_pagecache::waits::Waits;
 
-use crate::cache::{Cache, File};
-use crate::checker::{Checker, Faults, SECTORS};
-use crate::device::{Aligned, Device, PageBuffer, offset_of};
-use crate::direct::Source;
-use crate::error::CacheError;
-use crate::file_lock::Variant;
-use crate::frame::PAGE;
-use crate::hooks::{Operation, Pauses};
 use crate::options::{Kind, Options};
-use crate::sector::{self, SECTOR};
-use crate::waits::Waits;
 
 /// The longest write, in pages. It may touch one page more.
 const LONGEST_WRITE: usize = 2;

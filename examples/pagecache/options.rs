@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-
-use crate::device::{Access, Existing, Place};
-use crate::file_lock::Variant;
-use crate::frame::PAGE;
+use rustix::io::Errno;
+use spanlock_pagecache::PAGE;
+use spanlock_pagecache::device::{Access, DeviceError, Existing, Place};
+use spanlock_pagecache::error::CacheError;
+use spanlock_pagecache::file_lock::Variant;
 
 /// The smallest file worth racing on, and the largest that we would cache whole.
 const SIZES: (u64, u64) = (16 * PAGE as u64, 4 << 30);
@@ -277,6 +278,29 @@ fn parse_pause(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// What to do about an error: which option has to do with it.
+pub(crate) fn advice(error: &CacheError) -> &'static str {
+    let errno = match error {
+        CacheError::Device(DeviceError::Exists { .. }) => {
+            return "; add --overwrite if it may, or name a file that does not exist";
+        }
+        CacheError::Device(DeviceError::NotAFile { .. }) => {
+            return "; --file takes a regular file, or a name that does not exist yet";
+        }
+        CacheError::Device(DeviceError::Failed { errno, .. })
+        | CacheError::Short { because: DeviceError::Failed { errno, .. }, .. } => *errno,
+        _ => return "",
+    };
+    match errno {
+        Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::PERM | Errno::ROFS => {
+            "; --file takes a path in a folder that exists and is writable"
+        }
+        Errno::ISDIR => "; --file takes the path of a file",
+        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => "; choose a smaller --size, or another place with --file",
+        _ => "",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -332,5 +356,19 @@ mod tests {
             assert!(drawn.abs_diff(1000 * u32::from(mix.percent(kind))) < 1000, "{kind:?}: {drawn}");
         }
         assert_eq!(drawn[Kind::Buffered as usize], 0);
+    }
+
+    #[test]
+    fn an_error_names_the_option_that_helps() {
+        let device = |error| advice(&CacheError::Device(error));
+        assert!(device(DeviceError::Exists { name: "a".into() }).contains("--overwrite"));
+        assert!(device(DeviceError::NotAFile { name: "a".into() }).contains("--file"));
+        for (errno, option) in
+            [(Errno::NOENT, "--file"), (Errno::ISDIR, "--file"), (Errno::NOSPC, "--size"), (Errno::IO, "")]
+        {
+            let said = device(DeviceError::Failed { doing: "create it".into(), errno });
+            assert!(said.contains(option) && said.is_empty() == option.is_empty(), "{errno}: {said}");
+        }
+        assert_eq!(advice(&CacheError::QueueClosed), "");
     }
 }

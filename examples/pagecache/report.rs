@@ -4,9 +4,9 @@ use std::fmt;
 use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
+use spanlock_pagecache::device::{Access, Device};
+use spanlock_pagecache::file_lock::Variant;
 
-use crate::device::{Access, Device};
-use crate::file_lock::Variant;
 use crate::load::Outcome;
 use crate::options::Options;
 
@@ -213,8 +213,8 @@ pub(crate) fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checker::Faults;
     use crate::load::Tally;
+    use spanlock_pagecache::checker::Faults;
     use std::time::Duration;
 
     #[test]

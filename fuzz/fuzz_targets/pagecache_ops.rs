@@ -1,5 +1,5 @@
-//! The page cache of the example: its operations on two files against flat buffers, as `fsx` does, with steps made of
-//! bytes instead of random numbers.
+//! The page cache (`crates/spanlock-pagecache`): its operations on two files against flat buffers, as `fsx` does, with
+//! steps made of bytes instead of random numbers.
 //!
 //! The files lie in memory. `fsx/step.rs` says what a step is, `fsx/actor.rs` what it must bring about; here one thread
 //! does them all, as `-- fsx` does.
@@ -7,58 +7,13 @@
 //! `cargo fuzz run pagecache_ops` (on a stable compiler: `cargo fuzz run -s none pagecache_ops`).
 
 #![no_main]
-// Of the example, whose modules name one another from the root, this uses a part.
-#![allow(dead_code, unused_imports)]
-
-#[path = "../../examples/pagecache/buffer.rs"]
-mod buffer;
-#[path = "../../examples/pagecache/cache.rs"]
-mod cache;
-#[path = "../../examples/pagecache/device.rs"]
-mod device;
-#[path = "../../examples/pagecache/direct.rs"]
-mod direct;
-#[path = "../../examples/pagecache/error.rs"]
-mod error;
-#[path = "../../examples/pagecache/faults.rs"]
-mod faults;
-#[path = "../../examples/pagecache/file_lock.rs"]
-mod file_lock;
-#[path = "../../examples/pagecache/frame.rs"]
-mod frame;
-#[path = "../../examples/pagecache/hooks.rs"]
-mod hooks;
-#[path = "../../examples/pagecache/mapping.rs"]
-mod mapping;
-#[path = "../../examples/pagecache/queue.rs"]
-mod queue;
-#[path = "../../examples/pagecache/reshape.rs"]
-mod reshape;
-#[path = "../../examples/pagecache/sector.rs"]
-mod sector;
-#[path = "../../examples/pagecache/structure.rs"]
-mod structure;
-#[path = "../../examples/pagecache/table.rs"]
-mod table;
-#[path = "../../examples/pagecache/waits.rs"]
-mod waits;
-
-#[path = "../../examples/pagecache/fsx"]
-mod fsx {
-    pub(crate) mod actor;
-    pub(crate) mod exercise;
-    pub(crate) mod step;
-
-    pub(crate) use actor::Actor;
-    pub(crate) use step::{Kind, Step};
-}
 
 use arbitrary::Arbitrary;
-use device::Place;
-use file_lock::Variant;
-use fsx::exercise::{MOST, Setting, run};
-use fsx::{Kind, Step};
 use libfuzzer_sys::fuzz_target;
+use spanlock_pagecache::device::Place;
+use spanlock_pagecache::file_lock::Variant;
+use spanlock_pagecache::fsx::exercise::{MOST, Setting, run};
+use spanlock_pagecache::fsx::{Kind, Step};
 
 /// A step in eight bytes.
 #[derive(Arbitrary, Clone, Copy, Debug)]

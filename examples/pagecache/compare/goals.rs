@@ -1,11 +1,11 @@
 //! What is asked for, what was measured, and whether that is enough.
 
 use comfy_table::{CellAlignment, Table};
+use spanlock_pagecache::file_lock::Variant;
 
 use super::load::Kind;
 use super::options::Options;
 use super::{Results, Setting};
-use crate::file_lock::Variant;
 use crate::report::STYLE;
 
 /// The range lock against the whole-file lock: direct writes and misses, 16 threads, a device of 100 µs.

@@ -11,14 +11,13 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use fastrand::Rng;
-
-use crate::cache::{Cache, File};
-use crate::device::{Aligned, Device, offset_of};
-use crate::direct::Source;
-use crate::error::CacheError;
-use crate::file_lock::Variant;
-use crate::frame::PAGE;
-use crate::hooks::NoHook;
+use spanlock_pagecache::PAGE;
+use spanlock_pagecache::cache::{Cache, File};
+use spanlock_pagecache::device::{Aligned, Device, offset_of};
+use spanlock_pagecache::direct::Source;
+use spanlock_pagecache::error::CacheError;
+use spanlock_pagecache::file_lock::Variant;
+use spanlock_pagecache::hooks::NoHook;
 
 /// Pages that belong to one thread.
 pub(crate) const PART: usize = 32;
@@ -109,9 +108,9 @@ impl Bench {
 
     /// The same, with everything that is asked of the lock noted in its log.
     pub(crate) fn record(&self, kind: Kind, threads: usize, time: Duration) -> Result<(), CacheError> {
-        self.file.lock.log().start();
+        self.file.lock().log().start();
         let done = self.measure(kind, threads, time, 1);
-        self.file.lock.log().stop();
+        self.file.lock().log().stop();
         done.map(|_| ())
     }
 }
@@ -168,7 +167,7 @@ impl Worker<'_> {
         match kind {
             Kind::Cached => self.file.read(offset, &mut self.page[..]).map(|_| ()),
             Kind::Miss => {
-                self.file.table.frame(page).lock().drop_page();
+                self.file.forget(page);
                 self.file.read(offset, &mut self.page[..]).map(|_| ())
             }
             Kind::Buffered => self.file.write(offset, &self.page[..]),

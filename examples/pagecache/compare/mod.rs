@@ -26,15 +26,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use comfy_table::{CellAlignment, Table};
 use indicatif::{ProgressBar, ProgressStyle};
+use spanlock_pagecache::device::{Access, Device, PageBuffer, Place, offset_of};
+use spanlock_pagecache::error::CacheError;
+use spanlock_pagecache::file_lock::Variant;
+use spanlock_pagecache::waits::{Span, WaitTimes};
 
-use crate::device::{Access, Device, PageBuffer, Place, offset_of};
-use crate::error::CacheError;
-use crate::file_lock::Variant;
 use crate::report::{STYLE, Verdict, say};
-use crate::waits::{Span, WaitTimes};
-use clap::Parser;
 use load::{Bench, Kind, PART};
 use options::Options;
 
@@ -177,9 +177,9 @@ fn measure_all(options: &Options, setting: Setting, device: &Arc<Device>) -> Res
     // The waits of the measurements, without those of the log.
     let mut locks = Vec::new();
     for bench in benches.iter().filter(|bench| bench.variant.has_lock()) {
-        let wait_times = bench.file.lock.wait_times();
+        let wait_times = bench.file.lock().wait_times();
         bench.record(Kind::Mixed, RECORDED_THREADS.min(usize::from(options.threads)), RECORDED)?;
-        locks.push(LockWork { variant: bench.variant, wait_times, spans: bench.file.lock.log().spans() });
+        locks.push(LockWork { variant: bench.variant, wait_times, spans: bench.file.lock().log().spans() });
     }
     Ok(Results { setting, device: words, cells, locks })
 }

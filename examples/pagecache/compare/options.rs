@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use spanlock_pagecache::file_lock::Variant;
 
 use super::load::Kind;
-use crate::file_lock::Variant;
 
 /// Measures what each lock costs and allows: threads on disjoint parts of a file, under each variant in turn, in
 /// interleaved rounds. Once on a device in memory that takes --latency-us longer, once on a file with nothing added

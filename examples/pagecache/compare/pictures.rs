@@ -8,15 +8,15 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use plotters::prelude::*;
+use spanlock::Mode;
+use spanlock_pagecache::device::offset_of;
+use spanlock_pagecache::file_lock::Variant;
+use spanlock_pagecache::waits::Span;
 
 use super::goals::Goal;
 use super::load::{Kind, PART};
 use super::options::Options;
 use super::{Cell, LockWork, Results};
-use crate::device::offset_of;
-use crate::file_lock::Variant;
-use crate::waits::Span;
-use spanlock::Mode;
 
 const SIZE: (u32, u32) = (560, 340);
 
@@ -259,7 +259,11 @@ mod tests {
 
     #[test]
     fn a_picture_of_nothing_says_so() {
-        let lock = LockWork { variant: Variant::Range, wait_times: crate::waits::no_wait_times(), spans: Vec::new() };
+        let lock = LockWork {
+            variant: Variant::Range,
+            wait_times: spanlock_pagecache::waits::no_wait_times(),
+            spans: Vec::new(),
+        };
         assert!(waits(&[]).unwrap().contains("Nobody had to wait"));
         assert!(holds(&lock, 4096).unwrap().contains("Nothing was held"));
         assert!(waits(&[lock]).unwrap().contains("Nobody had to wait"));
