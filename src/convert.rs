@@ -23,7 +23,8 @@
 //! who must not take the new slot for a later request. So that comes before RESCAN is asked for.
 //!
 //! Whoever looks for an owner's holds, or for all of them, scans without having published anything, and nobody knows of him. So each move is counted, between
-//! the two steps, and he looks again if there was one meanwhile ([`Space::look_at_rest`]).
+//! the two steps, and he looks again if there was one meanwhile ([`Space::look_at_rest`]). Who marks holds as poisoned, or takes that back, keeps a mutex instead that a hold needs in order to move in a lock
+//! that has such: the count tells the holder (`poison`).
 //!
 //! A search for cycles of waits is a scan that nobody can make look again, and matters if the holder is blocked elsewhere: only a token can be. So
 //! between the two steps, when it has said GRANTED, a token lets the search that goes on in this lock come to its end. One that begins later finds the new slot.
@@ -75,9 +76,7 @@ pub(crate) unsafe fn split_off(space: &Space, held: &Held, range: ByteRange) -> 
     let old = held.ask().expect("a part of it is not empty");
     let new = Ask::at(range, held.mode(), old.entry.owner, old.entry.order);
     // SAFETY: the caller's promise.
-    let part = unsafe { succeed(space, &old, &new) }.expect("what conflicts with a part conflicts with the whole");
-    poison::inherit(space, held, &part);
-    part
+    unsafe { succeed(space, held, &old, &new) }.expect("what conflicts with a part conflicts with the whole")
 }
 
 /// Makes it a hold of `range` in `mode`, unless somebody is in the way.
@@ -91,8 +90,7 @@ pub(crate) unsafe fn convert(space: &Space, held: &mut Held, range: ByteRange, m
     }
     let new = Ask::at(range, mode, old.entry.owner, old.entry.order);
     // SAFETY: the caller's promise.
-    let Some(successor) = (unsafe { succeed(space, &old, &new) }) else { return false };
-    poison::inherit(space, held, &successor);
+    let Some(successor) = (unsafe { succeed(space, held, &old, &new) }) else { return false };
     // Releases the old one.
     *held = successor;
     true
@@ -102,18 +100,17 @@ pub(crate) unsafe fn convert(space: &Space, held: &mut Held, range: ByteRange, m
 pub(crate) fn take_place(space: &Space, old: &Held, new: &Held) {
     let (Some(order), Some(owner)) = (old.order(), new.owner()) else { return };
     new.0.0.keep_order(order);
-    space.note_move();
-    poison::inherit(space, old, new);
+    poison::note_move(space, old, new);
     if owner.is_token() {
         space.let_search_end();
     }
 }
 
-/// A hold of `new` beside the one of `old`, such that the old one can be given back: see the header. `None` if somebody is in the way.
+/// A hold of `new` beside `held`, which is one of `old`, such that the old one can be given back: see the header. `None` if somebody is in the way.
 ///
 /// # Safety
 /// As for [`split_off`].
-unsafe fn succeed(space: &Space, old: &Ask, new: &Ask) -> Option<Held> {
+unsafe fn succeed(space: &Space, held: &Held, old: &Ask, new: &Ask) -> Option<Held> {
     // A look first: who converts in a loop shall not make others wait.
     if survey(space, old, new, None, None, &LazyPin::new()).is_err() {
         return None;
@@ -131,8 +128,9 @@ unsafe fn succeed(space: &Space, old: &Ask, new: &Ask) -> Option<Held> {
             if queued == Queued::Some {
                 ask_to_rescan(space, new, own);
             }
-            space.note_move();
-            Some(Held(live))
+            let successor = Held(live);
+            poison::note_move(space, held, &successor);
+            Some(successor)
         }
         // It leaves before wakers are called: they must not meet it undecided.
         Err(Barred) => {

@@ -959,8 +959,8 @@ impl Waiter {
             look_everywhere(&mut self.scopes);
             found = InFront::of(&self.parts, self.ticket, self.stand, &passes, &mut self.scopes, dice, &pin);
         }
-        if let Some((space, seen)) = found.poisoned {
-            return Err(poison::refusal(space, &seen));
+        if let Some(refusal) = found.poisoned.and_then(|(space, seen)| poison::refusal(space, &seen)) {
+            return Err(refusal);
         }
         // Whom it may pass is not in front now, and can be so again; and newcomers can be, where they may pass it.
         if !passes.is_empty() || self.stand != Stand::Strict {
@@ -985,6 +985,10 @@ impl Waiter {
         if self.stand == Stand::Closed {
             self.parts[0].live.0.reopen();
             self.stand = Stand::Open;
+        }
+        // Who was found poisoned has changed meanwhile.
+        if found.poisoned.is_some() {
+            return Ok(Turn::LookAgain);
         }
         if self.has_slept && self.yields() && blocker.ticket().is_none() {
             observe::woken_in_vain();
