@@ -268,6 +268,31 @@ fn reasons_are_dropped_beside_one_that_moves() {
     });
 }
 
+/// Property: who moves a hold looks for no mark when there is none any more: it was taken back, or has gone with its hold. Shape: one after the other.
+#[test]
+fn who_moves_is_told_that_nobody_is_marked() {
+    check(1, || {
+        let stage = Stage::new();
+        let held = stage.hold(exclusive(0..=0, 2));
+        for _ in 0..2 {
+            poison::poison(&stage.space, &held, "stuck");
+            assert!(stage.space.says_marked());
+            assert!(poison::cure(&stage.space, &held) && !stage.space.says_marked());
+        }
+        poison::poison(&stage.space, &held, "stuck");
+        drop(held);
+        let mut held = stage.hold(exclusive(0..=1, 2));
+        (0..4).for_each(|_| {
+            let part = split(&stage, &mut held);
+            drop(std::mem::replace(&mut held, stage.hold(exclusive(0..=1, 2))));
+            drop(part);
+        });
+        assert!(!stage.space.says_marked());
+        drop(held);
+        stage.assert_idle();
+    });
+}
+
 /// Property: a release that is raced by who poisons frees the slot, and whoever has it next is no worse for that. Bound 4.
 #[test]
 fn a_release_is_one_all_the_same() {
