@@ -959,7 +959,8 @@ impl Waiter {
             look_everywhere(&mut self.scopes);
             found = InFront::of(&self.parts, self.ticket, self.stand, &passes, &mut self.scopes, dice, &pin);
         }
-        if let Some(refusal) = found.poisoned.and_then(|(space, seen)| poison::refusal(space, &seen)) {
+        let poisoned = found.poisoned;
+        if let Some(refusal) = poisoned.and_then(|(space, seen)| poison::refusal(space, &seen)) {
             return Err(refusal);
         }
         // Whom it may pass is not in front now, and can be so again; and newcomers can be, where they may pass it.
@@ -987,7 +988,7 @@ impl Waiter {
             self.stand = Stand::Open;
         }
         // Who was found poisoned has changed meanwhile.
-        if found.poisoned.is_some() {
+        if poisoned.is_some() {
             return Ok(Turn::LookAgain);
         }
         if self.has_slept && self.yields() && blocker.ticket().is_none() {
