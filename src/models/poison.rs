@@ -103,10 +103,10 @@ fn who_drains_is_refused() {
     });
 }
 
-/// Property: a hold that gets a second slot while it is poisoned from outside is poisoned in both, and for that reason. Shape: the new slot is looked at first, or last. Bound 3.
-fn a_hold_that_is_split_while_it_is_poisoned(stage: &Arc<Stage>) {
+/// Property: a hold that gets a second slot while it is poisoned from outside is poisoned in both, and for that reason. Shapes: the new slot is looked at last, or first, or is in a child. Bound 3.
+fn a_hold_that_is_split_while_it_is_poisoned(stage: &Arc<Stage>, who: u64) {
     owner::visit();
-    let mut held = stage.hold(exclusive(0..=1, 2));
+    let mut held = stage.hold(exclusive(0..=1, who));
     let it = spawn(stage, |stage| poison_both(stage, "stuck"));
     let new = split(stage, &mut held);
     assert!(it.join().unwrap() > 0);
@@ -117,18 +117,24 @@ fn a_hold_that_is_split_while_it_is_poisoned(stage: &Arc<Stage>) {
 
 #[test]
 fn a_hold_that_moves_takes_its_mark_along() {
-    check(3, || a_hold_that_is_split_while_it_is_poisoned(&Stage::new()));
+    check(3, || a_hold_that_is_split_while_it_is_poisoned(&Stage::new(), 2));
+}
+
+/// A look comes to the new slot first.
+#[test]
+fn a_hold_that_moves_forward_takes_its_mark_along() {
+    check(3, || a_hold_that_is_split_while_it_is_poisoned(&Stage::new(), 3));
 }
 
 #[test]
 fn a_hold_that_moves_down_takes_its_mark_along() {
-    check(3, || a_hold_that_is_split_while_it_is_poisoned(&Stage::with_child()));
+    check(3, || a_hold_that_is_split_while_it_is_poisoned(&Stage::with_child(), 2));
 }
 
 /// Property: a hold that moves while it is cured from outside is cured, wherever it goes. Shapes: as above, and one whose old slot is given back. Bound 3.
-fn a_hold_that_is_split_while_it_is_cured(stage: &Arc<Stage>) {
+fn a_hold_that_is_split_while_it_is_cured(stage: &Arc<Stage>, who: u64) {
     owner::visit();
-    let mut held = stage.hold(exclusive(0..=1, 2));
+    let mut held = stage.hold(exclusive(0..=1, who));
     poison::poison(&stage.space, &held, "stuck");
     let it = spawn(stage, cure_both);
     let new = split(stage, &mut held);
@@ -140,12 +146,17 @@ fn a_hold_that_is_split_while_it_is_cured(stage: &Arc<Stage>) {
 
 #[test]
 fn a_hold_that_moves_is_cured() {
-    check(3, || a_hold_that_is_split_while_it_is_cured(&Stage::new()));
+    check(3, || a_hold_that_is_split_while_it_is_cured(&Stage::new(), 2));
+}
+
+#[test]
+fn a_hold_that_moves_forward_is_cured() {
+    check(3, || a_hold_that_is_split_while_it_is_cured(&Stage::new(), 3));
 }
 
 #[test]
 fn a_hold_that_moves_down_is_cured() {
-    check(3, || a_hold_that_is_split_while_it_is_cured(&Stage::with_child()));
+    check(3, || a_hold_that_is_split_while_it_is_cured(&Stage::with_child(), 2));
 }
 
 #[test]
