@@ -1,29 +1,44 @@
 //! Holders whom nobody waits for, as they are known to be stuck.
 //!
 //! # Promise
-//! - Who would wait for a poisoned hold is refused, as long as that is one: each time that it looks who is in front of it. It is told what was said of that very hold.
+//! - Who would wait for a poisoned hold is refused, as long as that is one: each time that it looks who is in front of it. It is told
+//!   what was said of that very hold.
 //! - The hold itself is what it was: nobody is granted beside it, and a release frees its bytes. With that the mark has gone.
 //! - A hold that moves, or is split, takes its mark along; who takes the mark back meanwhile takes it back wherever it is.
 //! - A lock in which nobody is poisoned pays nothing for it.
 //!
 //! # How
-//! The *mark* is a bit of the holder's word, one that means nothing else there: so whoever holds, asks or releases does nothing more than before. It changes the word, as a downgrade does: who sleeps on the hold is woken, who is about to fails, and both look
-//! again, find it, and leave; which wakes those who sleep on *them*. So a queue behind it falls at once. (Who waits for several, and sleeps on another, finds it when that one has gone: he had to wait for that one in any case.)
+//! The *mark* is a bit of the holder's word, one that means nothing else there: so whoever holds, asks or releases does nothing more than
+//! before. It changes the word, as a downgrade does: who sleeps on the hold is woken, who is about to fails, and both look
+//! again, find it, and leave; which wakes those who sleep on *them*. So a queue behind it falls at once. (Who waits for several, and
+//! sleeps on another, finds it when that one has gone: he had to wait for that one in any case.)
 //!
-//! The *reasons* are kept beside the lock's turn, by slot, under a mutex. Marks are set, taken back and handed on under that mutex and nowhere else, each together with its reason, and a look at many holds that does so keeps it from its begin to its end. All else that can become of a mark is that it goes with its hold. So, for who has the mutex:
+//! The *reasons* are kept beside the lock's turn, by slot, under a mutex. Marks are set, taken back and handed on under that mutex and
+//! nowhere else, each together with its reason, and a look at many holds that does so keeps it from its begin to its end. All else that
+//! can become of a mark is that it goes with its hold. (Or it was set on one who is in his doorway, as nobody can tell from outside. If he
+//! queues it is none any more, and makes him look once more.) So, for who has the mutex:
 //!
-//! - INV-M1: *a hold that is marked has a reason at its slot, and it is the one that was given for this hold.* (Whoever had the slot before left a reason there at most, and the mark that is set later brings its own. A hold that shrinks keeps slot, mark and reason.) A slot without a mark may have
-//!   the reason of somebody who has gone; nobody asks for it, and now and then these are dropped ([`Reasons::sweep`]).
-//! - INV-M2: *while any reason is kept, the count of moves says so* ([`Space::say_marked`]), and has said so since before the look that set the first of these marks.
+//! - INV-M1: *a hold that is marked has a reason at its slot, and it is the one that was given for this hold.* (Whoever had the slot
+//!   before left a reason there at most, and the mark that is set later brings its own. A hold that shrinks keeps slot, mark and reason.)
+//!   A slot without a mark may have the reason of somebody who has gone; nobody asks for it, and now and then these are dropped
+//!   ([`Reasons::sweep`]).
+//! - INV-M2: *while any reason is kept, the count of moves says so* ([`Space::say_marked`]), and has said so since before the look that
+//!   set the first of these marks.
 //!
-//! **Who is refused** has found the mark without the mutex. He takes it, and looks whether the word is still the one that he has found. If it is, the reason is that of this hold (INV-M1). If not, the hold has changed, or gone, or was cured: he looks again. So he is refused at a moment at which the hold is marked.
+//! **Who is refused** has found the mark without the mutex. He takes it, and looks whether the word is still the one that he has found.
+//! If it is, the reason is that of this hold (INV-M1). If not, the hold has changed, or gone, or was cured: he looks again. So he is
+//! refused at a moment at which the hold is marked.
 //!
-//! **A hold that moves** has its second slot, and holds by it, when it counts the move; then it gives the first one back, or shrinks it. Let P be a look at the lock that marks, or cures. (Both are changes of one word, the count, so one of the two is first.)
+//! **A hold that moves** has its second slot, and holds by it, when it counts the move; then it gives the first one back, or shrinks it.
+//! Let P be a look at the lock that marks, or cures. (Both are changes of one word, the count, so one of the two is first.)
 //!
-//! - The move is counted before the count says that reasons are kept. Nothing is marked yet. Whoever says so in order to mark has the second slot from there (M1), and hands that on by the mutex: P finds it, and does with it as with any.
-//! - The move is counted later. Then the holder sees that reasons are kept, and takes the mutex, with both slots in hand. P before that: it has found the first slot; what it left there is what the second slot gets. P after that: it finds the second slot, by the mutex.
+//! - The move is counted before the count says that reasons are kept. Nothing is marked yet. Whoever says so in order to mark has the
+//!   second slot from there (M1), and hands that on by the mutex: P finds it, and does with it as with any.
+//! - The move is counted later. Then the holder sees that reasons are kept, and takes the mutex, with both slots in hand. P before that:
+//!   it has found the first slot; what it left there is what the second slot gets. P after that: it finds the second slot, by the mutex.
 //!
-//! So whatever is said of many holds comes, for each that moves, wholly before the move or wholly after it. To count the moves is one step for every conversion in any case; to see that nothing else is to be done is to look at what that step has returned.
+//! So whatever is said of many holds comes, for each that moves, wholly before the move or wholly after it. To count the moves is one
+//! step for every conversion in any case; to see that nothing else is to be done is to look at what that step has returned.
 //!
 //! # Orderings
 //! | pair | writer | reader | carries |
@@ -77,7 +92,8 @@ impl Reasons {
         self.by_place.get(&place_of(seen)).cloned().expect("who is marked has a reason (INV-M1)")
     }
 
-    /// Drops the reasons of who has gone, if it is time: so each step that makes that due pays for a few requests that are looked at. Whoever is marked stays where he is meanwhile, and is found.
+    /// Drops the reasons of who has gone, if it is time: so each step that makes that due pays for a few requests that are looked at.
+    /// Whoever is marked stays where he is meanwhile, and is found.
     fn sweep(&mut self, space: &Space) {
         if self.until_swept > 0 {
             self.until_swept -= 1;
@@ -188,7 +204,8 @@ fn holds_in(range: ByteRange) -> Option<Query<'static>> {
     Some(Query { start, last, against: Mode::Exclusive.against(), owner: 0, whose: Whose::Others })
 }
 
-/// Does something with all holds that `query` finds; says with how many. With the mutex of the reasons in hand: so none of them moves away (see the header).
+/// Does something with all holds that `query` finds; says with how many. With the mutex of the reasons in hand: so none of them moves
+/// away (see the header).
 fn count_holds(space: &Space, query: &Query, mut act: impl FnMut(&Seen<'_>) -> Done) -> usize {
     let pin = LazyPin::new();
     let mut count = 0;
@@ -207,7 +224,8 @@ fn count_holds(space: &Space, query: &Query, mut act: impl FnMut(&Seen<'_>) -> D
     count
 }
 
-/// `new` has become what `old` is to be, or a part of it, and holds; `old` is about to be given back, or to shrink. Counts that as a move, and marks `new` if `old` is marked.
+/// `new` has become what `old` is to be, or a part of it, and holds; `old` is about to be given back, or to shrink. Counts that as a
+/// move, and marks `new` if `old` is marked.
 pub(crate) fn note_move(space: &Space, old: &Held, new: &Held) {
     if space.note_move() {
         inherit(space, old, new);
@@ -232,7 +250,8 @@ fn inherit(space: &Space, old: &Held, new: &Held) {
     }
 }
 
-/// What is answered to who would wait for the holder that was seen, which was poisoned; `None` if it has changed since: who asks is to look again.
+/// What is answered to who would wait for the holder that was seen, which was poisoned; `None` if it has changed since: who asks is to
+/// look again.
 #[cold]
 pub(crate) fn refusal(space: &Space, seen: &Seen<'_>) -> Option<Refused> {
     // Whether it has changed is looked at with the mutex in hand: if not, the reason is its own (INV-M1).
