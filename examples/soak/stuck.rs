@@ -107,7 +107,7 @@ pub(crate) fn comes(world: &World, random: &mut Rng, tally: &mut Tally) {
         stay(random);
     }
     if random.bool() {
-        let (mut head, tail) = guard.split(range.start().expect("it has bytes") + random.u64(..4));
+        let (mut head, tail) = guard.split(range.start().expect("it has bytes") + random.u64(1..4));
         stay(random);
         if random.bool() {
             // It has become more, or not.

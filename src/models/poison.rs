@@ -32,8 +32,8 @@ fn is_refused_by<T>(answer: Result<T, Refused>, who: u64, reason: &str) -> bool 
 /// Whether that is what everybody says who asks for one of its bytes.
 fn is_poisoned_for(stage: &Stage, held: &Held, reason: &str) -> bool {
     let start = held.range().start().unwrap();
-    let told = refusal(stage.ask(&exclusive(start..=start, 9)));
-    poison::is_poisoned(held) && told == held.owner().map(|owner| (owner, reason.into()))
+    let told = || refusal(stage.ask(&exclusive(start..=start, 9)));
+    poison::is_poisoned(held) && told() == held.owner().map(|owner| (owner, reason.into()))
 }
 
 fn poison_both(stage: &Stage, reason: &str) -> usize {
@@ -231,14 +231,17 @@ fn who_is_refused_is_told_of_no_other() {
     check(4, || {
         let stage = Stage::new();
         let first = stage.hold(exclusive(0..=0, 2));
+        let waiter = stage.queue(exclusive(0..=0, 3));
         poison::poison(&stage.space, &first, "first");
-        let it = spawn(&stage, |stage| refusal(stage.ask(&exclusive(0..=0, 3))));
-        drop(first);
-        let second = stage.hold(exclusive(1..=1, 4));
-        poison::poison(&stage.space, &second, "second");
-        let told = it.join().unwrap();
+        let it = spawn(&stage, |stage| {
+            drop(first);
+            let second = stage.hold(exclusive(1..=1, 4));
+            poison::poison(&stage.space, &second, "second");
+            second
+        });
+        let told = refusal(waiter.wait());
         assert!([None, Some((id(2), "first".into()))].contains(&told), "{told:?}");
-        drop(second);
+        drop(it.join().unwrap());
         stage.assert_idle();
     });
 }
