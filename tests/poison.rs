@@ -314,7 +314,10 @@ fn nobody_sleeps_on() {
     let watchdog = Watchdog::new("nobody_sleeps_on");
     let end = Instant::now() + common::stress_time();
     let (refusals, grants) = (AtomicU64::new(0), AtomicU64::new(0));
-    while Instant::now() < end {
+    let mut rounds = 0;
+    // On a busy machine a round can be over before two of its threads have met.
+    while Instant::now() < end || (rounds < 1000 && [&refusals, &grants].iter().any(|count| count.load(Relaxed) == 0)) {
+        rounds += 1;
         let (lock, inside, over) = (RangeLock::new(), AtomicU64::new(0), AtomicBool::new(false));
         thread::scope(|scope| {
             let workers: Vec<_> = (0..3)
@@ -335,8 +338,7 @@ fn nobody_sleeps_on() {
                                 }
                                 Err(error) => {
                                     assert!(
-                                        ["by itself", "by the lock", "it has been cured since"]
-                                            .contains(&refused(Err::<(), _>(error)).reason())
+                                        ["by itself", "by the lock"].contains(&refused(Err::<(), _>(error)).reason())
                                     );
                                     refusals.fetch_add(1, Relaxed);
                                 }

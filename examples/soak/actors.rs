@@ -1,6 +1,7 @@
 //! What the threads and tasks of a round do, again and again, until it is over.
 
 use crate::shadow::Shadow;
+use crate::stuck;
 use crate::world::{KEYS, Place, World, mode, stay};
 use fastrand::Rng;
 use spanlock::{AcquireError, Batch, ByteRange, Guard, LockRef, Mode, OwnedBy, Owner, RangeLock};
@@ -18,6 +19,7 @@ pub(crate) struct Tally {
     pub(crate) deadlocks: u64,
     pub(crate) timed_out: u64,
     pub(crate) refused: u64,
+    pub(crate) stuck: u64,
     pub(crate) cancelled: u64,
 }
 
@@ -27,6 +29,7 @@ impl Tally {
         self.deadlocks += other.deadlocks;
         self.timed_out += other.timed_out;
         self.refused += other.refused;
+        self.stuck += other.stuck;
         self.cancelled += other.cancelled;
     }
 
@@ -44,8 +47,8 @@ impl Tally {
 
 type Action = fn(&World, &mut Rng, &mut Tally);
 
-/// What is done, how often of 100, and how.
-pub(crate) const KINDS: [(&str, u32, Action); 12] = [
+/// What is done, how often (of the sum of all), and how.
+pub(crate) const KINDS: [(&str, u32, Action); 15] = [
     ("waits", 22, waits),
     ("tries", 10, tries),
     ("deadlines", 10, deadlines),
@@ -58,6 +61,9 @@ pub(crate) const KINDS: [(&str, u32, Action); 12] = [
     ("crowds", 1, crowd),
     ("snapshots", 1, snapshot),
     ("trims", 2, trim),
+    ("where some are stuck", 20, stuck::comes),
+    ("marks, taken back", 4, stuck::marks),
+    ("drains", 4, stuck::drains),
 ];
 
 /// A thread's life in a round.

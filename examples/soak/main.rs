@@ -4,11 +4,11 @@
 //! $ cargo run --release --example soak -- --minutes 60
 //! ```
 //!
-//! Threads and tasks wait, try, give up, nest, convert, take batches and crowds, on locks of different temper and on a
-//! table. A shadow of each lock says if two are inside that do not go together (`shadow.rs`). Every few seconds all of
-//! them let go of everything, the threads end, and others begin: then each lock must be free, and after `trim()` no
-//! bigger than when it was new, and the memory of the whole program back where it was (`world.rs`). A watchdog says who
-//! hangs (`watch.rs`).
+//! In one lock more some are poisoned, and some drain (`stuck.rs`). Threads and tasks wait, try, give up, nest,
+//! convert, take batches and crowds, on locks of different temper and on a table. A shadow of each lock says if two are
+//! inside that do not go together (`shadow.rs`). Every few seconds all of them let go of everything, the threads end,
+//! and others begin: then each lock must be free, and after `trim()` no bigger than when it was new, and the memory of
+//! the whole program back where it was (`world.rs`). A watchdog says who hangs (`watch.rs`).
 //!
 //! The exit code is 1 if anything was wrong.
 
@@ -19,6 +19,7 @@ mod alloc;
 #[path = "../../benches/support/figures.rs"]
 mod figures;
 mod shadow;
+mod stuck;
 mod watch;
 mod world;
 
@@ -216,6 +217,7 @@ fn table(story: &Story) -> Table {
     say("answers: deadlock", tally.deadlocks.to_string());
     say("answers: timed out", tally.timed_out.to_string());
     say("answers: not now", tally.refused.to_string());
+    say("answers: somebody is stuck", tally.stuck.to_string());
     say("futures dropped while they waited", tally.cancelled.to_string());
     say("rounds, each with a calm", story.rounds.to_string());
     let memory = [story.first, story.most, story.last].map(|bytes| (bytes >> 10).to_string());

@@ -33,6 +33,11 @@ impl Shadow {
         Shadow { cells: (0..cells).map(|_| AtomicU64::new(0)).collect(), scale }
     }
 
+    /// One with the same cells.
+    pub(crate) fn like(&self) -> Shadow {
+        Shadow::new(self.cells.len(), self.scale)
+    }
+
     pub(crate) fn cells(&self) -> u64 {
         self.cells.len() as u64
     }

@@ -44,7 +44,7 @@ fn hang(world: &World, actor: usize, patience: Duration) -> ! {
     let mut err = std::io::stderr().lock();
     let mut say = |text: String| drop(writeln!(err, "{text}"));
     say(format!("\nactor {actor} has made no step for {patience:?}: a lost wake-up, or a circle of waiters"));
-    for place in &world.places {
+    for place in world.places.iter().chain([&world.stuck.place]) {
         say(format!("{}: {}", place.name, place.lock.snapshot()));
     }
     std::process::exit(1)

@@ -1,6 +1,7 @@
 //! What everybody works on: locks of different temper, some with a window, a table, and the word of who failed.
 
 use crate::shadow::Shadow;
+use crate::stuck::Stuck;
 use fastrand::Rng;
 use spanlock::{ByteRange, LockTable, Mode, RangeLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -48,6 +49,7 @@ impl Place {
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) places: [Place; 6],
+    pub(crate) stuck: Stuck,
     pub(crate) table: LockTable<u64>,
     pub(crate) table_shadow: Shadow,
     /// That a round is over.
@@ -73,6 +75,7 @@ impl World {
                 Place::passing("hot, passing", 8, 0, Duration::from_micros(200)),
                 Place::passing("wide, passing", 64, 58, Duration::from_millis(2)),
             ],
+            stuck: Stuck::new(Place::new("stuck", 8, 2)),
             table: LockTable::new(),
             table_shadow: Shadow::new(KEYS as usize, 0),
             over: AtomicBool::new(false),
@@ -118,7 +121,7 @@ impl World {
     /// # Errors
     /// What is not.
     pub(crate) fn check_calm(&self) -> Result<(), String> {
-        for place in &self.places {
+        for place in self.places.iter().chain([&self.stuck.place]) {
             if place.lock.try_exclusive(..).is_none() {
                 return Err(format!("everybody has left, and {} is held:\n{}", place.name, place.lock.snapshot()));
             }
@@ -130,6 +133,9 @@ impl World {
             if !place.shadow.is_empty() {
                 return Err(format!("everybody has left {}, and somebody is inside", place.name));
             }
+        }
+        if !self.stuck.is_empty() {
+            return Err("everybody has left, and somebody is inside, or stuck, where some were".to_owned());
         }
         self.table.trim();
         if !self.table.is_empty() {

@@ -16,7 +16,9 @@
 //! What each scene checks:
 //! - Who is granted writes himself down, and looks whether somebody is written down whom he conflicts with ([`Book`]).
 //! - Everybody is granted in the end: threads that are left asleep are a deadlock, which shuttle reports.
-//! - Who is refused is in a cycle of the waits and holds that are written down.
+//! - Who is refused is in a cycle of the waits and holds that are written down, or was told of a poisoned holder who is
+//!   in its way ([`Marks`]).
+//! - When a drain is over, who was written down when it began has been struck out ([`Book::watch`]).
 //! - Nothing is left behind: no request, and after a trim no node.
 //!
 //! What this cannot see: shuttle's schedules are sequentially consistent, so all that is said of orderings is loom's to
@@ -24,11 +26,13 @@
 //! the epoch is the real one, but all threads of a schedule share one pin (see `reclaim`), so a node that is freed too
 //! early is rarely noticed.
 
-use crate::facts::error::AcquireError;
+use crate::facts::error::{AcquireError, Poisoned};
 use crate::facts::mode::Mode::{self, Add, Block, Exclusive};
 use crate::facts::owner::Owner;
 use crate::facts::range::ByteRange;
+use crate::protocol::drain::{Begun, Drain};
 use crate::protocol::grant;
+use crate::protocol::lock_state::Ask;
 use crate::surface::batch::Batch;
 use crate::surface::guard::RangeGuard;
 use crate::surface::lock::RangeLock;
@@ -159,6 +163,8 @@ struct Book {
     waits: Mutex<Vec<Entry>>,
     /// What was written down whenever somebody was refused.
     refusals: Mutex<Vec<Picture>>,
+    /// For each drain, what it is about, and who is there still of those whom it has to wait for.
+    drains: Mutex<Vec<(Entry, Vec<Entry>)>>,
     steps: AtomicU8,
 }
 
@@ -209,12 +215,35 @@ impl Book {
 
     fn leave(&self, entry: &Entry) {
         strike(&self.holds, entry);
+        for (_, left) in locked(&self.drains).iter_mut() {
+            left.retain(|other| other != entry);
+        }
     }
 
     fn rewrite(&self, held: &mut Entry, new: Entry) {
+        // A drain that waits for the one waits for what it becomes.
+        for (asked, left) in locked(&self.drains).iter_mut() {
+            if left.contains(held) && new.meets(asked) {
+                left.push(new.clone());
+            }
+        }
         self.leave(held);
         self.enter(new.clone());
         *held = new;
+    }
+
+    /// A drain of what `asked` is about begins. Its number here.
+    fn watch(&self, asked: &Entry) -> usize {
+        let left = locked(&self.holds).iter().filter(|held| held.meets(asked)).cloned().collect();
+        let mut drains = locked(&self.drains);
+        drains.push((asked.clone(), left));
+        drains.len() - 1
+    }
+
+    /// That one is over.
+    fn assert_drained(&self, drain: usize) {
+        let (asked, left) = &locked(&self.drains)[drain];
+        assert!(left.is_empty(), "{asked:?} was drained, and there are {left:?}");
     }
 
     /// A moment inside, in which others may come.
@@ -880,6 +909,245 @@ fn tokens_on_two_threads() {
                 settle(stage.take(&inner, how, token, || ()), &inner);
             });
             settle(answer, &outer);
+        });
+    });
+}
+
+/// What was said of poisoned holders: each reason is a number, of which no two are equal.
+#[derive(Debug, Default)]
+struct Marks(Mutex<Vec<Mark>>);
+
+/// Whether what was said with this number is still said of anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Stands,
+    Over,
+}
+
+impl Marks {
+    /// Somebody is about to be poisoned for this reason.
+    fn say(&self) -> usize {
+        let mut marks = locked(&self.0);
+        marks.push(Mark::Stands);
+        marks.len() - 1
+    }
+
+    /// All that was said so has been taken back, or has gone.
+    fn is_over(&self, reasons: &mut Vec<usize>) {
+        let mut marks = locked(&self.0);
+        reasons.drain(..).for_each(|reason| marks[reason] = Mark::Over);
+    }
+
+    fn picture(&self) -> Vec<Mark> {
+        locked(&self.0).clone()
+    }
+
+    /// `asked` was refused, before which there were these marks: somebody was poisoned for the reason that it was told,
+    /// and in its way.
+    fn judge(&self, before: &[Mark], asked: &Entry, poisoned: &Poisoned) {
+        let reason: usize = poisoned.reason().parse().expect("a reason is a number here");
+        assert!(reason < locked(&self.0).len());
+        assert_ne!(
+            before.get(reason),
+            Some(&Mark::Over),
+            "{asked:?} was refused for what has been taken back: {poisoned}"
+        );
+        let is_in_the_way = poisoned.range().overlaps(ByteRange::new(bytes(&asked.span)));
+        assert!(is_in_the_way && !poisoned.mode().goes_with(asked.mode), "{asked:?} was refused for {poisoned}");
+    }
+
+    /// Asks for `asked`, and may be refused; holds it while `inside` goes on, if it is not. Whether it was granted.
+    fn dare(&self, stage: &Stage, asked: &Entry, inside: impl FnOnce(RangeGuard<'_>, Entry)) -> bool {
+        let before = self.picture();
+        match stage.locks[0].request(bytes(&asked.span), asked.mode).wait() {
+            Ok(guard) => {
+                stage.book.enter(asked.clone());
+                stage.book.stay();
+                inside(guard, asked.clone());
+                true
+            }
+            Err(AcquireError::Poisoned(poisoned)) => {
+                self.judge(&before, asked, &poisoned);
+                false
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    fn visit(&self, stage: &Stage, asked: &Entry) -> bool {
+        self.dare(stage, asked, |guard, held| {
+            stage.book.leave(&held);
+            drop(guard);
+        })
+    }
+
+    /// Drains what `asked` is about, and may be refused. Whether it was not.
+    fn drain(&self, stage: &Stage, asked: &Entry) -> bool {
+        let (before, drain) = (self.picture(), stage.book.watch(asked));
+        match stage.locks[0].drained(bytes(&asked.span), asked.mode).wait() {
+            Ok(()) => {
+                stage.book.assert_drained(drain);
+                true
+            }
+            Err(AcquireError::Poisoned(poisoned)) => {
+                self.judge(&before, asked, &poisoned);
+                false
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    /// Poisons all that hold some of this, and takes it back from all: whoever has moved meanwhile, too.
+    fn come_and_go(&self, stage: &Stage) {
+        let reason = self.say();
+        stage.locks[0].poison(bytes(&any_span()), reason.to_string());
+        stage.book.stay();
+        stage.locks[0].clear_poison(..);
+        self.is_over(&mut vec![reason]);
+    }
+
+    /// As [`change`], of one who may be refused, and who says of itself now and then that it is stuck.
+    fn change(&self, stage: &Stage, asked: &Entry) {
+        self.dare(stage, asked, |mut guard, mut held| {
+            let (book, mut said) = (&stage.book, Vec::new());
+            for _ in 0..=draw(3) {
+                guard = match draw(7) {
+                    0 if held.mode == Exclusive => downgraded(book, guard, &mut held),
+                    1 => shrunk(book, guard, &mut held),
+                    2 => split(book, guard, &mut held),
+                    3 => converted(book, guard, &mut held),
+                    4 => {
+                        if guard.clear_poison() {
+                            self.is_over(&mut said);
+                        }
+                        guard
+                    }
+                    5 => extended(book, guard, &mut held),
+                    _ => {
+                        said.push(self.say());
+                        guard.poison(said[said.len() - 1].to_string());
+                        guard
+                    }
+                };
+                book.stay();
+            }
+            book.leave(&held);
+            drop(guard);
+            self.is_over(&mut said);
+        });
+    }
+}
+
+/// Holds that change, drains, and marks that come and go, from inside and from outside: who is refused is told of
+/// somebody who is poisoned then, and who drains waits for all that were there.
+#[test]
+fn marks_beside_holds_that_change() {
+    check(|| {
+        let marks = Marks::default();
+        play(4, |stage, who| {
+            for _ in 0..2 {
+                match (who, draw(3)) {
+                    (0 | 1, _) => marks.change(stage, &any_entry(who)),
+                    (2, 0) | (3, 1 | 2) => _ = marks.drain(stage, &any_entry(who)),
+                    (2, _) => marks.come_and_go(stage),
+                    _ => _ = marks.visit(stage, &any_entry(who)),
+                }
+            }
+        });
+    });
+}
+
+/// One who moves while others poison it, and take that back for good.
+#[test]
+fn marks_on_one_that_moves() {
+    check(|| {
+        let marks = Marks::default();
+        play(3, |stage, who| match who {
+            0 => {
+                let asked = entry(who, 0..=3, Exclusive);
+                marks.dare(stage, &asked, |mut guard, mut held| {
+                    for _ in 0..=draw(2) {
+                        guard = match draw(2) {
+                            0 => split(&stage.book, guard, &mut held),
+                            _ => extended(&stage.book, guard, &mut held),
+                        };
+                    }
+                    stage.book.leave(&held);
+                    drop(guard);
+                });
+            }
+            1 => (0..2).for_each(|_| marks.come_and_go(stage)),
+            _ => (0..2).for_each(|_| _ = marks.visit(stage, &entry(who, draw(2)..=2, any_mode()))),
+        });
+    });
+}
+
+/// One who is stuck, and moves all the same, and does not let go before all others are through: nobody waits for it,
+/// who came before it was poisoned or after.
+#[test]
+fn one_who_is_stuck() {
+    check(|| {
+        let (marks, holds, done) = (Marks::default(), Barrier::new(4), Barrier::new(4));
+        play(4, |stage, who| {
+            if who == 0 {
+                let asked = entry(who, 0..=3, Exclusive);
+                let is_granted = marks.dare(stage, &asked, |guard, held| {
+                    holds.wait();
+                    let (head, mut tail) = guard.split(POINTS[1 + draw(3)]);
+                    stage.book.stay();
+                    let _ = tail.try_extend(..);
+                    done.wait();
+                    assert!(head.is_poisoned() && tail.is_poisoned());
+                    stage.book.leave(&held);
+                    drop((head, tail));
+                });
+                return assert!(is_granted);
+            }
+            holds.wait();
+            if who == 1 {
+                assert!(stage.locks[0].poison(.., marks.say().to_string()) > 0);
+            }
+            let asked = entry(who, draw(4)..=3 + draw(2), any_mode());
+            let is_through = if draw(3) == 0 { marks.drain(stage, &asked) } else { marks.visit(stage, &asked) };
+            assert!(!is_through, "it was in the way");
+            done.wait();
+        });
+    });
+}
+
+/// Who comes when a drain has begun is not waited for, and does not let go before it is over; nor does he wait for it.
+#[test]
+fn who_comes_later_is_not_drained() {
+    check(|| {
+        let (holds, begun, over) = (Barrier::new(2), Barrier::new(2), Barrier::new(2));
+        play(3, |stage, who| match who {
+            0 => {
+                stage.take(&entry(who, 0..=draw(4), Add), How::Wait, None, || {
+                    holds.wait();
+                    (0..draw(20)).for_each(|_| stage.book.stay());
+                });
+            }
+            1 => {
+                holds.wait();
+                let (state, asked) = (stage.locks[0].state(), entry(who, 0..=draw(5), Exclusive));
+                let drain = stage.book.watch(&asked);
+                let token = Owner::new();
+                let ask = Ask::new(state, ByteRange::new(bytes(&asked.span)), asked.mode, &token.enter());
+                // SAFETY: the lock is the stage's, which stays until all threads have ended.
+                let its = unsafe { Drain::begin(state, &ask, None, Begun::InPoll) };
+                begun.wait();
+                if let Some(its) = its {
+                    its.wait(state).expect("nobody is poisoned, and it holds nothing");
+                }
+                stage.book.assert_drained(drain);
+                over.wait();
+            }
+            _ => {
+                begun.wait();
+                stage.take(&entry(who, draw(2)..=2 + draw(3), Add), How::Wait, None, || {
+                    over.wait();
+                });
+            }
         });
     });
 }

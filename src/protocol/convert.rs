@@ -28,7 +28,8 @@
 //!
 //! Whoever looks for an owner's holds, or for all of them, scans without having published anything, and nobody knows of
 //! him. So each move is counted, between the two steps, and he looks again if there was one meanwhile
-//! ([`LockState::look_at_rest`]).
+//! ([`LockState::look_at_rest`]). Who marks holds as poisoned, or takes that back, keeps a mutex instead that a hold
+//! needs in order to move in a lock that has such: the count tells the holder (`poison`).
 //!
 //! A search for cycles of waits is a scan that nobody can make look again, and matters if the holder is blocked
 //! elsewhere: only a token can be. So between the two steps, when it has said GRANTED, a token lets the search that
@@ -82,9 +83,7 @@ pub(crate) unsafe fn split_off(state: &LockState, held: &Held, range: ByteRange)
     let old = held.ask().expect("a part of it is not empty");
     let new = Ask::at(range, held.mode(), old.entry.owner, old.entry.order);
     // SAFETY: the caller's promise.
-    let part = unsafe { succeed(state, &old, &new) }.expect("what conflicts with a part conflicts with the whole");
-    poison::inherit(state, held, &part);
-    part
+    unsafe { succeed(state, held, &old, &new) }.expect("what conflicts with a part conflicts with the whole")
 }
 
 /// Makes it a hold of `range` in `mode`, unless somebody is in the way.
@@ -98,8 +97,7 @@ pub(crate) unsafe fn convert(state: &LockState, held: &mut Held, range: ByteRang
     }
     let new = Ask::at(range, mode, old.entry.owner, old.entry.order);
     // SAFETY: the caller's promise.
-    let Some(successor) = (unsafe { succeed(state, &old, &new) }) else { return false };
-    poison::inherit(state, held, &successor);
+    let Some(successor) = (unsafe { succeed(state, held, &old, &new) }) else { return false };
     // Releases the old one.
     *held = successor;
     true
@@ -110,19 +108,18 @@ pub(crate) unsafe fn convert(state: &LockState, held: &mut Held, range: ByteRang
 pub(crate) fn take_place(state: &LockState, old: &Held, new: &Held) {
     let (Some(order), Some(owner)) = (old.order(), new.owner()) else { return };
     new.0.0.keep_order(order);
-    state.note_move();
-    poison::inherit(state, old, new);
+    poison::note_move(state, old, new);
     if owner.is_token() {
         state.let_search_end();
     }
 }
 
-/// A hold of `new` beside the one of `old`, such that the old one can be given back: see the header. `None` if somebody
-/// is in the way.
+/// A hold of `new` beside `held`, which is one of `old`, such that the old one can be given back: see the header.
+/// `None` if somebody is in the way.
 ///
 /// # Safety
 /// As for [`split_off`].
-unsafe fn succeed(state: &LockState, old: &Ask, new: &Ask) -> Option<Held> {
+unsafe fn succeed(state: &LockState, held: &Held, old: &Ask, new: &Ask) -> Option<Held> {
     // A look first: who converts in a loop shall not make others wait.
     if survey(state, old, new, None, None, &LazyPin::new()).is_err() {
         return None;
@@ -140,8 +137,9 @@ unsafe fn succeed(state: &LockState, old: &Ask, new: &Ask) -> Option<Held> {
             if queued == Queued::Some {
                 ask_to_rescan(state, new, own);
             }
-            state.note_move();
-            Some(Held(live))
+            let successor = Held(live);
+            poison::note_move(state, held, &successor);
+            Some(successor)
         }
         // It leaves before wakers are called: they must not meet it undecided.
         Err(Barred) => {

@@ -181,7 +181,7 @@ impl Drain {
         let pin = LazyPin::new();
         let left = Left::of_all(state, &self.ask, self.ticket, self.ticket ^ u64::from(self.sleeps), &pin);
         if let Some(seen) = left.poisoned {
-            return Err(poison::refusal(state, &seen));
+            return poison::refusal(state, &seen).map_or(Ok(Look::Again), Err);
         }
         // In the order in which they came, if they go so; else half of them at a time.
         let blocker = if self.sleeps % 2 == 0 { left.last } else { left.any.or(left.last) };

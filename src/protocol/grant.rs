@@ -993,8 +993,9 @@ impl Waiter {
             look_everywhere(&mut self.scopes);
             found = InFront::of(&self.parts, self.ticket, self.stand, &passes, &mut self.scopes, dice, &pin);
         }
-        if let Some((state, seen)) = found.poisoned {
-            return Err(poison::refusal(state, &seen));
+        let poisoned = found.poisoned;
+        if let Some(refusal) = poisoned.and_then(|(state, seen)| poison::refusal(state, &seen)) {
+            return Err(refusal);
         }
         // Whom it may pass is not in front now, and can be so again; and newcomers can be, where they may pass it.
         if !passes.is_empty() || self.stand != Stand::Strict {
@@ -1019,6 +1020,10 @@ impl Waiter {
         if self.stand == Stand::Closed {
             self.parts[0].live.0.reopen();
             self.stand = Stand::Open;
+        }
+        // Who was found poisoned has changed meanwhile.
+        if poisoned.is_some() {
+            return Ok(Turn::LookAgain);
         }
         if self.has_slept && self.yields() && blocker.ticket().is_none() {
             telemetry::woken_in_vain();

@@ -32,10 +32,14 @@ pub(crate) struct Beside {
     /// Relaxed, both: they only advise. What they let a newcomer do is safe whatever they say, as the word of the one
     /// whom it passes has to say it too.
     late: hint::AtomicU32,
-    /// How many holds have moved from one slot to another.
+    /// How many holds have moved from one slot to another, in units of [`ONE_MOVE`]; and [`MARKED`].
     moves: AtomicU64,
     turn: Place,
 }
+
+/// Some of the lock's holds may be poisoned: whoever moves one has to hand on what was said of it.
+const MARKED: u64 = 1;
+const ONE_MOVE: u64 = 2;
 
 /// The rest is the window, divided by this.
 const RESTS: u64 = 8;
@@ -87,17 +91,39 @@ impl LockState {
         self.tree.raise_bar(owner::place_of(ticket));
     }
 
-    /// A hold has another slot, and is about to give back the one that it had.
+    /// A hold has another slot, and is about to give back the one that it had. Whether some of this lock's holds may be
+    /// poisoned: see [`LockState::say_marked`].
     ///
-    /// ORDERING: Release, for the other slot. Whoever finds the old one given back (Acquire) finds this, too.
-    pub(crate) fn note_move(&self) {
-        self.tree.beside.moves.fetch_add(1, Ordering::Release);
+    /// ORDERING: Release, for the other slot. Whoever finds the old one given back (Acquire) finds this, too. And M1,
+    /// in `poison`.
+    pub(crate) fn note_move(&self) -> bool {
+        self.tree.beside.moves.fetch_add(ONE_MOVE, Ordering::Release) & MARKED != 0
     }
 
     /// How many holds have moved so far: for who looks at all who hold, and looks again if that has changed meanwhile
     /// (as [`LockState::look_at_rest`], which says why).
     pub(crate) fn moves(&self) -> u64 {
-        self.tree.beside.moves.load(Ordering::Acquire)
+        self.tree.beside.moves.load(Ordering::Acquire) / ONE_MOVE
+    }
+
+    /// Says to those who move a hold from now on that some may be poisoned, or that none is: in the count of moves,
+    /// which they change in any case. With the mutex of the reasons in hand.
+    ///
+    /// ORDERING (M1, in `poison`): Acquire, so that the second slot of each hold that has moved before is found. Of
+    /// "none is" nobody learns anything but that.
+    pub(crate) fn say_marked(&self, is_marked: bool) {
+        // Relaxed: who has the mutex knows.
+        let moves = &self.tree.beside.moves;
+        match (is_marked, moves.load(Ordering::Relaxed) & MARKED != 0) {
+            (true, false) => _ = moves.fetch_add(MARKED, Ordering::Acquire),
+            (false, true) => _ = moves.fetch_add(MARKED.wrapping_neg(), Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
+    /// Whether that is what was said last.
+    pub(crate) fn says_marked(&self) -> bool {
+        self.tree.beside.moves.load(Ordering::Acquire) & MARKED != 0
     }
 
     /// What `look` finds, where it must not miss anybody who holds all the while: it looks again as long as holds move

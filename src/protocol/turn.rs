@@ -31,13 +31,18 @@ pub(crate) struct Turn {
     word: AtomicU64,
     /// Of one slot.
     events: Events<1>,
-    /// Why holders of this lock were poisoned, by their slots. (It is here because a lock has no room for what it
-    /// seldom needs.)
+    /// Why holders of this lock were poisoned. (It is here because a lock has no room for what it seldom needs.)
     reasons: Mutex<Reasons>,
 }
 
-/// By what tells a slot from all others of the lock.
-pub(crate) type Reasons = BTreeMap<(usize, usize), Box<str>>;
+/// What was said of a lock's poisoned holders: `poison` says what holds of it.
+#[derive(Debug, Default)]
+pub(crate) struct Reasons {
+    /// By what tells a slot from all others of the lock.
+    pub(crate) by_place: BTreeMap<(usize, usize), Box<str>>,
+    /// So often it is used before it is looked through for those who have gone.
+    pub(crate) until_swept: usize,
+}
 
 const TAKEN: u64 = 1;
 /// Somebody listens.
@@ -55,7 +60,7 @@ impl Turn {
         static NUMBERS: hint::AtomicU64 = hint::AtomicU64::new(0);
         // Relaxed: only distinct values matter.
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        Turn { number, word: AtomicU64::new(0), events: Events::default(), reasons: Mutex::new(Reasons::new()) }
+        Turn { number, word: AtomicU64::new(0), events: Events::default(), reasons: Mutex::new(Reasons::default()) }
     }
 
     /// Does something with what was said of the lock's poisoned holders, under a short mutex.

@@ -335,7 +335,7 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     /// Whoever has no guard in hand poisons by the lock: [`RangeLock::poison`].
     ///
     /// **Locking behaviour:** it takes a short mutex, of what was said of this lock's poisoned holders. Who is refused
-    /// takes it, too.
+    /// takes it, too; and, while somebody in the lock is poisoned, who converts, extends or splits a guard of it.
     ///
     /// # Examples
     /// ```

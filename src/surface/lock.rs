@@ -532,10 +532,10 @@ impl RangeLock {
     /// Says that all who hold some of `range` (bytes) now are stuck, or dead: whoever would have to wait for one of
     /// them is refused from now on, with [`AcquireError::Poisoned`]. As [`Guard::poison`](crate::Guard::poison), which
     /// says what that means, for whoever has none of their guards: a watcher, when a thread has ended with its guard
-    /// forgotten. Says how many they are.
+    /// forgotten. Says how many they are; one that is being converted, extended or split can count twice.
     ///
-    /// To find them takes a look at the lock; and another one whenever some guard of the lock was converted, extended
-    /// or split meanwhile.
+    /// To find them takes a look at the lock, as long as which a guard of a lock in which somebody is poisoned waits to
+    /// be converted, extended or split.
     ///
     /// # Panics
     /// If the range is inverted, as slicing does.
@@ -556,7 +556,7 @@ impl RangeLock {
 
     /// Takes [`poison`](RangeLock::poison) back, and what a guard has said of itself by
     /// [`Guard::poison`](crate::Guard::poison), for all who hold some of `range` (bytes): they get on after all. Says
-    /// of how many.
+    /// of how many. One that is being converted, extended or split is cured wherever it is.
     ///
     /// # Panics
     /// If the range is inverted, as slicing does.

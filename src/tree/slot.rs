@@ -55,7 +55,10 @@
 //! | S8 | close: CAS, then `fence(SeqCst)` | the fence of a newcomer's publication | of one that closes and one that would pass it, at least one sees the other |
 
 use super::node::{Node, SLOTS};
-use super::{Room, scan::Seen};
+use super::{
+    Room,
+    scan::{Query, Seen},
+};
 use crate::platform::reclaim::{LazyPin, Pin};
 use crate::platform::sync::{AtomicU64, Ordering, const_fn, fence, publish, soon_written};
 use std::fmt;
@@ -831,15 +834,6 @@ impl<R: Room> Placed<R> {
         self.slot().record.order.store(order, Ordering::Relaxed);
     }
 
-    /// Whether this holder, which moves, is poisoned: by anybody who has not found out that it moves.
-    ///
-    /// ORDERING: by a change of the word (to what it is), and not a load. The caller has counted the move; who poisons
-    /// changes the word, and then looks at the count. Of the two changes one is first: if it is his, it is found here;
-    /// if not, he has what was done before this one (AcqRel), the count included.
-    pub(crate) fn moves_poisoned(&self) -> bool {
-        self.slot().update(|word| word).is_poisoned()
-    }
-
     /// The holder as it stands, to be looked at.
     pub(crate) fn seen<'p>(&'p self, _pin: &'p LazyPin) -> Seen<'p, R> {
         let slot = self.slot();
@@ -968,11 +962,18 @@ impl<R: Room> Seen<'_, R> {
         now.same_version(word) && now.0 & MODES == word.0 & MODES && !now.has(PASSING)
     }
 
+    /// What is in the slot by now, if `query` is about that. (Whose it is, is not asked.)
+    pub(crate) fn again(&self, query: &Query) -> Option<Self> {
+        let Query { start, last, against, .. } = *query;
+        let reading = self.slot().read(start, last, self.node().parts(start, last), against)?;
+        Some(Seen::new(self.node(), self.room_index(), reading))
+    }
+
     /// Poisons the holder that was seen, if it is there still, and wakes whoever waits for it to change; whether it is
     /// poisoned now. (`false` as below.)
     pub(crate) fn poison(&self) -> bool {
-        // ORDERING: AcqRel: Release for what is noted of it before; Acquire for the listeners of whoever set WAITERS
-        // (S5).
+        // ORDERING: AcqRel: Acquire for the listeners of whoever set WAITERS (S5). What is said of it is handed on by a
+        // mutex.
         self.change_hold(|word| word & !WAITERS | RESCAN)
     }
 
