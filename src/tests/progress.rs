@@ -567,11 +567,17 @@ fn goes_on(lock: &'static RangeLock, apart: &Range<u64>, moment: &Moment<'_>, wh
         drop(guard);
     });
     must("a drain", &|| assert!(lock.drained(start..end, Mode::Exclusive).try_now()));
-    must("conversions", &|| {
+    must("conversions in place", &|| {
         let mut guard = Hand::new(lock.request(start..end, Mode::Exclusive)).ready();
         guard.downgrade(Mode::Add);
-        assert!(guard.try_convert(Mode::Exclusive));
         guard.shrink(start..middle);
+        drop(guard);
+    });
+    // A hold that moves takes its mark along, where there are marks: not in a lock that the scene is not about.
+    let moves: &[Needs] = if list.is_empty() { &[] } else { &[Needs::Reasons] };
+    moment.go_on(&format!("conversions by succession in {which}, {apart:?}"), moves, || {
+        let mut guard = Hand::new(lock.request(start..middle, Mode::Add)).ready();
+        assert!(guard.try_convert(Mode::Exclusive));
         assert!(guard.try_extend(start..end));
         drop(guard);
         let (left, right) = lock.exclusive(start..end).release(middle + 10..middle + 20);
