@@ -612,8 +612,8 @@ fn goes_on(lock: &'static RangeLock, apart: &Range<u64>, moment: &Moment<'_>, wh
         drain.ready();
         drop((last.ready(), first));
     });
-    let token = |turn: &[Needs]| {
-        moment.go_on(&format!("a token's conversion in {which}, {apart:?}"), turn, || {
+    let token = |needs: &[Needs]| {
+        moment.go_on(&format!("a token's conversion in {which}, {apart:?}"), needs, || {
             let guard = lock.request(start..end, Mode::Exclusive).owner(&Owner::new()).try_now().unwrap();
             drop(guard.split(middle));
             // The parts of a task's have a token as well.
@@ -621,7 +621,7 @@ fn goes_on(lock: &'static RangeLock, apart: &Range<u64>, moment: &Moment<'_>, wh
             drop((tail.release(middle + 10..middle + 20), head));
         })
     };
-    token(if which == "another lock" { &[] } else { &[Needs::Turn] });
+    token(if which == "another lock" { &[] } else { &[Needs::Turn, Needs::Reasons] });
 }
 
 #[test]
@@ -1726,6 +1726,28 @@ fn growing(stage: &mut Stage) {
         |_, crowd, ()| drop(crowd),
     );
     turn.check();
+    // The pruner's hand comes by nodes in use, and by a vacant one, which it spares; and that is used then.
+    let far_off = |at: u64| (at << 62) + 5000..(at << 62) + 5001;
+    stage.play(
+        "growing beside a vacant node",
+        |world| {
+            let mut crowd = world.fill_root();
+            crowd.extend((0..8).map(|at| world.hold(1000 + 2 * at..1001 + 2 * at, Mode::Exclusive)));
+            crowd.extend([1, 2].map(|at| world.hold(far_off(at), Mode::Exclusive)));
+            drop(world.hold(far_off(3), Mode::Exclusive));
+            // There is room above it.
+            drop(crowd.swap_remove(0));
+            (crowd, ())
+        },
+        |world, (), gate| {
+            stoppable(gate, || {
+                drop(world.a.exclusive(1001..1002));
+                drop(world.a.exclusive(far_off(3)));
+            });
+        },
+        |world, _, moment| assert!(moment.is_free(world.a, 1003..1004, Mode::Exclusive)),
+        |_, crowd, ()| drop(crowd),
+    );
     /// Across the middle of everything.
     const MIDDLE: u64 = 1 << 63;
     let mut turn = Turn::new("a longer chain", true, false);

@@ -79,6 +79,22 @@ pub(super) fn poisoning(stage: &mut Stage) {
         },
     );
     stage.play(
+        "taking that back by the lock",
+        |world| {
+            let guard = hold(world);
+            guard.poison("stuck");
+            (guard, ())
+        },
+        |world, (), gate| assert_eq!(stoppable(gate, || world.a.clear_poison(..)), 1),
+        |world, _, moment| asks(world, moment),
+        |world, guard, ()| {
+            assert!(!guard.is_poisoned());
+            let mut asked = queue(world);
+            drop(guard);
+            drop(asked.ready().unwrap());
+        },
+    );
+    stage.play(
         "being refused",
         |world| {
             let guard = hold(world);
