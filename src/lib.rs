@@ -38,11 +38,11 @@
 //! - **Concurrent entering.** A request that conflicts with no earlier live one is granted without waiting for anybody.
 //! - **Nothing else blocks.** Disjoint ranges never wait for one another, not even for a thread that was descheduled in
 //!   the middle of an acquire or a release; and a request that waits does not wait for one that came later. (Asking,
-//!   granting and releasing are lock-free; falling asleep, waking somebody and taking a [snapshot](RangeLock::snapshot)
-//!   take short mutexes. A request in conflict that is nested searches for deadlocks, and a token's may, or a batch.
-//!   Such a search never leads to a lock that no waits connect with its own. But it keeps each nested request, token's
-//!   or batch that it has found from being granted, given up or dropped, until it has ended: a poll may block for so
-//!   long.)
+//!   granting and releasing are lock-free; falling asleep, waking somebody, taking a [snapshot](RangeLock::snapshot),
+//!   and moving a hold by a conversion in a lock in which somebody is poisoned take short mutexes. A request in
+//!   conflict that is nested searches for deadlocks, and a token's may, or a batch. Such a search never leads to a lock
+//!   that no waits connect with its own. But it keeps each nested request, token's or batch that it has found from
+//!   being granted, given up or dropped, until it has ended: a poll may block for so long.)
 //! - **Nested.** A request of an owner that holds something already is let past a queued one exactly when waiting for
 //!   that one would close a cycle.
 //! - **Deadlock is an answer.** A cycle of owners that wait for one another's ranges, in whichever locks of the
@@ -136,7 +136,8 @@ pub use surface::whole::WholeFileLock;
 #[cfg(all(feature = "stats", not(any(loom, spanlock_shuttle))))]
 pub use watching::stats;
 
-// What users seldom name stands in the modules, so that the front page shows what they begin with. It has its name here, too.
+// What users seldom name stands in the modules, so that the front page shows what they begin with. It has its name
+// here, too.
 #[doc(hidden)]
 pub use guards::*;
 #[doc(hidden)]

@@ -271,7 +271,10 @@ fn deadlines_and_tries() {
     assert_eq!(lock.drained(.., Exclusive).deadline(Instant::now()).wait(), Ok(()));
     let holder = lock.request_by_other(0..10, Exclusive);
     let begun = Instant::now();
-    assert!(matches!(lock.drained(.., Add).timeout(SHORT).wait(), Err(AcquireError::TimedOut(_))));
+    let late = lock.drained(.., Add).timeout(SHORT).wait();
+    assert!(matches!(late, Err(AcquireError::TimedOut(_))));
+    let told = late.unwrap_err().to_string();
+    assert!(told.contains("waited until the deadline for those to go who were in the way of"), "{told}");
     assert!(begun.elapsed() >= SHORT);
     assert!(matches!(lock.drained(.., Add).timeout(Duration::ZERO).wait(), Err(AcquireError::TimedOut(_))));
     assert_eq!(lock.drained(5..5, Add).timeout(Duration::ZERO).wait(), Ok(()));

@@ -122,12 +122,19 @@ pub struct TimedOut(Box<Late>);
 struct Late {
     owner: OwnerName,
     asked: Box<[Asked]>,
+    /// What was asked for was that all have gone.
+    is_drain: bool,
 }
 
 impl TimedOut {
     /// Of one range at least.
     pub(crate) fn new(owner: OwnerName, asked: impl Iterator<Item = Asked>) -> TimedOut {
-        TimedOut(Box::new(Late { owner, asked: asked.collect() }))
+        TimedOut(Box::new(Late { owner, asked: asked.collect(), is_drain: false }))
+    }
+
+    /// Of a drain.
+    pub(crate) fn of_drain(owner: OwnerName, asked: Asked) -> TimedOut {
+        TimedOut(Box::new(Late { owner, asked: Box::new([asked]), is_drain: true }))
     }
 
     /// Who asked.
@@ -169,8 +176,11 @@ impl fmt::Display for Asked {
 /// One line, and for a batch one for each range.
 impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Late { owner, asked } = &*self.0;
+        let Late { owner, asked, is_drain } = &*self.0;
         match &**asked {
+            [one] if *is_drain => {
+                write!(f, "{owner} waited until the deadline for those to go who were in the way of {one}")
+            }
             [one] => write!(f, "{owner} was not granted {one} before the deadline"),
             several => {
                 write!(f, "{owner} was not granted {} ranges at once before the deadline:", several.len())?;

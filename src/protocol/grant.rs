@@ -1306,10 +1306,12 @@ fn row(seen: &Seen<'_>, now: u64) -> Row {
     Row { start, last, mode: Mode::from_bit(seen.mode()), owner, came, place }
 }
 
-/// Whether nobody would be in the way of an owner that has nothing.
+/// Whether nobody would be in the way of an owner that has nothing. Lock-free: it looks again if a hold has moved
+/// meanwhile, which it could have missed.
 pub(crate) fn is_free(state: &LockState, range: ByteRange, mode: Mode) -> bool {
     // No owner has the id 0.
-    Ask::at(range, mode, 0, 0).is_clear(&state.tree, None, &LazyPin::new())
+    let (ask, pin) = (Ask::at(range, mode, 0, 0), LazyPin::new());
+    state.look_at_rest(|tree| ask.is_clear(tree, None, &pin))
 }
 
 /// Every live request. (No owner has the id 0: all are others.)

@@ -1,13 +1,13 @@
 //! Waiting until a range is drained, as users ask for it: wait, try, wait until a deadline, await.
 
-use crate::facts::error::{AcquireError, Refused};
+use crate::facts::error::{AcquireError, Asked, OwnerName, Refused, TimedOut};
 use crate::facts::mode::Mode;
 use crate::facts::owner::Owner;
 use crate::facts::owner_kind::{AwaitedOn, ByOwner, Counted, Entered, OwnedBy};
 use crate::facts::range::ByteRange;
 use crate::protocol::drain::{self, Begun};
 use crate::protocol::lock_state::Ask;
-use crate::surface::request::{LockRef, assert_awaitable, assert_kept, with_deadline};
+use crate::surface::request::{LockRef, assert_awaitable, assert_kept};
 use crate::wait;
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -151,7 +151,12 @@ impl<L: LockRef, O: OwnedBy> Drain<L, O> {
         // Counted until the wait is over: what is asked for meanwhile is nested in it, and it in what there is.
         let (_entered, asker) = Entered::new(&owner);
         let ask = Ask::new(state, range, mode, &asker);
-        let told = |refused| with_deadline(refused, &[(state, ask)], owner.token());
+        let told = |refused: Refused| {
+            refused.told(|| {
+                let asked = Asked::new(state.label(), ask.range(), ask.mode());
+                TimedOut::of_drain(OwnerName::of(ask.owner(), owner.token()), asked)
+            })
+        };
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return if drain::is_drained(state, &ask) { Ok(()) } else { Err(told(Refused::TimedOut)) };
         }

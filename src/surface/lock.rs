@@ -422,7 +422,8 @@ impl RangeLock {
 
     /// Whether a new owner that asked for `range` (bytes) in `mode` at this moment would have to wait: somebody, the
     /// caller perhaps, holds some of it in a mode that conflicts, waits for it, or is just asking. True or false, it
-    /// may be past by the time that one looks. It makes no request: nobody has to wait because of it.
+    /// may be past by the time that one looks; who holds all the while is seen. It makes no request: nobody has to wait
+    /// because of it.
     ///
     /// # Panics
     /// If the range is inverted, as slicing does.

@@ -96,7 +96,7 @@ pub(super) fn draining(stage: &mut Stage) {
     );
 }
 
-/// A drain, or a try, looks while what is in its way moves to another slot: behind any of its steps.
+/// A drain looks, or one who asks whether the range is locked, while what is in its way moves to another slot: behind any of its steps.
 fn looking_while_a_hold_moves(stage: &mut Stage) {
     type Drain = Hand<crate::Drained<&'static RangeLock, crate::ByTask>>;
     /// Bytes of which the hold moves to another slot.
@@ -124,7 +124,8 @@ fn looking_while_a_hold_moves(stage: &mut Stage) {
                 let looks = scope.spawn(move || {
                     stoppable(gate, || {
                         let polled = drain.poll();
-                        (polled, world.a.drained(MOVED, Mode::Exclusive).try_now(), drain)
+                        let free = world.a.drained(MOVED, Mode::Exclusive).try_now();
+                        (polled, free || !world.a.is_locked(MOVED, Mode::Exclusive), drain)
                     })
                 });
                 let stop = gate.stopped();
