@@ -52,7 +52,8 @@
 //!   on. A deadline is kept within the clock's grain, whatever others do, short mutexes and the wakers of tasks that
 //!   waited for the request apart, with one exception: a nested request, a token's or a batch that a search for
 //!   deadlocks has found leaves when that search has ended.
-//! - **Memory.** The nodes on the heap never exceed 16 for each thread at work and one for each two live ranges.
+//! - **Memory.** The nodes on the heap never exceed 16 for each thread at work and one for each two live
+//!   ranges; where a crowd goes and leaves one in each node, one for each live range, until that one goes.
 //!
 //! Two things it does not do. A thread is *one* owner, whatever jobs it runs in turns; and a child of fork(2) is
 //! another process. [`RangeLock`] says of both what follows.

@@ -172,9 +172,15 @@ fn examples_are_found_as_readers_see_them() {
 #[test]
 fn every_example_can_be_pasted() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let pages = ["src", "docs/guides"].iter().flat_map(|folder| fs::read_dir(root.join(folder)).expect("it is there"));
-    let mut pages: Vec<PathBuf> = pages.map(|entry| entry.expect("it can be read").path()).collect();
-    pages.retain(|page| page.extension().is_some_and(|kind| kind == "rs" || kind == "md"));
+    let mut pages = Vec::new();
+    let mut folders = vec![root.join("src"), root.join("docs/guides")];
+    while let Some(folder) = folders.pop() {
+        let entries = fs::read_dir(folder).expect("it is there").map(|entry| entry.expect("it can be read").path());
+        let (below, here): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+        folders.extend(below);
+        pages.extend(here);
+    }
+    pages.retain(|page: &PathBuf| page.extension().is_some_and(|kind| kind == "rs" || kind == "md"));
     pages.retain(|page| cfg!(feature = "stats") || !page.ends_with("src/watching/stats.rs"));
     pages.push(root.join("README.md"));
     pages.sort();

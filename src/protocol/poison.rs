@@ -82,6 +82,7 @@ impl Reasons {
         let is_marked = seen.poison();
         if is_marked {
             self.by_place.insert(place_of(seen), reason.into());
+            self.until_swept = self.until_swept.saturating_sub(1);
         }
         is_marked
     }
@@ -271,4 +272,23 @@ pub(crate) fn refusal(state: &LockState, seen: &Seen<'_>) -> Option<Refused> {
     let (range, mode) = what(seen);
     let name = OwnerName { id: owner, name: owner::name_of(owner) };
     Some(Refused::Poisoned(Poisoned::new(state.label(), name, range, mode, reason)))
+}
+
+#[cfg(all(test, not(any(loom, spanlock_shuttle))))]
+mod tests {
+    use crate::RangeLock;
+
+    /// As many as are live, and as were noted by the last two calls, at most; and some.
+    #[test]
+    fn reasons_of_who_has_gone_do_not_pile_up() {
+        const HOLDERS: u64 = 500;
+        let lock = RangeLock::new();
+        for round in 0..40 {
+            let page = |at: u64| (round * HOLDERS + at) << 12;
+            let guards: Vec<_> = (0..HOLDERS).map(|at| lock.exclusive(page(at)..page(at) + 10)).collect();
+            assert_eq!(lock.poison(.., "stuck"), guards.len());
+            let kept = lock.state().turn().with_reasons(|reasons| reasons.by_place.len());
+            assert!(kept <= 3 * guards.len(), "{kept} reasons in round {round}");
+        }
+    }
 }
