@@ -44,9 +44,10 @@
 //!   hand. P before that: it has found the first slot; what it left there is what the second slot gets. P after that:
 //!   it finds the second slot, by the mutex.
 //!
-//! So whatever is said of many holds comes, for each that moves, wholly before the move or wholly after it. To count
-//! the moves is one step for every conversion in any case; to see that nothing else is to be done is to look at what
-//! that step has returned.
+//! So whatever is said of many holds comes, for each that was there when it began and moves, wholly before the move or
+//! wholly after it. (Of one that is granted meanwhile, and split, it can find the second part only.) To count the moves
+//! is one step for every conversion in any case; to see that nothing else is to be done is to look at what that step
+//! has returned.
 //!
 //! # Orderings
 //! | pair | writer | reader | carries |

@@ -533,7 +533,8 @@ impl RangeLock {
     /// Says that all who hold some of `range` (bytes) now are stuck, or dead: whoever would have to wait for one of
     /// them is refused from now on, with [`AcquireError::Poisoned`]. As [`Guard::poison`](crate::Guard::poison), which
     /// says what that means, for whoever has none of their guards: a watcher, when a thread has ended with its guard
-    /// forgotten. Says how many they are; one that is being converted, extended or split can count twice.
+    /// forgotten. Says how many they are; one that is being converted, extended or split can count twice, and one who is
+    /// just asking can count, too.
     ///
     /// To find them takes a look at the lock, as long as which a guard of a lock in which somebody is poisoned waits to
     /// be converted, extended or split.
