@@ -275,15 +275,14 @@ pub(crate) fn refusal(state: &LockState, seen: &Seen<'_>) -> Option<Refused> {
     Some(Refused::Poisoned(Poisoned::new(state.label(), name, range, mode, reason)))
 }
 
-#[cfg(all(test, not(any(loom, spanlock_shuttle))))]
+#[cfg(test)]
 mod tests {
-    use crate::RangeLock;
-
     /// As many as are live, and as were noted by the last two calls, at most; and some.
+    #[cfg(not(any(loom, spanlock_shuttle)))]
     #[test]
     fn reasons_of_who_has_gone_do_not_pile_up() {
         const HOLDERS: u64 = 500;
-        let lock = RangeLock::new();
+        let lock = crate::RangeLock::new();
         for round in 0..40 {
             let page = |at: u64| (round * HOLDERS + at) << 12;
             let guards: Vec<_> = (0..HOLDERS).map(|at| lock.exclusive(page(at)..page(at) + 10)).collect();
