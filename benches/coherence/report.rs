@@ -127,7 +127,8 @@ pub(crate) fn plot(folder: &Path, workload: Workload, runs: &[Run]) -> Result<()
     let words = workload.name().replace(',', "");
     let path = folder.join(format!("coherence-{}.svg", words.replace(' ', "-")));
     let caption = format!("{}: transfers per acquire and release, after warm-up", workload.name());
-    let origin = format!("simulated; {}; {}", machine::today(), machine::command("coherence"));
+    let origin =
+        format!("simulated; {}; {}", machine::today(), machine::command("bench -p spanlock-bench --bench coherence"));
     let frame =
         Frame { caption: &caption, x: "CPUs", y: "transfers of a line", base: 2.0, foot: FOOT, origin: &origin };
     let line = |kind: Kind| {

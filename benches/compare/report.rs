@@ -18,6 +18,8 @@ use std::path::Path;
 /// Where the figures stand in the page.
 const BEGIN: &str = "<!-- figures: written by `cargo bench -p spanlock-bench --bench compare -- --report` -->";
 const END: &str = "<!-- end of the figures -->";
+/// How cargo is called for this.
+const CARGO: &str = "bench -p spanlock-bench --bench compare";
 
 /// One contest, beside its first contender.
 fn rows(outcome: &Outcome) -> Vec<[String; HEADER.len()]> {
@@ -128,7 +130,7 @@ pub(crate) fn json(path: &Path, results: &Results, machine: &Value) -> Result<()
 
 /// A picture for each kind of contest that was run at several numbers of threads, or sizes.
 pub(crate) fn pictures(folder: &Path, results: &Results) -> Result<Vec<(Kind, String)>, Box<dyn Error>> {
-    let (mut written, origin) = (Vec::new(), machine::origin("compare"));
+    let (mut written, origin) = (Vec::new(), machine::origin(CARGO));
     for kind in results.kinds() {
         let is_free = |outcome: &&Outcome| outcome.contest.placement == Placement::Free;
         let outcomes: Vec<&Outcome> = results.of_kind(kind).filter(is_free).collect();
@@ -174,7 +176,7 @@ pub(crate) fn pictures_of_series(folder: &Path, results: &Results) -> Result<(),
     if results.series.is_empty() {
         return Ok(());
     }
-    let origin = machine::origin("compare");
+    let origin = machine::origin(CARGO);
     let frame = Frame { caption: "", x: "seconds", y: "", base: 2.0, foot: 1.0, origin: &origin };
     let caption = "two threads at random pages: millions of pairs a second";
     chart::draw(&folder.join(SPEED_OVER_TIME), Frame { caption, y: "10^6 pairs/s", foot: 0.1, ..frame }, &speeds)?;

@@ -1,11 +1,12 @@
-//! A picture of lines over two logarithmic axes: the names beside it, and below it what it was made on, when, and by
-//! which command.
+//! Pictures, most of them of lines over two logarithmic axes: the names beside it, and below it what it was made on,
+//! when, and by which command. The benches draw by this, and so does `examples/pagecache`.
 
 // Each bench is a crate of its own and uses a part of this.
 #![allow(dead_code)]
 
 use plotters::prelude::*;
 use std::error::Error;
+use std::fs;
 use std::path::Path;
 
 /// What stands around the lines.
@@ -15,7 +16,7 @@ pub(crate) struct Frame<'a> {
     pub(crate) x: &'a str,
     /// With its unit.
     pub(crate) y: &'a str,
-    /// The distance of the marks on the axis across, as a factor.
+    /// The distance of the marks on the axis across, as a factor: 2, or 10.
     pub(crate) base: f64,
     /// Smaller values are drawn here, hollow; if zero is among them, the axis says so.
     pub(crate) foot: f64,
@@ -23,13 +24,19 @@ pub(crate) struct Frame<'a> {
     pub(crate) origin: &'a str,
 }
 
-/// A line: its name, and its points.
+/// A line: its name, and its points. Without points it has no name in the picture either, but keeps its colour.
 pub(crate) type Line = (String, Vec<(f64, f64)>);
 
-const SIZE: (u32, u32) = (960, 520);
-/// For the names, and for the line below all.
-const ASIDE: u32 = 230;
-const BELOW: u32 = 24;
+pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+pub(crate) type Drawn<T> = Result<T, Box<dyn Error>>;
+
+pub(crate) const SIZE: (u32, u32) = (960, 520);
+/// What stands for a name's colour, and space around it.
+const ASIDE: usize = 50;
+/// A letter of a name, widely.
+const LETTER: usize = 7;
+/// Letters in a line below all, and its height.
+const BELOW: (usize, u32) = (150, 14);
 
 /// Colours that an eye tells apart. Whoever comes behind them is grey.
 const COLOURS: usize = 10;
@@ -39,7 +46,7 @@ fn colour(index: usize) -> RGBAColor {
 }
 
 /// A number as people write it: 80k, 2.5M.
-fn short(number: f64) -> String {
+pub(crate) fn short(number: f64) -> String {
     let (number, unit) = match number {
         1e9.. => (number / 1e9, "G"),
         1e6.. => (number / 1e6, "M"),
@@ -53,60 +60,99 @@ fn short(number: f64) -> String {
     format!("{text}{unit}")
 }
 
-/// Writes the picture as SVG.
-pub(crate) fn draw(path: &Path, frame: Frame<'_>, lines: &[Line]) -> Result<(), Box<dyn Error>> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let root = SVGBackend::new(path, SIZE).into_drawing_area();
-    root.fill(&WHITE)?;
-    let (all, below) = root.split_vertically(SIZE.1 - BELOW);
-    below.draw(&Text::new(frame.origin, (10, 4), ("sans-serif", 11).into_font().color(&BLACK.mix(0.6))))?;
-    let (left, aside) = all.split_horizontally(SIZE.0 - ASIDE);
-    let points = || lines.iter().flat_map(|(_, points)| points.iter().copied());
-    if points().next().is_none() {
-        all.draw(&Text::new(frame.caption, (10, 10), ("sans-serif", 18).into_font()))?;
-        all.draw(&Text::new("nothing of this was measured", (60, 200), ("sans-serif", 16).into_font()))?;
-    } else {
-        plot(&left, frame, lines)?;
-        for (index, (name, _)) in lines.iter().enumerate() {
-            let y = 50 + 18 * index as i32;
-            aside.draw(&PathElement::new([(6, y + 6), (26, y + 6)], colour(index).stroke_width(2)))?;
-            aside.draw(&Text::new(name.as_str(), (32, y), ("sans-serif", 13).into_font()))?;
+/// In lines that are not too long to stand below a picture.
+fn folded(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("there is one from the beginning");
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.len() + word.len() < BELOW.0 {
+            *line += &format!(" {word}");
+        } else {
+            lines.push(word.to_owned());
         }
     }
-    root.present()?;
+    lines
+}
+
+/// Writes a picture of lines as SVG.
+pub(crate) fn draw(path: &Path, frame: Frame<'_>, lines: &[Line]) -> Drawn<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(path, picture(frame, lines)?)?;
     println!("written: {}", path.display());
     Ok(())
 }
 
-fn plot<B: DrawingBackend>(
-    area: &DrawingArea<B, plotters::coord::Shift>,
-    frame: Frame<'_>,
-    lines: &[Line],
-) -> Result<(), Box<dyn Error>>
-where
-    B::ErrorType: 'static,
-{
-    let points = || lines.iter().flat_map(|(_, points)| points.iter().copied());
+/// The SVG of it.
+pub(crate) fn picture(frame: Frame<'_>, lines: &[Line]) -> Drawn<String> {
+    let lines: Vec<(RGBAColor, &Line)> = lines.iter().enumerate().map(|(index, line)| (colour(index), line)).collect();
+    let drawn: Vec<_> = lines.into_iter().filter(|(_, (_, points))| !points.is_empty()).collect();
+    let names: Vec<_> = drawn.iter().map(|(colour, (name, _))| (name.as_str(), colour.stroke_width(2))).collect();
+    framed(frame.caption, frame.origin, &names, |area| plot(area, frame, &drawn))
+}
+
+/// Any picture as SVG: `plot` draws what stands left of the names. If there are none it says that there is nothing.
+pub(crate) fn framed(
+    caption: &str,
+    origin: &str,
+    names: &[(&str, ShapeStyle)],
+    plot: impl FnOnce(&Area<'_>) -> Drawn<()>,
+) -> Drawn<String> {
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        root.fill(&WHITE)?;
+        let origin = folded(origin);
+        let (all, below) = root.split_vertically(SIZE.1 - BELOW.1 * origin.len() as u32 - 10);
+        for (y, line) in (4..).step_by(BELOW.1 as usize).zip(origin) {
+            below.draw(&Text::new(line, (10, y), ("sans-serif", 11).into_font().color(&BLACK.mix(0.6))))?;
+        }
+        let longest = names.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        let (left, aside) = all.split_horizontally(SIZE.0 - (ASIDE + LETTER * longest) as u32);
+        let left = left.margin(10, 0, 0, 0).titled(caption, ("sans-serif", 18))?;
+        if names.is_empty() {
+            left.draw(&Text::new("there is nothing of this to show", (60, 200), ("sans-serif", 16).into_font()))?;
+        } else {
+            plot(&left)?;
+        }
+        for (y, &(name, style)) in (50..).step_by(18).zip(names) {
+            aside.draw(&PathElement::new([(6, y + 6), (26, y + 6)], style))?;
+            aside.draw(&Text::new(name, (32, y), ("sans-serif", 13).into_font()))?;
+        }
+        root.present()?;
+    }
+    Ok(svg)
+}
+
+/// The marks of a logarithmic axis: powers, and where ten's are few, some between them. (Those of plotters are so dense
+/// on a short axis that they repeat, or too few to read it.)
+fn marks(low: f64, high: f64, base: f64) -> Vec<f64> {
+    let between: &[f64] = if base > 2.0 && high / low < 1e3 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let powers = low.log(base).floor() as i32..=high.log(base).ceil() as i32;
+    let marks = powers.flat_map(|power| between.iter().map(move |factor| factor * base.powi(power)));
+    // A power that is an end of the axis may be computed to lie beyond it.
+    let near = |mark: &f64| (low * 0.999..=high * 1.001).contains(mark);
+    marks.filter(near).map(|mark| mark.clamp(low, high)).collect()
+}
+
+fn plot(area: &Area<'_>, frame: Frame<'_>, lines: &[(RGBAColor, &Line)]) -> Drawn<()> {
+    let points = || lines.iter().flat_map(|(_, (_, points))| points.iter().copied());
     let (left, right) = points().fold((f64::INFINITY, 1.0_f64), |(low, high), (x, _)| (low.min(x), high.max(x)));
     let top = points().map(|(_, y)| y).fold(frame.foot, f64::max);
     let has_zero = points().any(|(_, y)| y <= 0.0);
-    let mut chart = ChartBuilder::on(area)
-        .caption(frame.caption, ("sans-serif", 18))
-        .margin(10)
-        .x_label_area_size(40)
-        .y_label_area_size(60)
-        .build_cartesian_2d(
-            (left..right.max(2.0 * left)).log_scale().base(frame.base),
-            (frame.foot..2.0 * top).log_scale(),
-        )?;
+    let (right, top) = (right.max(2.0 * left), 2.0 * top);
+    let mut chart = ChartBuilder::on(area).margin(10).x_label_area_size(40).y_label_area_size(60).build_cartesian_2d(
+        (left..right).log_scale().with_key_points(marks(left, right, frame.base)),
+        (frame.foot..top).log_scale().with_key_points(marks(frame.foot, top, 10.0)),
+    )?;
     let of_y = |y: &f64| if has_zero && *y <= frame.foot { "0".to_owned() } else { short(*y) };
     let of_x = |x: &f64| short(*x);
     let mut mesh = chart.configure_mesh();
     mesh.x_desc(frame.x).y_desc(frame.y).x_label_formatter(&of_x).y_label_formatter(&of_y).draw()?;
-    for (index, (_, points)) in lines.iter().enumerate() {
-        let colour = colour(index);
+    for (colour, (_, points)) in lines {
         let shown = points.iter().map(|&(x, y)| (x, y.max(frame.foot)));
         chart.draw_series(LineSeries::new(shown, colour.stroke_width(2)))?;
         let mark = |&(x, y): &(f64, f64)| {

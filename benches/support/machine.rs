@@ -20,15 +20,15 @@ pub(crate) fn today() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%d").to_string()
 }
 
-/// How this bench was called.
-pub(crate) fn command(bench: &str) -> String {
+/// How this program was called, and by which call of cargo.
+pub(crate) fn command(cargo: &str) -> String {
     // Cargo adds one of its own.
     let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let rest = if arguments.is_empty() { String::new() } else { format!(" -- {}", arguments.join(" ")) };
-    format!("cargo bench -p spanlock-bench --bench {bench}{rest}")
+    format!("cargo {cargo}{rest}")
 }
 
 /// All of it in a line, for under a picture.
-pub(crate) fn origin(bench: &str) -> String {
-    format!("{}, {} CPUs; {}; {}", model(), cpus(), today(), command(bench))
+pub(crate) fn origin(cargo: &str) -> String {
+    format!("{}, {} CPUs; {}; {}", model(), cpus(), today(), command(cargo))
 }

@@ -51,10 +51,7 @@ pub(super) fn judge(options: &Options, all: &[Results]) -> Vec<Goal> {
     let most = usize::from(options.threads);
     let mut goals = Vec::new();
     for results in all {
-        let place = match results.setting {
-            Setting::Simulated => format!("device of {} µs", options.latency_us),
-            Setting::File => "file, nothing added".to_owned(),
-        };
+        let place = results.setting.place(options);
         if let Some(cell) = results.cell(Kind::Mixed, most) {
             goals.push(Goal {
                 what: format!("{} with {most} threads, {place}: range/whole", Kind::Mixed.name()),

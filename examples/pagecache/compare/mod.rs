@@ -11,10 +11,14 @@
 //! | `options.rs` | its command line |
 //! | `load.rs` | one measurement |
 //! | `goals.rs` | what is asked for, and whether it was reached |
-//! | `pictures.rs` | its page |
+//! | `pictures.rs` | its page; how a picture looks is the benches' matter, too (`benches/support/chart.rs`) |
 
+#[path = "../../../benches/support/chart.rs"]
+mod chart;
 mod goals;
 mod load;
+#[path = "../../../benches/support/machine.rs"]
+mod machine;
 pub(crate) mod options;
 mod pictures;
 
@@ -55,6 +59,23 @@ enum Setting {
     Simulated,
     /// A file, with nothing added.
     File,
+}
+
+impl Setting {
+    fn name(self) -> &'static str {
+        match self {
+            Setting::Simulated => "device",
+            Setting::File => "file",
+        }
+    }
+
+    /// In a few words.
+    fn place(self, options: &Options) -> String {
+        match self {
+            Setting::Simulated => format!("device of {} µs", options.latency_us),
+            Setting::File => "file, nothing added".to_owned(),
+        }
+    }
 }
 
 /// One kind of operation with so many threads: operations per second of each round, variant by variant.
@@ -313,6 +334,22 @@ mod tests {
         assert_eq!(median([3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median([4.0, 1.0, 2.0, 3.0]), 2.5);
         assert!(median([]).is_nan());
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_found_before_the_run() {
+        let folder = std::env::temp_dir().join(format!("spanlock-report-{}", std::process::id()));
+        let (file, page) = (folder.join("file"), folder.join("page"));
+        fs::create_dir_all(page.join(pictures::PAGE)).unwrap();
+        fs::write(&file, "").unwrap();
+        // Nor can this be opened, but the run does not come that far.
+        let nowhere = Place::Temporary { folder: folder.join("nowhere") };
+        for (report, said) in [(&file, "cannot make the folder"), (&page, "cannot write")] {
+            let options = Options { report: Some(report.clone()), ..Options::parse_from(["compare"]) };
+            let error = run(&options, &nowhere, Access::Direct).err().unwrap().to_string();
+            assert!(error.starts_with(said) && error.contains(&*report.to_string_lossy()), "{error}");
+        }
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

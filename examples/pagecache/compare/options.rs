@@ -51,7 +51,7 @@ pub(crate) struct Options {
     )]
     pub(crate) locks: Vec<Variant>,
 
-    /// Write a page with pictures, index.html, into this folder
+    /// Write a page with pictures, index.html, into this folder, and each picture beside it
     #[arg(long, value_name = "FOLDER")]
     pub(crate) report: Option<PathBuf>,
 }

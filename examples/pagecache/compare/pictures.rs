@@ -1,11 +1,10 @@
-//! The page of `compare`: one HTML file with its pictures inside, that needs nothing else.
+//! The page of `compare`: one HTML file with its pictures inside, that needs nothing else, and beside it each picture as
+//! a file, for other pages.
 
-use std::env;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use plotters::prelude::*;
 use spanlock::Mode;
@@ -13,17 +12,17 @@ use spanlock_pagecache::device::offset_of;
 use spanlock_pagecache::file_lock::Variant;
 use spanlock_pagecache::waits::Span;
 
+use super::chart::{self, Drawn, Frame, Line};
 use super::goals::Goal;
 use super::load::{Kind, PART};
 use super::options::Options;
-use super::{Cell, LockWork, Results};
-
-const SIZE: (u32, u32) = (560, 340);
-
-type Drawn = Result<String, Box<dyn Error>>;
+use super::{Cell, LockWork, Results, machine};
 
 /// What it is called.
 pub(super) const PAGE: &str = "index.html";
+
+/// How cargo is called for this.
+const CARGO: &str = "run --release --example pagecache";
 
 /// Writes the page into `folder`, which is there; its path.
 pub(super) fn write(
@@ -32,6 +31,11 @@ pub(super) fn write(
     all: &[Results],
     goals: &[Goal],
 ) -> Result<PathBuf, Box<dyn Error>> {
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        Ok::<_, String>(path)
+    };
     let mut page = String::from(HEAD);
     page += "<table><tr><th></th><th>asked</th><th>measured</th><th></th></tr>\n";
     for goal in goals {
@@ -39,79 +43,84 @@ pub(super) fn write(
         page += &format!("<tr><td>{what}</td><td>{asked}</td><td>{measured}</td><td>{}</td></tr>\n", goal.verdict());
     }
     page += &format!("</table>\n<p>{}</p>\n", super::RATIO);
-    let circumstances = circumstances();
-    let legend =
-        legend(&options.variants().iter().map(|&variant| (color(variant), variant.name())).collect::<Vec<_>>());
-    let modes = legend_of_modes();
-    let mut figure = |svg: &str, legend: &str| {
-        page += &format!("<figure>\n{svg}<figcaption>{legend}<br>{circumstances}</figcaption></figure>\n");
-    };
+    let origin = machine::origin(CARGO);
     for results in all {
-        let title = |what: &str| format!("<h3>{what}</h3><p>{}</p>\n", results.device);
-        for kind in Kind::ALL {
-            let cells: Vec<&Cell> = results.cells.iter().filter(|cell| cell.kind == kind).collect();
-            if !cells.is_empty() {
-                figure(&(title(kind.name()) + &throughput(options, &cells)?), &legend);
-            }
-        }
-        figure(&(title("How long those waited that had to") + &waits(&results.locks)?), &legend);
-        let bytes = offset_of(PART * usize::from(options.threads).min(super::RECORDED_THREADS));
-        for lock in &results.locks {
-            let what = format!("Who held which bytes when: {}", lock.variant.name());
-            figure(&(title(&what) + &holds(lock, bytes)?), &modes);
+        page += &format!("<p>{}</p>\n", results.device);
+        for (name, svg) in pictures(options, results, &origin)? {
+            write(&format!("{}-{}.svg", results.setting.name(), name.replace(' ', "-")), &svg)?;
+            page += &format!("<figure>\n{svg}</figure>\n");
         }
     }
     page += "</body></html>\n";
-    let path = folder.join(PAGE);
-    fs::write(&path, page).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    Ok(path)
+    Ok(write(PAGE, &page)?)
 }
 
 const HEAD: &str = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>pagecache compare</title>\n\
-<style>body{font-family:sans-serif;margin:2em;max-width:1200px}td,th{padding:.2em .8em;text-align:left}\
-figure{display:inline-block;margin:0 2em 2em 0;vertical-align:top}figcaption{font-size:80%}</style></head><body>\n\
+<style>body{font-family:sans-serif;margin:2em;max-width:1000px}td,th{padding:.2em .8em;text-align:left}\
+figure{margin:0 0 2em 0}</style></head><body>\n\
 <h1>A page cache under several locks</h1>\n";
 
-/// What was measured when, on what and by which command.
-fn circumstances() -> String {
-    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let model = model.map_or("an unknown processor", |(_, name)| name.trim());
-    let count = thread::available_parallelism().map_or(0, usize::from);
-    let days = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs() / 86_400;
-    let (year, month, day) = date(days);
-    let command: Vec<String> = env::args().skip(1).collect();
-    format!("{model}, {count} processors; {year}-{month:02}-{day:02}; pagecache {}", escaped(&command.join(" ")))
-}
-
-/// The date so many days after 1 January 1970.
-fn date(mut days: u64) -> (u64, usize, u64) {
-    let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let mut year = 1970;
-    while days >= 365 + u64::from(is_leap(year)) {
-        days -= 365 + u64::from(is_leap(year));
-        year += 1;
-    }
-    let february = 28 + u64::from(is_leap(year));
-    for (month, length) in (1..).zip([31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]) {
-        if days < length {
-            return (year, month, days + 1);
+/// All of one setting, with their names.
+fn pictures(options: &Options, results: &Results, origin: &str) -> Drawn<Vec<(String, String)>> {
+    let place = results.setting.place(options);
+    let mut pictures = Vec::new();
+    for kind in Kind::ALL {
+        let cells: Vec<&Cell> = results.cells.iter().filter(|cell| cell.kind == kind).collect();
+        if !cells.is_empty() {
+            let caption = format!("{}, {place}", kind.name());
+            pictures.push((kind.name().to_owned(), throughput(options, &cells, &caption, origin)?));
         }
-        days -= length;
     }
-    unreachable!("the year has as many days")
+    pictures.push(("waits".to_owned(), waits(options, &results.locks, &place, origin)?));
+    let bytes = offset_of(PART * usize::from(options.threads).min(super::RECORDED_THREADS));
+    for lock in &results.locks {
+        let caption = format!("{}: who held which bytes when, {place}", lock.variant.name());
+        pictures.push((format!("holds {}", lock.variant.short()), holds(lock, bytes, &caption, origin)?));
+    }
+    Ok(pictures)
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
-}
-
-/// Below a picture, where it is in nobody's way.
-fn legend(entries: &[(RGBColor, &str)]) -> String {
-    let entry = |&(RGBColor(red, green, blue), name): &(RGBColor, &str)| {
-        format!("<span style=\"color:rgb({red},{green},{blue})\">&#9632;</span> {name}")
+/// One line for each variant.
+fn throughput(options: &Options, cells: &[&Cell], caption: &str, origin: &str) -> Drawn<String> {
+    let line = |variant: Variant| -> Line {
+        let points = cells.iter().map(|cell| (cell.threads as f64, cell.median(variant)));
+        (variant.name().to_owned(), points.collect())
     };
-    entries.iter().map(entry).collect::<Vec<_>>().join(" &nbsp; ")
+    let lines: Vec<Line> = options.variants().into_iter().map(line).collect();
+    let lowest = lines.iter().flat_map(|(_, points)| points).map(|(_, y)| *y).fold(f64::INFINITY, f64::min);
+    let frame = Frame { caption, x: "threads", y: "operations per second", base: 2.0, foot: lowest / 2.0, origin };
+    chart::picture(frame, &lines)
+}
+
+/// The least that the picture of waits shows, in microseconds: there is no zero on a logarithmic axis.
+const LEAST: f64 = 0.1;
+
+/// The distribution of the waits, one line for each lock for which somebody waited.
+fn waits(options: &Options, locks: &[LockWork], place: &str, origin: &str) -> Drawn<String> {
+    /// So many percent of the waits are longer than what is shown there.
+    const LONGER: [f64; 9] = [0.1, 1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0];
+    let line = |variant: Variant| -> Line {
+        let found = locks.iter().find(|lock| lock.variant == variant && !lock.wait_times.is_empty());
+        let Some(LockWork { wait_times, .. }) = found else { return (String::new(), Vec::new()) };
+        let micros = |longer: f64| wait_times.value_at_percentile(100.0 - longer) as f64 / 1e3;
+        let name = format!("{}, {} waits", variant.name(), chart::short(wait_times.len() as f64));
+        (name, LONGER.map(|longer| (longer, micros(longer))).into())
+    };
+    // Those without a lock, too, so that each has the same colour in all pictures.
+    let lines: Vec<Line> = options.variants().into_iter().map(line).collect();
+    let idle = locks.iter().filter(|lock| lock.wait_times.is_empty()).map(|lock| lock.variant.name());
+    let idle: Vec<&str> = idle.collect();
+    let idle = if idle.is_empty() { String::new() } else { format!(" (nobody: {})", idle.join(", ")) };
+    let caption = format!("how long those waited who had to{idle}, {place}");
+    let frame = Frame {
+        caption: &caption,
+        x: "percent of the waits that are longer",
+        y: "wait, microseconds",
+        base: 10.0,
+        foot: LEAST,
+        origin,
+    };
+    chart::picture(frame, &lines)
 }
 
 const MODES: [(Mode, RGBColor, &str); 3] = [
@@ -121,151 +130,182 @@ const MODES: [(Mode, RGBColor, &str); 3] = [
 ];
 const WAITING: RGBColor = RGBColor(215, 215, 215);
 
-fn legend_of_modes() -> String {
-    let modes = MODES.map(|(_, color, name)| (color, name));
-    legend(&[modes[0], modes[1], modes[2], (WAITING, "waiting for it")])
-}
-
-/// Where there is nothing to draw.
-fn nothing(why: &str) -> String {
-    format!("<p><em>{why}</em></p>\n")
-}
-
-fn color(variant: Variant) -> RGBColor {
-    match variant {
-        Variant::None => RGBColor(150, 150, 150),
-        Variant::Twice => RGBColor(220, 150, 40),
-        Variant::Rwsem => RGBColor(120, 90, 40),
-        Variant::Note => RGBColor(150, 60, 160),
-        Variant::Whole => RGBColor(200, 60, 50),
-        Variant::Range => RGBColor(40, 90, 190),
-        Variant::Lean => RGBColor(30, 150, 110),
-    }
-}
-
-/// One line for each variant.
-fn throughput(options: &Options, cells: &[&Cell]) -> Drawn {
-    let variants = options.variants();
-    let most = variants.iter().flat_map(|&variant| cells.iter().map(move |cell| cell.median(variant)));
-    let top = most.fold(1.0, f64::max) * 1.1;
-    let threads = cells.iter().map(|cell| cell.threads).max().unwrap_or(1).max(2);
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        let mut chart = ChartBuilder::on(&area)
-            .margin(10)
-            .x_label_area_size(40)
-            .y_label_area_size(70)
-            .build_cartesian_2d((1..threads).log_scale().base(2.0), 0.0..top)?;
-        chart
-            .configure_mesh()
-            .x_desc("threads")
-            .y_desc("operations per second")
-            .y_labels(6)
-            .y_label_formatter(&|rate| super::rate(*rate))
-            .draw()?;
-        for variant in variants {
-            let points = cells.iter().map(|cell| (cell.threads, cell.median(variant)));
-            chart.draw_series(LineSeries::new(points, color(variant).stroke_width(2)))?;
-        }
-        area.present()?;
-    }
-    Ok(svg)
-}
-
-/// The least that the picture of waits shows, in microseconds: there is no zero on a logarithmic axis.
-const LEAST: f64 = 0.1;
-
-/// The distribution of the waits, one line for each lock.
-fn waits(locks: &[LockWork]) -> Drawn {
-    const PERCENTS: [f64; 8] = [1.0, 10.0, 25.0, 50.0, 75.0, 90.0, 99.0, 100.0];
-    let locks: Vec<_> = locks.iter().filter(|lock| !lock.wait_times.is_empty()).collect();
-    if locks.is_empty() {
-        return Ok(nothing("Nobody had to wait."));
-    }
-    let micros = |lock: &LockWork, percent| lock.wait_times.value_at_percentile(percent) as f64 / 1e3;
-    let top = locks.iter().map(|lock| micros(lock, 100.0)).fold(10.0, f64::max);
-    let label = |&micros: &f64| match micros {
-        micros if micros <= LEAST => format!("0 to {LEAST}"),
-        micros => super::rate(micros),
-    };
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-        let mut chart = ChartBuilder::on(&area)
-            .margin(10)
-            .x_label_area_size(40)
-            .y_label_area_size(70)
-            .build_cartesian_2d(0.0..100.0, (LEAST..top * 1.5).log_scale())?;
-        chart
-            .configure_mesh()
-            .x_desc("percent of the waits are not longer")
-            .y_desc("microseconds")
-            .y_label_formatter(&label)
-            .draw()?;
-        for lock in &locks {
-            let points = PERCENTS.map(|percent| (percent, micros(lock, percent).max(LEAST)));
-            chart.draw_series(LineSeries::new(points, color(lock.variant).stroke_width(2)))?;
-        }
-        area.present()?;
-    }
-    let counts = locks.iter().map(|lock| format!("{}: {} waits", lock.variant.name(), lock.wait_times.len()));
-    Ok(svg + &format!("<p>{}</p>\n", counts.collect::<Vec<_>>().join("; ")))
-}
-
 /// Time goes right, the file up: a box for each hold, a grey one for the wait before it.
-fn holds(lock: &LockWork, bytes: u64) -> Drawn {
-    if lock.spans.is_empty() {
-        return Ok(nothing("Nothing was held while the log was on."));
+fn holds(lock: &LockWork, bytes: u64, caption: &str, origin: &str) -> Drawn<String> {
+    let millis = |time: Duration| time.as_secs_f64() * 1e3;
+    let first = lock.spans.iter().map(|span| millis(span.asked)).fold(f64::INFINITY, f64::min);
+    let last = lock.spans.iter().map(|span| millis(span.released)).fold(first, f64::max);
+    let used = MODES.iter().filter(|(mode, ..)| lock.spans.iter().any(|span| span.mode == *mode));
+    let mut names: Vec<_> = used.map(|&(_, color, name)| (name, color.mix(0.6).stroke_width(10))).collect();
+    if lock.spans.iter().any(|span| span.granted > span.asked) {
+        names.push(("waiting for it", WAITING.stroke_width(10)));
     }
-    let micros = |time: Duration| time.as_secs_f64() * 1e6;
-    let first = lock.spans.iter().map(|span| micros(span.asked)).fold(f64::MAX, f64::min).min(1e15);
-    let last = lock.spans.iter().map(|span| micros(span.released)).fold(first + 1.0, f64::max);
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, (1120, 340)).into_drawing_area();
-        let mut chart = ChartBuilder::on(&area)
+    chart::framed(caption, origin, &names, |area| {
+        let mut chart = ChartBuilder::on(area)
             .margin(10)
             .x_label_area_size(40)
-            .y_label_area_size(70)
-            .build_cartesian_2d(0.0..last - first, 0.0..bytes as f64 / 1024.0)?;
-        chart.configure_mesh().disable_mesh().x_desc("microseconds").y_desc("place in the file, KiB").draw()?;
+            .y_label_area_size(60)
+            .build_cartesian_2d(0.0..last - first, 0.0..(bytes / offset_of(1)) as f64)?;
+        let label = |number: &f64| chart::short(*number);
+        let mut mesh = chart.configure_mesh();
+        mesh.disable_mesh().x_desc("time, milliseconds").y_desc("place in the file, pages");
+        mesh.x_label_formatter(&label).y_label_formatter(&label).draw()?;
         let of = |span: &Span, from: Duration, to: Duration, style: ShapeStyle| {
             let (start, end) = (span.range.start().unwrap_or(0), span.range.last().unwrap_or(0).min(bytes));
-            let place = |byte: u64| byte as f64 / 1024.0;
-            Rectangle::new([(micros(from) - first, place(start)), (micros(to) - first, place(end))], style)
+            let place = |byte: u64| byte as f64 / offset_of(1) as f64;
+            Rectangle::new([(millis(from) - first, place(start)), (millis(to) - first, place(end))], style)
         };
         chart.draw_series(lock.spans.iter().map(|span| of(span, span.asked, span.granted, WAITING.filled())))?;
         chart.draw_series(lock.spans.iter().map(|span| {
             let color = MODES.iter().find(|(mode, ..)| *mode == span.mode).map_or(BLACK, |&(_, color, _)| color);
             of(span, span.granted, span.released, color.mix(0.6).filled())
         }))?;
-        area.present()?;
-    }
-    Ok(svg)
+        Ok(())
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use spanlock_pagecache::waits::no_wait_times;
+
+    use super::super::Setting;
     use super::*;
 
+    /// Longer than any machine's, and any command that would be typed.
+    fn long_origin() -> String {
+        machine::origin(CARGO) + &" --kinds mixed,direct,miss".repeat(12)
+    }
+
+    fn options() -> Options {
+        Options::parse_from(["compare", "--locks", "none,twice,rwsem,note,whole,range,lean", "--latency-us", "100000"])
+    }
+
+    fn lock(variant: Variant, nanos: &[u64]) -> LockWork {
+        let mut wait_times = no_wait_times();
+        nanos.iter().for_each(|&nanos| wait_times.record(nanos).unwrap());
+        LockWork { variant, wait_times, spans: Vec::new() }
+    }
+
+    fn span(number: u64) -> Span {
+        let (start, [asked, granted, released]) =
+            (offset_of(number as usize), [1, 2, 3].map(|time| Duration::from_micros(time * 10 * number)));
+        let mode = MODES[number as usize % MODES.len()].0;
+        Span { range: (start..start + 4096).into(), mode, asked, granted, released }
+    }
+
+    /// A word or line in a picture, and the box that it takes: left, top, right, bottom.
+    type Label = (String, [f64; 4]);
+
+    fn labels(svg: &str) -> Vec<Label> {
+        svg.split("<text ").skip(1).map(label).collect()
+    }
+
+    fn label(element: &str) -> Label {
+        let (attributes, rest) = element.split_once('>').unwrap();
+        let attribute = |name: &str| {
+            let (_, rest) =
+                attributes.split_once(&format!(" {name}=\"")).or(attributes.split_once(&format!("{name}=\"")))?;
+            Some(rest.split_once('"')?.0)
+        };
+        let number = |name: &str| attribute(name).unwrap().parse::<f64>().unwrap();
+        let text = rest.split_once("</text>").unwrap().0.trim().to_owned();
+        // Letters of the widest font that browsers have for this are that wide on average.
+        let (x, y, height) = (number("x"), number("y"), number("font-size"));
+        let width = 0.6 * height * text.chars().count() as f64;
+        let before = match attribute("text-anchor") {
+            Some("middle") => width / 2.0,
+            Some("end") => width,
+            _ => 0.0,
+        };
+        let above = match attribute("dy").unwrap() {
+            "0.76em" => 0.0,
+            "0.5ex" => height / 2.0,
+            _ => height,
+        };
+        let place = match attribute("transform") {
+            // Upwards.
+            Some(turned) if turned.starts_with("rotate(270") => {
+                [x - above, y + before - width, x - above + height, y + before]
+            }
+            Some(other) => panic!("{other}"),
+            None => [x - before, y - above, x - before + width, y - above + height],
+        };
+        (text, place)
+    }
+
+    fn assert_readable(svg: &str) {
+        let labels = labels(svg);
+        assert!(labels.len() > 3, "{labels:?}");
+        for (number, (text, [left, top, right, bottom])) in labels.iter().enumerate() {
+            let (width, height) = (f64::from(chart::SIZE.0), f64::from(chart::SIZE.1));
+            assert!(*left >= 0.0 && *top >= 0.0 && *right <= width && *bottom <= height, "cut: {text}");
+            for (other, place) in &labels[..number] {
+                let apart = *right <= place[0] || place[2] <= *left || *bottom <= place[1] || place[3] <= *top;
+                assert!(apart, "{text:?} covers {other:?}");
+            }
+        }
+    }
+
     #[test]
-    fn days_become_dates() {
-        for (days, expected) in [(0, (1970, 1, 1)), (59, (1970, 3, 1)), (11_016, (2000, 2, 29)), (20_454, (2026, 1, 1))]
-        {
-            assert_eq!(date(days), expected, "{days}");
+    fn no_label_is_cut_or_covers_another() {
+        let mut options = options();
+        let rounds = |threads: usize| [5.0, 1e3, 2e3, 4e3, 8e3, 16e3, 32e3].map(|rate: f64| rate * threads as f64);
+        let mut locks: Vec<_> = Variant::ALL.map(|variant| lock(variant, &[0, 30, 5_000, 123_456_789])).into();
+        locks.iter_mut().for_each(|lock| lock.spans = (1..40).map(span).collect());
+        locks[Variant::Lean as usize] = lock(Variant::Lean, &[]);
+        for setting in [Setting::Simulated, Setting::File] {
+            for most in [1, 4, 256] {
+                options.threads = most;
+                let threads = options.thread_counts();
+                let cell =
+                    |kind| threads.iter().map(move |&threads| Cell { kind, threads, rounds: vec![rounds(threads)] });
+                let cells = Kind::ALL.into_iter().flat_map(cell).collect();
+                let locks = std::mem::take(&mut locks);
+                let results = Results { setting, device: String::new(), cells, locks };
+                let pictures = pictures(&options, &results, &long_origin()).unwrap();
+                assert!(pictures.len() > Kind::ALL.len());
+                pictures.iter().for_each(|(_, svg)| assert_readable(svg));
+            }
         }
     }
 
     #[test]
     fn a_picture_of_nothing_says_so() {
-        let lock = LockWork {
-            variant: Variant::Range,
-            wait_times: spanlock_pagecache::waits::no_wait_times(),
-            spans: Vec::new(),
+        let options = options();
+        let idle = lock(Variant::Range, &[]);
+        let says_so = |svg: Drawn<String>| {
+            let svg = svg.unwrap();
+            assert_readable(&svg);
+            svg.contains("there is nothing of this to show")
         };
-        assert!(waits(&[]).unwrap().contains("Nobody had to wait"));
-        assert!(holds(&lock, 4096).unwrap().contains("Nothing was held"));
-        assert!(waits(&[lock]).unwrap().contains("Nobody had to wait"));
+        assert!(says_so(holds(&idle, 4096, "holds", &long_origin())));
+        assert!(says_so(throughput(&options, &[], "misses", &long_origin())));
+        let all_idle = waits(&options, &[idle], "here", &long_origin());
+        assert!(all_idle.as_ref().unwrap().contains("(nobody: range lock)"));
+        assert!(says_so(all_idle));
+        let somebody = lock(Variant::Whole, &[1000]);
+        assert!(!waits(&options, &[somebody], "here", "").unwrap().contains("nothing"));
+    }
+
+    #[test]
+    fn a_wait_of_zero_is_marked_as_one() {
+        let zeros = |nanos: &[u64]| {
+            let svg = waits(&options(), &[lock(Variant::Range, nanos)], "here", "").unwrap();
+            labels(&svg).iter().filter(|(text, _)| text == "0").count()
+        };
+        assert_eq!(zeros(&[0, 1000]), 1);
+        assert_eq!(zeros(&[10, 1000]), 0);
+    }
+
+    #[test]
+    fn ten_lines_have_colours_of_their_own() {
+        let lines: Vec<Line> = (1..=12).map(|number| (number.to_string(), vec![(1.0, f64::from(number))])).collect();
+        let frame = Frame { caption: "", x: "x", y: "y", base: 2.0, foot: 0.5, origin: "" };
+        let svg = chart::picture(frame, &lines).unwrap();
+        let strokes = svg.split("<circle ").skip(1).map(|circle| circle.split_once("fill=\"").unwrap().1);
+        let colours: Vec<&str> = strokes.map(|rest| rest.split_once('"').unwrap().0).collect();
+        assert_eq!(colours.iter().collect::<std::collections::BTreeSet<_>>().len(), 11, "{colours:?}");
+        assert_eq!(colours[10..], ["#A0A0A0"; 2]);
     }
 }
