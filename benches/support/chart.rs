@@ -38,11 +38,22 @@ const LETTER: usize = 7;
 /// Letters in a line below all, and its height.
 const BELOW: (usize, u32) = (150, 14);
 
-/// Colours that an eye tells apart. Whoever comes behind them is grey.
-const COLOURS: usize = 10;
+/// Colours that an eye tells apart, and sees on white. Whoever comes behind them is grey.
+const COLOURS: [RGBColor; 10] = [
+    RGBColor(31, 119, 180),
+    RGBColor(255, 127, 14),
+    RGBColor(44, 160, 44),
+    RGBColor(214, 39, 40),
+    RGBColor(148, 103, 189),
+    RGBColor(140, 86, 75),
+    RGBColor(227, 119, 194),
+    RGBColor(23, 190, 207),
+    RGBColor(188, 189, 34),
+    BLACK,
+];
 
-fn colour(index: usize) -> RGBAColor {
-    if index < COLOURS { Palette99::pick(index).to_rgba() } else { RGBColor(160, 160, 160).to_rgba() }
+fn colour(index: usize) -> RGBColor {
+    COLOURS.get(index).copied().unwrap_or(RGBColor(160, 160, 160))
 }
 
 /// A number as people write it: 80k, 2.5M.
@@ -88,7 +99,7 @@ pub(crate) fn draw(path: &Path, frame: Frame<'_>, lines: &[Line]) -> Drawn<()> {
 
 /// The SVG of it.
 pub(crate) fn picture(frame: Frame<'_>, lines: &[Line]) -> Drawn<String> {
-    let lines: Vec<(RGBAColor, &Line)> = lines.iter().enumerate().map(|(index, line)| (colour(index), line)).collect();
+    let lines: Vec<(RGBColor, &Line)> = lines.iter().enumerate().map(|(index, line)| (colour(index), line)).collect();
     let drawn: Vec<_> = lines.into_iter().filter(|(_, (_, points))| !points.is_empty()).collect();
     let names: Vec<_> = drawn.iter().map(|(colour, (name, _))| (name.as_str(), colour.stroke_width(2))).collect();
     framed(frame.caption, frame.origin, &names, |area| plot(area, frame, &drawn))
@@ -138,7 +149,7 @@ fn marks(low: f64, high: f64, base: f64) -> Vec<f64> {
     marks.filter(near).map(|mark| mark.clamp(low, high)).collect()
 }
 
-fn plot(area: &Area<'_>, frame: Frame<'_>, lines: &[(RGBAColor, &Line)]) -> Drawn<()> {
+fn plot(area: &Area<'_>, frame: Frame<'_>, lines: &[(RGBColor, &Line)]) -> Drawn<()> {
     let points = || lines.iter().flat_map(|(_, (_, points))| points.iter().copied());
     let (left, right) = points().fold((f64::INFINITY, 1.0_f64), |(low, high), (x, _)| (low.min(x), high.max(x)));
     let top = points().map(|(_, y)| y).fold(frame.foot, f64::max);

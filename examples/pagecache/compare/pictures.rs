@@ -67,15 +67,15 @@ fn pictures(options: &Options, results: &Results, origin: &str) -> Drawn<Vec<(St
     for kind in Kind::ALL {
         let cells: Vec<&Cell> = results.cells.iter().filter(|cell| cell.kind == kind).collect();
         if !cells.is_empty() {
-            let caption = format!("{}, {place}", kind.name());
+            let caption = format!("{place}: {}", kind.name());
             pictures.push((kind.name().to_owned(), throughput(options, &cells, &caption, origin)?));
         }
     }
     pictures.push(("waits".to_owned(), waits(options, &results.locks, &place, origin)?));
-    let bytes = offset_of(PART * usize::from(options.threads).min(super::RECORDED_THREADS));
+    let pages = PART * usize::from(options.threads).min(super::RECORDED_THREADS);
     for lock in &results.locks {
-        let caption = format!("{}: who held which bytes when, {place}", lock.variant.name());
-        pictures.push((format!("holds {}", lock.variant.short()), holds(lock, bytes, &caption, origin)?));
+        let caption = format!("{place}: who held what when, {}", lock.variant.name());
+        pictures.push((format!("holds {}", lock.variant.short()), holds(lock, pages, &caption, origin)?));
     }
     Ok(pictures)
 }
@@ -111,7 +111,7 @@ fn waits(options: &Options, locks: &[LockWork], place: &str, origin: &str) -> Dr
     let idle = locks.iter().filter(|lock| lock.wait_times.is_empty()).map(|lock| lock.variant.name());
     let idle: Vec<&str> = idle.collect();
     let idle = if idle.is_empty() { String::new() } else { format!(" (nobody: {})", idle.join(", ")) };
-    let caption = format!("how long those waited who had to{idle}, {place}");
+    let caption = format!("{place}: how long those waited who had to{idle}");
     let frame = Frame {
         caption: &caption,
         x: "percent of the waits that are longer",
@@ -130,8 +130,9 @@ const MODES: [(Mode, RGBColor, &str); 3] = [
 ];
 const WAITING: RGBColor = RGBColor(215, 215, 215);
 
-/// Time goes right, the file up: a box for each hold, a grey one for the wait before it.
-fn holds(lock: &LockWork, bytes: u64, caption: &str, origin: &str) -> Drawn<String> {
+/// Time goes right, the file up: a stroke for each hold, a grey one for the wait before it. All are of a single page,
+/// which is hardly higher than a pixel.
+fn holds(lock: &LockWork, pages: usize, caption: &str, origin: &str) -> Drawn<String> {
     let millis = |time: Duration| time.as_secs_f64() * 1e3;
     let first = lock.spans.iter().map(|span| millis(span.asked)).fold(f64::INFINITY, f64::min);
     let last = lock.spans.iter().map(|span| millis(span.released)).fold(first, f64::max);
@@ -145,20 +146,19 @@ fn holds(lock: &LockWork, bytes: u64, caption: &str, origin: &str) -> Drawn<Stri
             .margin(10)
             .x_label_area_size(40)
             .y_label_area_size(60)
-            .build_cartesian_2d(0.0..last - first, 0.0..(bytes / offset_of(1)) as f64)?;
+            .build_cartesian_2d(0.0..last - first, 0.0..pages as f64)?;
         let label = |number: &f64| chart::short(*number);
         let mut mesh = chart.configure_mesh();
         mesh.disable_mesh().x_desc("time, milliseconds").y_desc("place in the file, pages");
         mesh.x_label_formatter(&label).y_label_formatter(&label).draw()?;
-        let of = |span: &Span, from: Duration, to: Duration, style: ShapeStyle| {
-            let (start, end) = (span.range.start().unwrap_or(0), span.range.last().unwrap_or(0).min(bytes));
-            let place = |byte: u64| byte as f64 / offset_of(1) as f64;
-            Rectangle::new([(millis(from) - first, place(start)), (millis(to) - first, place(end))], style)
+        let of = |span: &Span, from: Duration, to: Duration, color: RGBAColor| {
+            let page = span.range.start().unwrap_or(0) as f64 / offset_of(1) as f64 + 0.5;
+            PathElement::new([(millis(from) - first, page), (millis(to) - first, page)], color.stroke_width(2))
         };
-        chart.draw_series(lock.spans.iter().map(|span| of(span, span.asked, span.granted, WAITING.filled())))?;
+        chart.draw_series(lock.spans.iter().map(|span| of(span, span.asked, span.granted, WAITING.to_rgba())))?;
         chart.draw_series(lock.spans.iter().map(|span| {
             let color = MODES.iter().find(|(mode, ..)| *mode == span.mode).map_or(BLACK, |&(_, color, _)| color);
-            of(span, span.granted, span.released, color.mix(0.6).filled())
+            of(span, span.granted, span.released, color.mix(0.6))
         }))?;
         Ok(())
     })
@@ -279,7 +279,7 @@ mod tests {
             assert_readable(&svg);
             svg.contains("there is nothing of this to show")
         };
-        assert!(says_so(holds(&idle, 4096, "holds", &long_origin())));
+        assert!(says_so(holds(&idle, 64, "holds", &long_origin())));
         assert!(says_so(throughput(&options, &[], "misses", &long_origin())));
         let all_idle = waits(&options, &[idle], "here", &long_origin());
         assert!(all_idle.as_ref().unwrap().contains("(nobody: range lock)"));
