@@ -24,12 +24,13 @@ pub(crate) struct Frame<'a> {
     pub(crate) origin: &'a str,
 }
 
-/// A line: its name, and its points. Without points it has no name in the picture either, but keeps its colour.
+/// A line: its name, and its points. Without a name it does not stand beside the others, but has its colour.
 pub(crate) type Line = (String, Vec<(f64, f64)>);
 
 pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 pub(crate) type Drawn<T> = Result<T, Box<dyn Error>>;
 
+const NOTHING: &str = "there is nothing of this to show";
 pub(crate) const SIZE: (u32, u32) = (960, 520);
 /// What stands for a name's colour, and space around it.
 const ASIDE: usize = 50;
@@ -100,17 +101,18 @@ pub(crate) fn draw(path: &Path, frame: Frame<'_>, lines: &[Line]) -> Drawn<()> {
 /// The SVG of it.
 pub(crate) fn picture(frame: Frame<'_>, lines: &[Line]) -> Drawn<String> {
     let lines: Vec<(RGBColor, &Line)> = lines.iter().enumerate().map(|(index, line)| (colour(index), line)).collect();
-    let drawn: Vec<_> = lines.into_iter().filter(|(_, (_, points))| !points.is_empty()).collect();
-    let names: Vec<_> = drawn.iter().map(|(colour, (name, _))| (name.as_str(), colour.stroke_width(2))).collect();
-    framed(frame.caption, frame.origin, &names, |area| plot(area, frame, &drawn))
+    let named = lines.iter().filter(|(_, (name, _))| !name.is_empty());
+    let names: Vec<_> = named.map(|(colour, (name, _))| (name.as_str(), colour.stroke_width(2))).collect();
+    let has_points = lines.iter().any(|(_, (_, points))| !points.is_empty());
+    framed(frame.caption, frame.origin, &names, has_points.then_some(|area: &Area<'_>| plot(area, frame, &lines)))
 }
 
-/// Any picture as SVG: `plot` draws what stands left of the names. If there are none it says that there is nothing.
+/// Any picture as SVG: `plot` draws what stands left of the names. Without it there is nothing, and that is said.
 pub(crate) fn framed(
     caption: &str,
     origin: &str,
     names: &[(&str, ShapeStyle)],
-    plot: impl FnOnce(&Area<'_>) -> Drawn<()>,
+    plot: Option<impl FnOnce(&Area<'_>) -> Drawn<()>>,
 ) -> Drawn<String> {
     let mut svg = String::new();
     {
@@ -124,10 +126,9 @@ pub(crate) fn framed(
         let longest = names.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
         let (left, aside) = all.split_horizontally(SIZE.0 - (ASIDE + LETTER * longest) as u32);
         let left = left.margin(10, 0, 0, 0).titled(caption, ("sans-serif", 18))?;
-        if names.is_empty() {
-            left.draw(&Text::new("there is nothing of this to show", (60, 200), ("sans-serif", 16).into_font()))?;
-        } else {
-            plot(&left)?;
+        match plot {
+            Some(plot) => plot(&left)?,
+            None => left.draw(&Text::new(NOTHING, (60, 200), ("sans-serif", 16).into_font()))?,
         }
         for (y, &(name, style)) in (50..).step_by(18).zip(names) {
             aside.draw(&PathElement::new([(6, y + 6), (26, y + 6)], style))?;
@@ -155,8 +156,13 @@ fn plot(area: &Area<'_>, frame: Frame<'_>, lines: &[(RGBColor, &Line)]) -> Drawn
     let top = points().map(|(_, y)| y).fold(frame.foot, f64::max);
     let has_zero = points().any(|(_, y)| y <= 0.0);
     let (right, top) = (right.max(2.0 * left), 2.0 * top);
+    let mut across = marks(left, right, frame.base);
+    // Where the last of them is far from the end, the end has one, too.
+    if across.last().is_none_or(|&last| right >= 1.5 * last) {
+        across.push(right);
+    }
     let mut chart = ChartBuilder::on(area).margin(10).x_label_area_size(40).y_label_area_size(60).build_cartesian_2d(
-        (left..right).log_scale().with_key_points(marks(left, right, frame.base)),
+        (left..right).log_scale().with_key_points(across),
         (frame.foot..top).log_scale().with_key_points(marks(frame.foot, top, 10.0)),
     )?;
     let of_y = |y: &f64| if has_zero && *y <= frame.foot { "0".to_owned() } else { short(*y) };

@@ -95,23 +95,21 @@ fn throughput(options: &Options, cells: &[&Cell], caption: &str, origin: &str) -
 /// The least that the picture of waits shows, in microseconds: there is no zero on a logarithmic axis.
 const LEAST: f64 = 0.1;
 
-/// The distribution of the waits, one line for each lock for which somebody waited.
+/// The distribution of the waits, one line for each lock.
 fn waits(options: &Options, locks: &[LockWork], place: &str, origin: &str) -> Drawn<String> {
     /// So many percent of the waits are longer than what is shown there.
     const LONGER: [f64; 9] = [0.1, 1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0];
     let line = |variant: Variant| -> Line {
-        let found = locks.iter().find(|lock| lock.variant == variant && !lock.wait_times.is_empty());
+        // Those without a lock are there for the colours: each has the same in all pictures.
+        let found = locks.iter().find(|lock| lock.variant == variant);
         let Some(LockWork { wait_times, .. }) = found else { return (String::new(), Vec::new()) };
         let micros = |longer: f64| wait_times.value_at_percentile(100.0 - longer) as f64 / 1e3;
+        let points = LONGER.map(|longer| (longer, micros(longer)));
         let name = format!("{}, {} waits", variant.name(), chart::short(wait_times.len() as f64));
-        (name, LONGER.map(|longer| (longer, micros(longer))).into())
+        (name, if wait_times.is_empty() { Vec::new() } else { points.into() })
     };
-    // Those without a lock, too, so that each has the same colour in all pictures.
     let lines: Vec<Line> = options.variants().into_iter().map(line).collect();
-    let idle = locks.iter().filter(|lock| lock.wait_times.is_empty()).map(|lock| lock.variant.name());
-    let idle: Vec<&str> = idle.collect();
-    let idle = if idle.is_empty() { String::new() } else { format!(" (nobody: {})", idle.join(", ")) };
-    let caption = format!("{place}: how long those waited who had to{idle}");
+    let caption = format!("{place}: how long those waited who had to");
     let frame = Frame {
         caption: &caption,
         x: "percent of the waits that are longer",
@@ -141,7 +139,7 @@ fn holds(lock: &LockWork, pages: usize, caption: &str, origin: &str) -> Drawn<St
     if lock.spans.iter().any(|span| span.granted > span.asked) {
         names.push(("waiting for it", WAITING.stroke_width(10)));
     }
-    chart::framed(caption, origin, &names, |area| {
+    let draw = |area: &chart::Area<'_>| {
         let mut chart = ChartBuilder::on(area)
             .margin(10)
             .x_label_area_size(40)
@@ -161,7 +159,8 @@ fn holds(lock: &LockWork, pages: usize, caption: &str, origin: &str) -> Drawn<St
             of(span, span.granted, span.released, color.mix(0.6))
         }))?;
         Ok(())
-    })
+    };
+    chart::framed(caption, origin, &names, (!lock.spans.is_empty()).then_some(draw))
 }
 
 #[cfg(test)]
@@ -203,11 +202,8 @@ mod tests {
 
     fn label(element: &str) -> Label {
         let (attributes, rest) = element.split_once('>').unwrap();
-        let attribute = |name: &str| {
-            let (_, rest) =
-                attributes.split_once(&format!(" {name}=\"")).or(attributes.split_once(&format!("{name}=\"")))?;
-            Some(rest.split_once('"')?.0)
-        };
+        let attributes = format!(" {attributes}");
+        let attribute = |name: &str| attributes.split_once(&format!(" {name}=\""))?.1.split_once('"').map(|(it, _)| it);
         let number = |name: &str| attribute(name).unwrap().parse::<f64>().unwrap();
         let text = rest.split_once("</text>").unwrap().0.trim().to_owned();
         // Letters of the widest font that browsers have for this are that wide on average.
@@ -251,9 +247,11 @@ mod tests {
     fn no_label_is_cut_or_covers_another() {
         let mut options = options();
         let rounds = |threads: usize| [5.0, 1e3, 2e3, 4e3, 8e3, 16e3, 32e3].map(|rate: f64| rate * threads as f64);
-        let mut locks: Vec<_> = Variant::ALL.map(|variant| lock(variant, &[0, 30, 5_000, 123_456_789])).into();
-        locks.iter_mut().for_each(|lock| lock.spans = (1..40).map(span).collect());
-        locks[Variant::Lean as usize] = lock(Variant::Lean, &[]);
+        let locks = || -> Vec<LockWork> {
+            let nanos = |variant| if variant == Variant::Lean { vec![] } else { vec![0, 30, 5_000, 123_456_789] };
+            let work = |variant| LockWork { spans: (1..40).map(span).collect(), ..lock(variant, &nanos(variant)) };
+            Variant::ALL.map(work).into()
+        };
         for setting in [Setting::Simulated, Setting::File] {
             for most in [1, 4, 256] {
                 options.threads = most;
@@ -261,8 +259,7 @@ mod tests {
                 let cell =
                     |kind| threads.iter().map(move |&threads| Cell { kind, threads, rounds: vec![rounds(threads)] });
                 let cells = Kind::ALL.into_iter().flat_map(cell).collect();
-                let locks = std::mem::take(&mut locks);
-                let results = Results { setting, device: String::new(), cells, locks };
+                let results = Results { setting, device: String::new(), cells, locks: locks() };
                 let pictures = pictures(&options, &results, &long_origin()).unwrap();
                 assert!(pictures.len() > Kind::ALL.len());
                 pictures.iter().for_each(|(_, svg)| assert_readable(svg));
@@ -282,7 +279,7 @@ mod tests {
         assert!(says_so(holds(&idle, 64, "holds", &long_origin())));
         assert!(says_so(throughput(&options, &[], "misses", &long_origin())));
         let all_idle = waits(&options, &[idle], "here", &long_origin());
-        assert!(all_idle.as_ref().unwrap().contains("(nobody: range lock)"));
+        assert!(all_idle.as_ref().unwrap().contains("range lock, 0 waits"));
         assert!(says_so(all_idle));
         let somebody = lock(Variant::Whole, &[1000]);
         assert!(!waits(&options, &[somebody], "here", "").unwrap().contains("nothing"));
