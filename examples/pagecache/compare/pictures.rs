@@ -1,5 +1,5 @@
-//! The page of `compare`: one HTML file with its pictures inside, that needs nothing else, and beside it each picture as
-//! a file, for other pages.
+//! The page of `compare`: one HTML file with its pictures inside, that needs nothing else, and beside it each picture
+//! as a file, for other pages.
 
 use std::error::Error;
 use std::fs;
