@@ -331,13 +331,14 @@ fn names(code: &str, path: &str) -> bool {
     })
 }
 
-/// The crate modules that a file names, from wherever, without their folders: as `crate::folder::x`, as the same from
-/// `super::super`, or as `super::x` in the same folder. Its own folder is none of them.
+/// The crate modules that a file names, from wherever, without their folders: as `crate::folder::x`, as the same behind
+/// `super::super` (of which the second `super::` is found), or as `super::x` in the same folder. Its own folder is none
+/// of them.
 fn modules(code: &str, uses: &[String], file: &str) -> BTreeSet<String> {
     let paths = uses.iter().map(String::as_str).collect::<Vec<_>>().join("\n") + "\n" + code;
     let folder = file.split_once('/').map_or("", |(folder, _)| folder);
     let mut found = BTreeSet::new();
-    for prefix in ["crate::", "super::super::", "super::"] {
+    for prefix in ["crate::", "super::"] {
         for (at, _) in paths.match_indices(prefix) {
             let mut path = paths[at + prefix.len()..].split("::").map(first_word);
             let first = path.next().unwrap_or_default();

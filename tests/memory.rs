@@ -448,6 +448,27 @@ fn threads_without_a_home_that_hold_a_page_need_few_nodes() {
     none_of(too_many);
 }
 
+/// A crowd of neighbours goes, and every eighth stays: what is left keeps a node each, until it goes too.
+#[test]
+fn who_stays_of_a_crowd_of_neighbours_keeps_a_node_at_most() {
+    const CROWD: u64 = 20_000;
+    let _alone = ALONE.lock();
+    let lock = RangeLock::new();
+    let mut guards: Vec<_> = (0..CROWD).map(|at| lock.add(at * PAGE..(at + 1) * PAGE)).collect();
+    let mut at = 0;
+    guards.retain(|_| {
+        at += 1;
+        at % 8 == 0
+    });
+    lock.trim();
+    let nodes = lock.heap_nodes();
+    println!("{nodes} nodes for {} ranges", guards.len());
+    assert!(nodes <= guards.len(), "{nodes} nodes for {} ranges", guards.len());
+    drop(guards);
+    lock.trim();
+    assert_eq!(lock.heap_nodes(), 0);
+}
+
 /// Threads that have gone are not at work: whoever goes on alone gives their nodes back.
 #[test]
 fn nodes_go_with_the_threads_that_needed_them() {
