@@ -60,9 +60,10 @@
 //!
 //! Start at [`RangeLock`], or at [`RangeLocked`], which owns the data and gives slices of it; [`WholeFileLock`] is the
 //! same without ranges, and [`LockTable`] has a range lock for each of many files. [`Batch`] asks for several ranges at
-//! once, [`Drain`] waits until all have gone who came first and asks for nothing, [`Guard::poison`] says of a holder
-//! that nobody shall wait for it, [`Guard`] says what a guard can be turned into, [`RangeLock::snapshot`] who holds and
-//! who waits, and [`KeySpace`] maps byte-string keys to ranges.
+//! once, [`Drain`] waits until all have gone who came first and asks for nothing, [`Announced`] works first and asks
+//! afterwards whether anybody was in the way, [`Guard::poison`] says of a holder that nobody shall wait for it,
+//! [`Guard`] says what a guard can be turned into, [`RangeLock::snapshot`] who holds and who waits, and [`KeySpace`]
+//! maps byte-string keys to ranges.
 //!
 //! # Features
 //! - `table`, on by default: [`LockTable`]. Without it the library does not depend on dashmap, and what that needs.
@@ -123,6 +124,7 @@ pub use facts::mode::Mode;
 pub use facts::owner::{Owner, Recursion};
 pub use facts::range::ByteRange;
 pub use facts::snapshot::Snapshot;
+pub use surface::announced::Announced;
 pub use surface::batch::Batch;
 pub use surface::drained::Drain;
 pub use surface::guard::{Guard, RangeGuard};

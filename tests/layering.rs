@@ -36,6 +36,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     (
         "lib.rs",
         &[
+            "announced",
             "any",
             "batch",
             "drained",
@@ -156,13 +157,27 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "protocol/convert.rs",
-        &["cycle", "grant", "lock_state", "mode", "owner", "poison", "range", "reclaim", "tree", "wait"],
+        &["cycle", "grant", "lock_state", "mode", "owner", "poison", "range", "reclaim", "sync", "tree", "wait"],
         &[],
     ),
+    ("protocol/announce.rs", &["grant", "lock_state", "owner", "range"], &["smallvec"]),
     // Surface. `std::sync` there is `Arc`.
     (
         "surface/request.rs",
-        &["error", "grant", "guard", "lock", "lock_state", "mode", "owner", "owner_kind", "range", "wait"],
+        &[
+            "announce",
+            "announced",
+            "error",
+            "grant",
+            "guard",
+            "lock",
+            "lock_state",
+            "mode",
+            "owner",
+            "owner_kind",
+            "range",
+            "wait",
+        ],
         &["std::sync"],
     ),
     (
@@ -170,6 +185,7 @@ const ROOMS: &[(&str, &[&str], &[&str])] = &[
         &["error", "grant", "guard", "lock", "lock_state", "mode", "owner", "owner_kind", "range", "request", "wait"],
         &["smallvec"],
     ),
+    ("surface/announced.rs", &["announce", "error", "grant", "guard", "mode", "owner_kind", "range", "request"], &[]),
     (
         "surface/drained.rs",
         &["drain", "error", "lock_state", "mode", "owner", "owner_kind", "range", "request", "wait"],

@@ -1,5 +1,7 @@
 //! Of the library's `surface`, what a workload calls.
 
+#[path = "../../src/surface/announced.rs"]
+pub(crate) mod announced;
 #[path = "../../src/surface/batch.rs"]
 pub(crate) mod batch;
 #[path = "../../src/surface/drained.rs"]

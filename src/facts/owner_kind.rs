@@ -42,7 +42,7 @@ pub trait OwnedBy: sealed::Sealed + Clone + Sized + Unpin {
     /// The kind of a request that is made through a guard of this kind.
     type Through: OwnedBy;
     /// A type that is `Send` if the guards are.
-    type Stays;
+    type Stays: Unpin;
 }
 
 /// Owned by the thread that asks. Guards stay on it: another thread that had one would not conflict with it.

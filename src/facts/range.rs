@@ -179,6 +179,25 @@ impl ByteRange {
         debug_assert!(!self.is_empty());
         (self.start, self.last)
     }
+
+    /// `range`, if it is a part of this one, which somebody has by what `whose` says; panics otherwise. An open end is
+    /// this one's own.
+    #[track_caller]
+    pub(crate) fn part(self, range: impl RangeBounds<u64>, whose: &str) -> ByteRange {
+        let (start, end) = (range.start_bound().cloned(), range.end_bound().cloned());
+        let is_open = start == Bound::Unbounded || end == Bound::Unbounded;
+        let part = match (self.start(), self.last()) {
+            (Some(first), Some(last)) => {
+                let start = if start == Bound::Unbounded { Bound::Included(first) } else { start };
+                let end = if end == Bound::Unbounded { Bound::Included(last) } else { end };
+                ByteRange::new((start, end))
+            }
+            _ if is_open => ByteRange::EMPTY,
+            _ => ByteRange::new((start, end)),
+        };
+        assert!(self.contains_all(part), "{part} is not a part of {self}, which {whose}");
+        part
+    }
 }
 
 #[cold]

@@ -11,6 +11,7 @@
 //! | `batch` | several requests under one ticket: all or nothing |
 //! | `cycle` | a cycle of waits is answered or broken, and who is let past is past |
 //! | `drain` | who came before is waited for, who came later is not, and knows |
+//! | `announce` | what is clear nobody has had |
 //! | `poison` | who waits for a holder that is stuck is refused |
 //! | `turn` | one search at a time in a lock; who leaves lets it end; what it sees of what others publish |
 //! | `event` | the lists of those who wait, by themselves: who asks to be called is called |
@@ -33,6 +34,8 @@
 //!
 //! Tests are run one in a process: a model that fails leaves loom unusable.
 
+#[cfg(not(spanlock_epoch))]
+mod announce;
 #[cfg(not(spanlock_epoch))]
 mod batch;
 #[cfg(not(spanlock_epoch))]

@@ -46,6 +46,7 @@ use crate::facts::mode::Mode;
 use crate::facts::owner::{self, OwnerId};
 use crate::facts::range::ByteRange;
 use crate::platform::reclaim::LazyPin;
+use crate::platform::sync::{Ordering, fence};
 use crate::protocol::cycle::{self, Passes};
 use crate::protocol::grant::{Held, Live};
 use crate::protocol::lock_state::{Ask, LockState, Own, Seen, what};
@@ -136,6 +137,8 @@ unsafe fn succeed(state: &LockState, held: &Held, old: &Ask, new: &Ask) -> Optio
             owes_wakes |= live.0.take_over(old.entry.order);
             if queued == Queued::Some {
                 ask_to_rescan(state, new, own);
+                // ORDERING (S9): who reads what is done under the new hold, and was told to look again, finds that.
+                fence(Ordering::Release);
             }
             let successor = Held(live);
             poison::note_move(state, held, &successor);

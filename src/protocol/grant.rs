@@ -278,7 +278,7 @@ unsafe fn come_again_or_queue(
         }
     }
     let part = Part { state: NonNull::from(state), live: barred.live(), ask, is_covered: false };
-    Doorway::Queued(Waiter::queue(SmallVec::from_buf([part]), token))
+    Doorway::Queued(Waiter::queue(SmallVec::from_buf([part]), token, Manner::Waits))
 }
 
 /// Whether it is such a request as may go before those who yield: none whose owner has other requests, or which holds
@@ -583,6 +583,21 @@ pub(crate) unsafe fn enter(state: &LockState, ask: &Ask, visitor: Visitor, token
     }
 }
 
+/// The doorway of a request whose owner, who has nothing else, does not wait yet ([`announce`](super::announce)).
+///
+/// # Safety
+/// As for [`acquire`], and for the `Waiter` too.
+pub(crate) unsafe fn announce(state: &LockState, ask: &Ask, visitor: Visitor) -> Doorway<Held> {
+    // SAFETY: the caller's promise, word by word.
+    match unsafe { publish_and_look(state, ask, visitor, Some(Patience::None)) } {
+        Ok(held) => Doorway::Granted(held),
+        Err(barred) => {
+            let part = Part { state: NonNull::from(state), live: barred.live(), ask: *ask, is_covered: false };
+            Doorway::Queued(Waiter::queue(SmallVec::from_buf([part]), None, Manner::Works))
+        }
+    }
+}
+
 /// Grants all of a batch, if no live request of another owner is in the way of any part.
 ///
 /// # Safety
@@ -620,7 +635,7 @@ pub(crate) unsafe fn enter_batch(
     // SAFETY: the caller's promise, word by word.
     match unsafe { publish_and_look_batch(asks, visitor) } {
         Ok(holds) => Doorway::Granted(holds),
-        Err(parts) => Doorway::Queued(Waiter::queue(parts, token)),
+        Err(parts) => Doorway::Queued(Waiter::queue(parts, token, Manner::Waits)),
     }
 }
 
@@ -785,6 +800,15 @@ pub(crate) struct Waiter {
     clock: WaitClock,
 }
 
+/// What its owner does when a request is queued.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    Waits,
+    /// It goes on, and asks later whether anybody was in its way. So nobody goes before the request unmarked: it does
+    /// not yield.
+    Works,
+}
+
 /// Whom a waiter has found in front of it.
 struct InFront<'t> {
     /// The one with the highest ticket, if one is queued.
@@ -915,7 +939,7 @@ enum Turn {
 
 impl Waiter {
     #[cold]
-    fn queue(parts: Parts, token: Option<&Owner>) -> Waiter {
+    fn queue(parts: Parts, token: Option<&Owner>, manner: Manner) -> Waiter {
         let parts = Queued(parts);
         let first = parts[0].ask;
         let pin = LazyPin::new();
@@ -937,7 +961,8 @@ impl Waiter {
             // the parts: the waiter drops `enlisted` first, and so does this function if it unwinds.
             unsafe { Enlisted::new(ticket, &first, token, sites) }
         });
-        let stand = if enlisted.is_none() && parts[0].state().reorders() { Stand::Open } else { Stand::Strict };
+        let yields = enlisted.is_none() && manner == Manner::Waits && parts[0].state().reorders();
+        let stand = if yields { Stand::Open } else { Stand::Strict };
         for part in &parts {
             match stand {
                 Stand::Strict => part.live.0.queue(ticket),
@@ -962,6 +987,22 @@ impl Waiter {
             listener: None,
             clock,
         }
+    }
+
+    /// Visits all who are in front of it, and is no batch: holders, who is queued before it, and who may hold already.
+    pub(crate) fn survey_front(&self, mut visit: impl FnMut(&Seen<'_>)) {
+        let (part, passes, pin) = (&self.parts[0], self.passes(), LazyPin::new());
+        let _ = part.state().tree.scan(&part.ask.query(), Some(part.own()), &pin, |seen| {
+            if cycle::is_before(&seen, self.ticket, &passes) {
+                visit(&seen);
+            }
+            Continue(())
+        });
+    }
+
+    /// Whether somebody may have come before it behind its back, and it has not looked again since.
+    pub(crate) fn is_to_look_again(&self) -> bool {
+        self.parts.iter().any(|part| part.live.0.is_to_look_again())
     }
 
     /// QUEUED -> GRANTED, all parts or none, unless somebody asked for another scan.
@@ -1006,6 +1047,11 @@ impl Waiter {
         let Some(blocker) = blocker else {
             return Ok(match self.grant() {
                 Grant::Granted => {
+                    if !passes.is_empty() {
+                        // ORDERING (S9): whom it passes was marked before the pass was opened. Who reads what is done
+                        // under this grant finds the mark.
+                        fence(Ordering::Release);
+                    }
                     self.lingering.has_paid(&self.parts[0].state().tree.beside.luck);
                     Turn::Mine
                 }

@@ -16,7 +16,7 @@ use crate::wait;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -413,20 +413,7 @@ impl<L: LockRef, O: OwnedBy> Guard<L, O> {
     /// `range`, if it is a part of what is held; panics otherwise.
     #[track_caller]
     fn part(&self, range: impl RangeBounds<u64>) -> ByteRange {
-        let held = self.range();
-        let (start, end) = (range.start_bound().cloned(), range.end_bound().cloned());
-        let is_open = start == Bound::Unbounded || end == Bound::Unbounded;
-        let part = match (held.start(), held.last()) {
-            (Some(first), Some(last)) => {
-                let start = if start == Bound::Unbounded { Bound::Included(first) } else { start };
-                let end = if end == Bound::Unbounded { Bound::Included(last) } else { end };
-                ByteRange::new((start, end))
-            }
-            _ if is_open => ByteRange::EMPTY,
-            _ => ByteRange::new((start, end)),
-        };
-        assert!(held.contains_all(part), "{part} is not a part of {held}, which the guard holds");
-        part
+        self.range().part(range, "the guard holds")
     }
 
     fn shrink_to(&mut self, range: ByteRange) {

@@ -1,6 +1,7 @@
 //! What users call: locks, requests, guards. Thin: each call checks its arguments, says who owns the request, and leaves the rest to the
 //! protocol.
 
+pub(crate) mod announced;
 #[cfg(not(any(loom, spanlock_shuttle)))] // In a model all parts of a batch are of one kind.
 pub(crate) mod any;
 pub(crate) mod batch;

@@ -5,8 +5,10 @@ use crate::facts::mode::Mode;
 use crate::facts::owner::{Owner, OwnerId, Recursion, Visitor};
 use crate::facts::owner_kind::{AwaitedOn, ByOwner, ByTask, ByThread, Counted, Entered, OwnedBy};
 use crate::facts::range::ByteRange;
+use crate::protocol::announce;
 use crate::protocol::grant::{self, Doorway, Held, Waiter};
 use crate::protocol::lock_state::{Ask, LockState};
+use crate::surface::announced::Announced;
 use crate::surface::guard::Guard;
 use crate::surface::lock::RangeLock;
 use crate::wait;
@@ -203,6 +205,55 @@ impl<L: LockRef, O: OwnedBy> Request<L, O> {
     }
 }
 
+impl<L: LockRef, O: OwnedBy<Awaited = ByTask>> Request<L, O> {
+    /// Takes its place in the queue, and does not wait: its owner works at once, and asks afterwards whether anybody
+    /// was in the way of what it has touched. See [`Announced`], which also says what that means for others.
+    ///
+    /// If nobody is in its way it is granted. It never waits; it takes time in proportion to those in its way.
+    ///
+    /// It has an owner of its own, as if it were awaited: so what its thread or task holds otherwise is in its way, and
+    /// it is in theirs. There is none of an [`Owner`]: what that waits for meanwhile would be in front of it and behind
+    /// it. (The compiler then speaks of `Awaited` and [`ByTask`].)
+    ///
+    /// # Panics
+    /// In the [scope](Owner::scope) of an owner, and if it is made through the guard of a thread.
+    ///
+    /// # Cancel safety
+    /// Dropping what it returns gives the place up. Forgetting that leaves the place in the queue for good, as a
+    /// forgotten guard.
+    ///
+    /// # Examples
+    /// ```
+    /// use spanlock::{Mode, RangeLock};
+    ///
+    /// let lock = RangeLock::new();
+    /// let scan = lock.request(0..100, Mode::Add).announce();
+    /// assert!(scan.is_clear(0..100));
+    /// ```
+    #[track_caller]
+    pub fn announce(self) -> Announced<L> {
+        let Request { lock, range, mode, owner, through, .. } = self;
+        assert!(!through && Owner::current().is_none(), "{OWNED}");
+        let owner = owner.awaited();
+        if range.is_empty() {
+            return Announced::granted(Guard::new(lock, Held::nothing(mode), owner));
+        }
+        let (entered, asker) = Entered::new(&owner);
+        let ask = Ask::new(lock.state(), range, mode, &asker);
+        // SAFETY: what comes back goes into a guard or an `Announced`, together with the lock, and is dropped before
+        // it. All kinds of `L` keep the lock where it is when they, or these, are moved.
+        let announced = unsafe { announce::announce(lock.state(), &ask, asker.visitor) };
+        entered.keep();
+        match announced {
+            announce::Entered::Granted(held) => Announced::granted(Guard::new(lock, held, owner)),
+            announce::Entered::Queued(place) => Announced::queued(range, mode, place, lock, Counted::new(owner)),
+        }
+    }
+}
+
+const OWNED: &str = "what an owner asks for, in its scope or through a guard, cannot be announced: an announced request has an owner \
+    of its own, and would wait for that one";
+
 /// Counts the request, and has `acquire` do the rest.
 ///
 /// This is where a call out of the caller's code goes to, with arguments and an answer that fit into registers: through
@@ -393,6 +444,8 @@ enum State<L: LockRef, O: OwnedBy> {
         lock: L,
         owner: Counted<O>,
     },
+    /// It was announced, and nobody was in its way.
+    Granted(Guard<L, O>),
     Done,
 }
 
@@ -409,7 +462,9 @@ impl<L: LockRef, O: OwnedBy> Future for Acquire<L, O> {
                 Err(refused) => return Poll::Ready(O::answer(Err(refused))),
             }
         }
-        let State::Queued { waiter, .. } = &mut this.state else { panic!("polled after it was ready") };
+        let State::Queued { waiter, .. } = &mut this.state else {
+            return Poll::Ready(O::answer(Ok(this.granted_before())));
+        };
         let result = ready!(waiter.poll(context));
         let State::Queued { waiter, lock, owner } = std::mem::replace(&mut this.state, State::Done) else {
             unreachable!("it was queued a moment ago");
@@ -421,7 +476,29 @@ impl<L: LockRef, O: OwnedBy> Future for Acquire<L, O> {
     }
 }
 
+impl<L: LockRef> Acquire<L> {
+    /// One that was announced, and waits from now on. `owner` has counted it.
+    pub(crate) fn of_announced(waiter: Waiter, lock: L, owner: Counted<ByTask>) -> Acquire<L> {
+        Acquire { state: State::Queued { waiter, lock, owner } }
+    }
+
+    /// One that was granted when it was announced.
+    pub(crate) fn of_granted(guard: Guard<L, ByTask>) -> Acquire<L> {
+        Acquire { state: State::Granted(guard) }
+    }
+}
+
 impl<L: LockRef, O: OwnedBy> Acquire<L, O> {
+    /// What was granted before it was polled.
+    #[cold]
+    #[track_caller]
+    fn granted_before(&mut self) -> Guard<L, O> {
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Granted(guard) => guard,
+            _ => panic!("polled after it was ready"),
+        }
+    }
+
     /// The first poll: the doorway. `None`: it is queued.
     fn begin(&mut self) -> Result<Option<Guard<L, O>>, AcquireError> {
         let State::New(request) = std::mem::replace(&mut self.state, State::Done) else {
@@ -496,6 +573,10 @@ impl<L: LockRef, O: OwnedBy> fmt::Debug for Acquire<L, O> {
             State::Queued { waiter, .. } => {
                 out.field("asks", &waiter);
                 "waiting"
+            }
+            State::Granted(guard) => {
+                out.field("range", &guard.range()).field("mode", &guard.mode());
+                "granted"
             }
             State::Done => "answered",
         };

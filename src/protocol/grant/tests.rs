@@ -309,6 +309,7 @@ fn queue_live(state: &'static LockState, owner: &Owner, live: Live) -> Waiter {
     Waiter::queue(
         SmallVec::from_buf([Part { state: NonNull::from(state), live: range.0, ask, is_covered: false }]),
         Some(owner),
+        Manner::Waits,
     )
 }
 
