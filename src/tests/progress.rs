@@ -30,6 +30,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{fs, io::Write};
 
+#[path = "progress/announcing.rs"]
+mod announcing;
 #[path = "progress/draining.rs"]
 mod draining;
 #[path = "progress/poisoning.rs"]
@@ -635,6 +637,7 @@ fn who_is_stopped_holds_up_nobody_else() {
     batches(stage);
     searching(stage);
     looking(stage);
+    announcing::announcing(stage);
     draining::draining(stage);
     poisoning::poisoning(stage);
     passing_the_young(stage);
