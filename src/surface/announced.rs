@@ -28,10 +28,10 @@ use std::ops::RangeBounds;
 /// | [`wait`](Announced::wait), `.await` | the guard of all of it, when it is its turn |
 /// | drop | gives the place up; who waits for it goes on |
 ///
-/// - **Who comes later waits for it,** if he is in conflict with any byte that was announced, until it has left. That is
-///   so of every request that waits; but this one stays for as long as its owner works. So a thread or a task that has
-///   announced something, and asks for bytes of that by another request, waits for itself, and nobody can tell: as one
-///   does who holds the guard of a task ([`OwnedBy`](crate::guards::OwnedBy)).
+/// - **Who comes later waits for it,** if he is in conflict with any byte that was announced, until it has left. That
+///   is so of every request that waits; but this one stays for as long as its owner works. So a thread or a task that
+///   has announced something, and asks for bytes of that by another request, waits for itself, and nobody can tell: as
+///   one does who holds the guard of a task ([`OwnedBy`](crate::owners::OwnedBy)).
 /// - **It overtakes nobody.** If nobody is in its way it is granted, and holds.
 /// - **What is read meanwhile may be written at the same time,** by whoever is in the way; only the answer tells. So it
 ///   has to stand that: versions, atomics, or a place with a latch of its own, not plain memory. What is waited for may

@@ -35,8 +35,8 @@
 //!    possibly live.
 //!
 //!    There is one excuse. A search for deadlocks that lets somebody pass wakes whoever sleeps where that one may
-//!    sleep, this one perhaps, and comes to calling the wakers when it has ended. So *one* call of anybody may go on
-//!    for all of the time that is not covered.
+//!    sleep, this one perhaps, and comes to calling the wakers when it has ended. So *one* call of anybody, a drain's
+//!    too, may go on for all of the time that is not covered.
 //!
 //! For rules 3 and 4 a request that surely came later (asked when the other had its place) is in the way only while it
 //! is in its doorway, until it is seated: then it is behind. Unless it is nested: then it may have passed.
@@ -287,6 +287,7 @@ struct Live {
 
 struct Judge<'h> {
     rows: &'h [Row],
+    drains: &'h [Row],
     order: Order,
     tally: Tally,
     findings: Vec<Finding>,
@@ -298,7 +299,7 @@ pub(crate) fn judge(mut rows: Vec<Row>, sights: &[Sight], order: Order) -> (Tall
     let (drains, mut rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(Row::is_drain);
     let (seen, ghosts) = take_in(&mut rows, sights);
     let tally = Tally { rows: rows.len() as u64, sights: seen, ..Tally::default() };
-    let mut judge = Judge { rows: &rows, order, tally, findings: ghosts };
+    let mut judge = Judge { rows: &rows, drains: &drains, order, tally, findings: ghosts };
     judge.sweep();
     drains.iter().for_each(|drain| judge.drain(drain));
     (judge.tally, judge.findings)
@@ -426,7 +427,8 @@ impl Judge<'_> {
             if !in_the_way.iter().any(|&(from, to)| from < delay.answered && delay.from < to) {
                 self.findings.push(Finding::ForNothing(row.clone(), delay));
             } else if let Some(since) = uncovered(&in_the_way, delay.answered, delay.until) {
-                if self.rows.iter().any(|other| other.who != row.who && other.calls(since, delay.until)) {
+                let mut others = self.rows.iter().chain(self.drains).filter(|other| other.who != row.who);
+                if others.any(|other| other.calls(since, delay.until)) {
                     self.tally.excused += 1;
                 } else {
                     self.findings.push(Finding::Late(row.clone(), delay, since));
@@ -647,7 +649,11 @@ mod tests {
         let other = |leaving, left| Row { leaving, left, ..row(3, 50, 59, Add) };
         assert_eq!(findings(&[holder.clone(), late.clone(), other(35, 62)]), []);
         assert_eq!(findings(&[holder.clone(), late.clone(), other(35, 55)]).len(), 1);
-        assert_eq!(findings(&[holder, late, other(45, 62)]).len(), 1);
+        assert_eq!(findings(&[holder.clone(), late.clone(), other(45, 62)]).len(), 1);
+        // Drains search, too.
+        let drain = |asked| Row { parts: vec![(Span::new(50, 59), Exclusive)], ..drain(asked, 62) };
+        assert_eq!(findings(&[holder.clone(), late.clone(), drain(35)]), []);
+        assert_eq!(findings(&[holder, late, drain(45)]).len(), 1);
     }
 
     #[test]
