@@ -469,6 +469,29 @@ fn who_stays_of_a_crowd_of_neighbours_keeps_a_node_at_most() {
     assert_eq!(lock.heap_nodes(), 0);
 }
 
+/// A crowd that is gone leaves none of its nodes to those who ask everywhere, although they use all of them.
+#[test]
+fn nodes_of_a_crowd_do_not_stay_for_those_who_ask_everywhere() {
+    const CROWD: u64 = 2000;
+    let _alone = ALONE.lock();
+    let lock = RangeLock::new();
+    drop(hold(&lock, Layout::Even, CROWD));
+    let before = lock.heap_nodes();
+    assert!(before > CROWD as usize / 64);
+    // As in `later_use_gives_memory_back`.
+    let enough = 8 * 1024 * before;
+    let mut rng = Rng::with_seed(7);
+    let mut asks = 0;
+    while lock.heap_nodes() > allowed(1, 1) {
+        assert!(asks < enough, "{before} nodes before, {} after {asks} asks", lock.heap_nodes());
+        for _ in 0..1000 {
+            let (start, last) = Layout::Even.range(rng.u64(0..CROWD), CROWD);
+            drop(lock.exclusive(start..=last));
+        }
+        asks += 1000;
+    }
+}
+
 /// Threads that have gone are not at work: whoever goes on alone gives their nodes back.
 #[test]
 fn nodes_go_with_the_threads_that_needed_them() {

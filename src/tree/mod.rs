@@ -92,6 +92,8 @@ pub(crate) struct Tree<R, T = ()> {
     /// many were made since.
     chained: hint::AtomicU16,
     made: hint::AtomicU16,
+    /// Twice the vacant nodes made for ranges that the hand may still spare in this round.
+    credit: hint::AtomicU8,
     /// A number for the layers above, which those in conflict read, and nobody writes. (It is here because there is
     /// room.)
     most: u16,
@@ -138,6 +140,7 @@ impl<R: Room, T> Tree<R, T> {
                 is_sweeping: hint::AtomicBool::new(false),
                 chained: hint::AtomicU16::new(0),
                 made: hint::AtomicU16::new(0),
+                credit: hint::AtomicU8::new(0),
                 most: 0,
                 beside,
             }

@@ -10,6 +10,10 @@
 //! - one below a full node stays: the next request there would have to make it anew. There are at most four of them for
 //!   each full node, so that memory still follows the live requests.
 //!
+//! Of the first kind, those that were made for ranges are few: in a round it spares some for each thread at work, and one
+//! for two nodes that it finds in use. All others would stay for as long as threads that ask everywhere come by, though
+//! what they were made for, many who held something in one place at the same time, has passed.
+//!
 //! A leaf that is not vacant, but sparse, the hand *closes*: where there is room above for all that are in it, whoever
 //! comes stays above, and in the end it is vacant. It is opened when the room above is used up. A node with children is
 //! never closed: all who go to these would stay above with the others, for as long as one request stays in it.
@@ -88,6 +92,9 @@ impl<R: Room, T> Tree<R, T> {
         }
         let mut chained = 0;
         for _ in 0..steps {
+            if self.hand.load(Ordering::Relaxed) == 0 {
+                self.set_credit(2 * self.shape.quota.spared());
+            }
             let next = self.visit_leaf(self.hand.load(Ordering::Relaxed), reach, &mut chained, pin);
             self.hand.store(next, Ordering::Relaxed);
             if next == 0 {
@@ -113,6 +120,7 @@ impl<R: Room, T> Tree<R, T> {
             let Some((link, child)) = next else { return node.last().wrapping_add(1) };
             let is_leaf = child.is_leaf();
             if is_leaf {
+                self.note_use(child);
                 *chained += self.prune_chain(child, Useful::Spared, reach, pin);
             }
             self.prune(node, link, Useful::Spared, pin);
@@ -141,6 +149,7 @@ impl<R: Room, T> Tree<R, T> {
         while looked < reach {
             let Some(node) = before.overflow().load().node(pin) else { break };
             looked += 1;
+            self.note_use(node);
             // So far from the front nobody finds it any more, unless it is a thread's own.
             let is_useless = looked > REACH && !node.is_for_threads();
             if !self.prune(before, before.overflow(), if is_useless { Useful::Removed } else { useful }, pin) {
@@ -150,6 +159,35 @@ impl<R: Room, T> Tree<R, T> {
         }
         steps::add(looked);
         left
+    }
+
+    fn set_credit(&self, credit: usize) {
+        self.credit.store(u8::try_from(credit).unwrap_or(u8::MAX), Ordering::Relaxed);
+    }
+
+    /// The hand comes by a leaf, or a node of a chain.
+    fn note_use(&self, node: &Node<R>) {
+        if !node.is_vacant() {
+            self.set_credit(usize::from(self.credit.load(Ordering::Relaxed)) + 1);
+        }
+    }
+
+    /// Whether the hand spares this node, which is vacant, and hangs on `before`.
+    fn may_spare(&self, before: &Node<R>, node: &Node<R>, is_chained: bool) -> bool {
+        let quota = &self.shape.quota;
+        if node.is_for_threads() {
+            let is_one_too_many = quota.is_exceeded() || !is_chained && quota.is_in_the_way(true);
+            return !is_one_too_many && (node.take_chance() || before.is_full());
+        }
+        if before.is_full() {
+            return true;
+        }
+        let credit = self.credit.load(Ordering::Relaxed);
+        let is_spared = credit >= 2 && node.take_chance();
+        if is_spared {
+            self.set_credit(usize::from(credit - 2));
+        }
+        is_spared
     }
 
     /// Removes a node that is chained to `before`, whose link leads to it as `target`, at the word of a waiter that
@@ -175,10 +213,7 @@ impl<R: Room, T> Tree<R, T> {
             return false;
         }
         let is_chained = ptr::eq(link, before.overflow());
-        let quota = &self.shape.quota;
-        let is_one_too_many =
-            node.is_for_threads() && (quota.is_exceeded() || !is_chained && quota.is_in_the_way(true));
-        if useful == Useful::Spared && !is_one_too_many && (node.take_chance() || before.is_full()) {
+        if useful == Useful::Spared && self.may_spare(before, node, is_chained) {
             return false;
         }
         self.remove(before, link, target, node, pin)

@@ -4,7 +4,7 @@
 //! # Promise
 //! A tree makes at most [`PER_THREAD`] such nodes for each thread at work, wherever these threads ask, and comes down
 //! to [`TOO_MANY_PER_THREAD`] when some have gone. Nodes for ranges that find no room are no part of this: they follow
-//! the live ranges.
+//! the live ranges; of these that are vacant the pruner spares [`SPARED_PER_THREAD`], and one for two that are in use.
 //!
 //! # How
 //! Each thread that looks at the tree's shape leaves its bit in a set. When those in it have had some turns to tidy up,
@@ -28,6 +28,9 @@ const PER_THREAD: usize = 12;
 
 /// Nodes for each thread above which the pruner spares none of them: the others were made for threads that have gone.
 const TOO_MANY_PER_THREAD: usize = 16;
+
+/// Vacant nodes that were made for ranges, and that the pruner spares, for each thread at work.
+const SPARED_PER_THREAD: usize = 2;
 
 /// Turns of tidying up, for each thread at work, that a spell lasts.
 const TURNS: u64 = 4;
@@ -136,8 +139,16 @@ impl Quota {
 
     /// Whether they have more than the threads that were at work lately should.
     pub(super) fn is_exceeded(&self) -> bool {
-        let most = self.most.load(Ordering::Relaxed).max(self.most_before.load(Ordering::Relaxed));
-        self.nodes() > TOO_MANY_PER_THREAD * usize::from(most)
+        self.nodes() > TOO_MANY_PER_THREAD * self.threads_lately()
+    }
+
+    /// How many vacant nodes that were made for ranges are spared for the threads that were at work lately.
+    pub(super) fn spared(&self) -> usize {
+        SPARED_PER_THREAD * self.threads_lately()
+    }
+
+    fn threads_lately(&self) -> usize {
+        usize::from(self.most.load(Ordering::Relaxed).max(self.most_before.load(Ordering::Relaxed)))
     }
 
     /// A request looks at several nodes below its own, or not.
