@@ -1729,6 +1729,28 @@ fn growing(stage: &mut Stage) {
         |_, crowd, ()| drop(crowd),
     );
     turn.check();
+    // The pruner's hand comes by nodes in use, and by a vacant one, which it spares; and that is used then.
+    let far_off = |at: u64| (at << 62) + 5000..(at << 62) + 5001;
+    stage.play(
+        "growing beside a vacant node",
+        |world| {
+            let mut crowd = world.fill_root();
+            crowd.extend((0..8).map(|at| world.hold(1000 + 2 * at..1001 + 2 * at, Mode::Exclusive)));
+            crowd.extend([1, 2].map(|at| world.hold(far_off(at), Mode::Exclusive)));
+            drop(world.hold(far_off(3), Mode::Exclusive));
+            // There is room above it.
+            drop(crowd.swap_remove(0));
+            (crowd, ())
+        },
+        |world, (), gate| {
+            stoppable(gate, || {
+                drop(world.a.exclusive(1001..1002));
+                drop(world.a.exclusive(far_off(3)));
+            });
+        },
+        |world, _, moment| assert!(moment.is_free(world.a, 1003..1004, Mode::Exclusive)),
+        |_, crowd, ()| drop(crowd),
+    );
     /// Across the middle of everything.
     const MIDDLE: u64 = 1 << 63;
     let mut turn = Turn::new("a longer chain", true, false);

@@ -143,8 +143,9 @@ impl Quota {
     }
 
     /// How many vacant nodes that were made for ranges are spared for the threads that were at work lately.
+    /// (Whoever asks is at work, and may not have been counted yet.)
     pub(super) fn spared(&self) -> usize {
-        SPARED_PER_THREAD * self.threads_lately()
+        SPARED_PER_THREAD * self.threads_lately().max(1)
     }
 
     fn threads_lately(&self) -> usize {
