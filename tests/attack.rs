@@ -5,9 +5,7 @@ mod common;
 
 use common::from_env;
 use fastrand::Rng;
-use spanlock::{
-    AcquireError, Announced, ArcRangeGuard, Batch, Mode, Owner, RangeLock, Snapshot,
-};
+use spanlock::{AcquireError, Announced, ArcRangeGuard, Batch, Mode, Owner, RangeLock, Snapshot};
 use std::future::{Future, IntoFuture};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -36,8 +34,22 @@ struct World {
 }
 
 const NAMES: [&str; 16] = [
-    "clear", "dirty", "granted", "waited", "refused", "dropped", "polled", "overtaken", "holds", "nested", "batches",
-    "converted", "timed out", "tried", "poisoned", "clear-queued-far",
+    "clear",
+    "dirty",
+    "granted",
+    "waited",
+    "refused",
+    "dropped",
+    "polled",
+    "overtaken",
+    "holds",
+    "nested",
+    "batches",
+    "converted",
+    "timed out",
+    "tried",
+    "poisoned",
+    "clear-queued-far",
 ];
 
 fn m(mode: Mode) -> usize {
@@ -336,7 +348,8 @@ fn writer(world: &World, rng: &mut Rng) {
         10 | 11 => {
             let (s, e) = range(rng);
             let mode2 = mode(rng);
-            let mut batch = Batch::new().request(lock.clone(), bytes, mode_).request(lock.clone(), world.bytes(s, e), mode2);
+            let mut batch =
+                Batch::new().request(lock.clone(), bytes, mode_).request(lock.clone(), world.bytes(s, e), mode2);
             if rng.bool() {
                 batch = batch.request(world.other.clone(), 0..10, mode(rng));
             }
@@ -514,7 +527,8 @@ fn play(seed: u64, stride: u64, window: Duration, writers: usize, announcers: us
     });
     assert!(!failed.load(Relaxed), "seed {seed} stride {stride} window {window:?}");
     assert_eq!(world.lock.snapshot().requests().len(), 0);
-    let counts: Vec<_> = NAMES.iter().zip(&world.counts).map(|(name, count)| format!("{name} {}", count.load(Relaxed))).collect();
+    let counts: Vec<_> =
+        NAMES.iter().zip(&world.counts).map(|(name, count)| format!("{name} {}", count.load(Relaxed))).collect();
     println!("seed {seed} stride {stride} window {window:?} threads {writers}+{announcers}: {}", counts.join(", "));
 }
 
