@@ -9,7 +9,8 @@ use super::stage::{Ask, Stage, add, exclusive, spawn};
 use crate::facts::mode::Mode::{Add, Exclusive};
 use crate::facts::owner;
 use crate::facts::range::ByteRange;
-use crate::platform::sync::{AtomicU64, Ordering::Relaxed};
+use crate::platform::sync::AtomicU64;
+use crate::platform::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::protocol::announce::{self, Announced, Entered};
 use crate::protocol::convert::convert;
 use crate::protocol::grant::Held;
@@ -241,6 +242,87 @@ fn who_leaves_and_who_waits_wake_and_are_woken() {
         stage.release(held, Exclusive);
         one.join().unwrap();
         two.join().unwrap();
+        stage.assert_idle();
+    });
+}
+
+/// Property: what is done under a hold by another thread than was granted it, is found too. Shape: who becomes more
+/// tells a second thread, which writes in his place. Three threads, bound 3.
+#[test]
+fn who_becomes_more_and_has_another_write_is_found() {
+    check(3, || {
+        let (stage, number, told) = (Stage::new(), Number::new(), Arc::new(AtomicU64::new(0)));
+        owner::visit();
+        let mut held = stage.hold(add(1..=1, 2));
+        let announced = stage.announce(&exclusive(0..=1, 4));
+        let tells = told.clone();
+        let it = spawn(&stage, move |stage| {
+            // SAFETY: each model keeps its stage until all its threads have ended.
+            assert!(unsafe { convert(&stage.state, &mut held, ByteRange::new(0..=1), Add) });
+            tells.store(1, Release);
+            held
+        });
+        let its = number.clone();
+        let writer = spawn(&stage, move |_| {
+            if told.load(Acquire) == 1 {
+                its.change();
+            }
+        });
+        number.read(&announced);
+        writer.join().unwrap();
+        drop((it.join().unwrap(), announced));
+        stage.assert_idle();
+    });
+}
+
+/// Property: what another thread has read for the one who asks, is as if he had read it. Shape: it hands on what it has
+/// seen, and he asks. Three threads, bound 3.
+#[test]
+fn who_has_another_read_hears_of_who_became_more() {
+    check(3, || {
+        let (stage, number, seen) = (Stage::new(), Number::new(), Arc::new(AtomicU64::new(0)));
+        owner::visit();
+        let held = stage.hold(add(1..=1, 2));
+        let announced = stage.announce(&exclusive(0..=1, 4));
+        let its = number.clone();
+        let it = spawn(&stage, move |stage| extend(stage, held, &its));
+        let sees = seen.clone();
+        let reader = spawn(&stage, move |_| {
+            let value = number.0.load(Relaxed);
+            sees.store(value, Release);
+        });
+        if seen.load(Acquire) != 0 {
+            assert!(!announced.is_clear(byte(0)), "somebody was there");
+        }
+        reader.join().unwrap();
+        it.join().unwrap();
+        drop(announced);
+        stage.assert_idle();
+    });
+}
+
+/// The same as the first; shape: who was let past tells the second thread. Bound 2.
+#[test]
+fn who_is_let_past_and_has_another_write_is_found() {
+    check(2, || {
+        let (stage, number, told) = (Stage::new(), Number::new(), Arc::new(AtomicU64::new(0)));
+        let held = stage.hold(add(1..=1, 2));
+        let announced = stage.announce(&exclusive(0..=1, 4));
+        let tells = told.clone();
+        let it = spawn(&stage, move |stage| {
+            let held = stage.ask(&add(0..=0, 2).nested()).expect("he is let past");
+            tells.store(1, Release);
+            held
+        });
+        let its = number.clone();
+        let writer = spawn(&stage, move |_| {
+            if told.load(Acquire) == 1 {
+                its.change();
+            }
+        });
+        number.read(&announced);
+        writer.join().unwrap();
+        drop((it.join().unwrap(), announced, held));
         stage.assert_idle();
     });
 }

@@ -41,9 +41,11 @@
 //! 5. *It moved while A looked*, which was at the second slot's place too early, and at the first slot too late: then A
 //!    was QUEUED before the second one's fence, and marked before the first one was given back.
 //!
-//! **The mark is found in time** (S9). Whoever has set it, or is let in behind it, has a release fence before all that
-//! is done under the new hold. Who asks has an acquire fence behind all that it has read, and before the load of its
-//! word. So if it has read anything that was written under such a hold, be it by a Relaxed load, it finds the mark.
+//! **The mark is found in time** (S9). Whoever has set it, or is let in behind it, has a full fence before all that is
+//! done under the new hold. Who asks has one behind all that was read, and before the load of its word. So if anything
+//! was read that was written under such a hold, be it by a Relaxed load, the first fence came before the second one, and
+//! the mark is found. (Not so with a release and an acquire fence: a guard goes to another thread, which writes, and
+//! others read for who asks. Such fences order only what their own threads write and read.)
 //!
 //! # Source
 //! CockroachDB's latch manager: `AcquireOptimistic`, `CheckOptimisticNoConflicts`, `WaitUntilAcquired`. There the check

@@ -138,7 +138,7 @@ unsafe fn succeed(state: &LockState, held: &Held, old: &Ask, new: &Ask) -> Optio
             if queued == Queued::Some {
                 ask_to_rescan(state, new, own);
                 // ORDERING (S9): who reads what is done under the new hold, and was told to look again, finds that.
-                fence(Ordering::Release);
+                fence(Ordering::SeqCst);
             }
             let successor = Held(live);
             poison::note_move(state, held, &successor);

@@ -1050,7 +1050,7 @@ impl Waiter {
                     if !passes.is_empty() {
                         // ORDERING (S9): whom it passes was marked before the pass was opened. Who reads what is done
                         // under this grant finds the mark.
-                        fence(Ordering::Release);
+                        fence(Ordering::SeqCst);
                     }
                     self.lingering.has_paid(&self.parts[0].state().tree.beside.luck);
                     Turn::Mine

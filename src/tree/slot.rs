@@ -53,7 +53,7 @@
 //! | S5 | register: CAS of `WAITERS`, AcqRel | free, queue: CAS or swap, AcqRel | the waiter's place on the event |
 //! | S6 | publish: `fence(SeqCst)` | the same fence of the other | of two requests at least one sees the other |
 //! | S8 | close: CAS, then `fence(SeqCst)` | the fence of a newcomer's publication | of one that closes and one that would pass it, at least one sees the other |
-//! | S9 | ask to look again: CAS of `RESCAN`; then, by whoever goes before, `fence(Release)`, and what is done under the grant | who was announced: `fence(Acquire)`, load of the word | who has read anything of that knows that somebody came before |
+//! | S9 | ask to look again: CAS of `RESCAN`; then, by whoever goes before, `fence(SeqCst)`, and what is done under the grant, by any thread | who was announced: what was read, by any thread; `fence(SeqCst)`, load of the word | who has read anything of that knows that somebody came before |
 
 use super::node::{Node, SLOTS};
 use super::{
@@ -812,9 +812,10 @@ impl<R: Room> Placed<R> {
 
     /// Whether this queued request was told to look again, and has not done so yet.
     ///
-    /// ORDERING (S9): behind a fence, so that it comes behind all that the caller has read.
+    /// ORDERING (S9): behind a full fence, so that it comes behind all that was read, by the caller or for it. Release
+    /// and Acquire would do only if who is granted, and who asks, wrote and read themselves.
     pub(crate) fn is_to_look_again(&self) -> bool {
-        fence(Ordering::Acquire);
+        fence(Ordering::SeqCst);
         // Relaxed: the fence is what orders it.
         Word(self.slot().state.load(Ordering::Relaxed)).has(RESCAN)
     }
