@@ -144,7 +144,7 @@ impl Sleeper {
         let whom = place.take();
         drop(place);
         if let Some(Whom::Thread(thread)) = whom {
-            thread.unpark();
+            unpark_and_drop(thread);
         }
         true
     }
@@ -157,6 +157,12 @@ impl Sleeper {
             waker.wake();
         }
     }
+}
+
+/// A function of its own for ThreadSanitizer: the last handle of a thread may be dropped here (`tests/tsan.supp`).
+#[cfg_attr(spanlock_tsan, inline(never))]
+fn unpark_and_drop(thread: Thread) {
+    thread.unpark();
 }
 
 /// Sleepers one behind the other. Dropping it frees none of them, so that a thread can have one to its very end: all
