@@ -217,8 +217,8 @@ fn threads_that_ask_across_nodes_get_few() {
     const PAGES: u64 = 256;
     let tree = Bare::new();
     let mut rng = Rng::with_seed(1);
-    let mut nodes_of = |is_range: bool| {
-        for turn in 0..64 << 10 {
+    let mut nodes_of = |is_range: bool, asks: u64| {
+        for turn in 0..asks {
             let thread = 1 + turn % 4;
             let (one, other) = (rng.u64(..PAGES), rng.u64(..PAGES));
             let (first, last) = if is_range { (one.min(other), one.max(other)) } else { (one, one) };
@@ -228,10 +228,12 @@ fn threads_that_ask_across_nodes_get_few() {
         }
         tree.nodes()
     };
-    let nodes = [nodes_of(false), nodes_of(true), nodes_of(false)];
+    let many = 64 << 10;
+    // Soon, and not only when the pruner's hand has come by so often that all chances are used up.
+    let nodes = [nodes_of(false, many), nodes_of(true, 1 << 10), nodes_of(true, many), nodes_of(false, many)];
     assert!(nodes[0] >= 16, "{nodes:?}: threads part");
-    assert!(nodes[1] <= 10, "{nodes:?}: and come together");
-    assert!(nodes[2] >= 16, "{nodes:?}: and part again");
+    assert!(nodes[1] <= 10 && nodes[2] <= 10, "{nodes:?}: and come together");
+    assert!(nodes[3] >= 16, "{nodes:?}: and part again");
 }
 
 #[test]
